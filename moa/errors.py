@@ -44,3 +44,19 @@ class AdapterGeometryError(AdapterError):
 
 class PipelineFolderError(MoAError, ValueError):
     """A pipeline folder or repository lacks a component or holds one of an unknown class."""
+
+
+class EvaluationError(MoAError, ValueError):
+    """An evaluation cannot start or go on: an input is missing, or two inputs do not belong together."""
+
+
+class SuiteError(EvaluationError):
+    """A suite declaration is wrong, or its subjects cannot be had; names the file and the field."""
+
+
+class EvaluatorWeightsError(EvaluationError):
+    """Weights of an evaluator (face embedder, CLIP) are missing or are not the file the protocol asks for."""
+
+
+class ScoresError(EvaluationError):
+    """A table of scores is incomplete, damaged, or cannot be compared with another one."""
