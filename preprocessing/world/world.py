@@ -1,0 +1,191 @@
+"""The miniature world: `World(seed).scene(index, split)` draws a picture, its exact masks, captions and identities.
+
+Everything is a function of (seed, split, index). The contact sheet: `python -m preprocessing.world --out contact-sheet.png`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from preprocessing.world.canvas import FRAME, Canvas
+from preprocessing.world.identity import Identity, sample_identity
+from preprocessing.world.items import HELD, ITEMS
+from preprocessing.world.people import Figure, draw_person
+from preprocessing.world.scenes import SCENES
+from preprocessing.world.styles import STYLES
+
+Split = Literal["train", "heldout"]
+
+POSE_PHRASES = {
+    "standing": "",
+    "waving": "waving",
+    "jumping": "jumping",
+    "dancing": "dancing",
+    "sitting": "sitting on a bench",
+    "skating": "riding a skateboard",
+}
+MIN_VISIBLE_PIXELS = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenderedScene:
+    """One picture of the world.
+
+    image: RGB, `size` x `size`; mask: "L" label map, 0 background, i + 1 = person i (people from left to right);
+    caption: what a captioner would say; description: the same with the looks of each person;
+    people: `{"word", "mask_value", "identity", "face": [x0, y0, x1, y1], "attributes"}` each; attributes: scene, style and the people's poses and items.
+    """
+
+    name: str
+    image: Image.Image
+    mask: Image.Image
+    caption: str
+    description: str
+    people: list[dict[str, Any]]
+    attributes: dict[str, Any]
+
+
+class World:
+    """A universe of pictures; equal seeds draw equal pictures."""
+
+    def __init__(self, seed: int = 1, size: int = 64) -> None:
+        if size < 32:
+            raise ValueError(f"World(size={size}): people need at least 32 pixels")
+        self.seed, self.size = seed, size
+
+    def scene(self, index: int, split: Split = "train") -> RenderedScene:
+        """The picture number `index` of a split. Raises ValueError for a negative index or an unknown split."""
+        if index < 0 or split not in ("train", "heldout"):
+            raise ValueError(
+                f"scene(index={index}, split={split!r}): index must be >= 0 and split 'train' or 'heldout'"
+            )
+        digest = hashlib.sha256(f"{self.seed}/{split}/{index}".encode()).digest()
+        rng = random.Random(int.from_bytes(digest[:8], "big"))
+        while True:
+            scene = self._draw(rng, f"{split}-{index:09d}", held_out=split == "heldout")
+            if scene is not None:
+                return scene
+
+    def _draw(self, rng: random.Random, name: str, *, held_out: bool) -> RenderedScene | None:
+        """One attempt; None when a person would be hidden behind another."""
+        place = rng.choice(list(SCENES))
+        style = rng.choices(list(STYLES), weights=[12, 1, 1, 1, 1])[0]
+        figures = _cast(rng, held_out=held_out)
+        canvas = Canvas(self.size)
+        SCENES[place][1](canvas, rng)
+        for number, figure in sorted(enumerate(figures), key=lambda pair: pair[1].ground):
+            _draw_figure(canvas, figure, number + 1)
+        picture, labels = canvas.finish()
+        visible = [int((labels == number + 1).sum()) for number in range(len(figures))]
+        if min(visible) < MIN_VISIBLE_PIXELS * (self.size / FRAME) ** 2:
+            return None
+        return RenderedScene(
+            name=name,
+            image=STYLES[style][1](picture),
+            mask=Image.fromarray(labels),
+            caption=_caption(figures, place, style, [figure.identity.word for figure in figures]),
+            description=_caption(figures, place, style, [figure.identity.describe()[2:] for figure in figures]),
+            people=[_person(figure, number, self.size) for number, figure in enumerate(figures)],
+            attributes={"scene": place, "style": style, "people": [_record(figure) for figure in figures]},
+        )
+
+
+def _cast(rng: random.Random, *, held_out: bool) -> list[Figure]:
+    """One or two people (two in three of ten pictures), left to right."""
+    pair = rng.random() < 0.3
+    places = (rng.uniform(16, 21), rng.uniform(43, 48)) if pair else (rng.uniform(24, 40),)
+    return [_figure(rng, x, sample_identity(rng, held_out=held_out), pair=pair) for x in places]
+
+
+def _figure(rng: random.Random, x: float, identity: Identity, *, pair: bool) -> Figure:
+    height = rng.uniform(38, 46) if pair else rng.uniform(40, 54)
+    item = rng.choice(list(ITEMS)) if rng.random() < 0.5 else None
+    poses = ["standing"] if item in HELD else list(POSE_PHRASES)
+    pose = rng.choices(poses, weights=[3] + [1] * (len(poses) - 1))[0]
+    return Figure(
+        identity=identity,
+        x=x,
+        ground=rng.uniform(56, 62),
+        height=height * (0.78 if identity.is_child else 1.0),
+        pose=pose,
+        item=item,
+        mirrored=rng.random() < 0.5,
+    )
+
+
+def _draw_figure(canvas: Canvas, figure: Figure, label: int) -> None:
+    h = figure.height
+    if figure.pose == "jumping":
+        canvas.ellipse(figure.x, figure.ground, h * 0.2, h * 0.04, (60, 60, 60))
+    elif figure.pose == "sitting":
+        canvas.rectangle(
+            figure.x - h * 0.32, figure.hip + h * 0.03, figure.x + h * 0.32, figure.hip + h * 0.09, (120, 80, 48)
+        )
+        for side in (-1, 1):
+            canvas.rectangle(
+                figure.x + side * h * 0.26 - 1,
+                figure.hip + h * 0.08,
+                figure.x + side * h * 0.26 + 1,
+                figure.ground,
+                (90, 60, 36),
+            )
+    elif figure.pose == "skating":
+        canvas.rectangle(
+            figure.x - h * 0.24, figure.feet, figure.x + h * 0.24, figure.feet + h * 0.035, (214, 60, 120), radius=0.8
+        )
+        for side in (-1, 1):
+            canvas.ellipse(figure.x + side * h * 0.15, figure.feet + h * 0.05, 1.3, 1.3, (30, 30, 36))
+    with canvas.labelled(label):
+        draw_person(canvas, figure)
+    if figure.item:
+        ITEMS[figure.item][1](canvas, figure)
+
+
+def _phrase(figure: Figure, noun: str) -> str:
+    words = [f"a {noun}", POSE_PHRASES[figure.pose], ITEMS[figure.item][0] if figure.item else ""]
+    return " ".join(word for word in words if word)
+
+
+def _caption(figures: list[Figure], place: str, style: str, nouns: list[str]) -> str:
+    people = " and ".join(_phrase(figure, noun) for figure, noun in zip(figures, nouns, strict=True))
+    return " ".join(part for part in (STYLES[style][0], people, SCENES[place][0]) if part)
+
+
+def _person(figure: Figure, number: int, size: int) -> dict[str, Any]:
+    face = [round(v * size / FRAME) for v in figure.face_box()]
+    return {
+        "word": figure.identity.word,
+        "mask_value": number + 1,
+        "identity": figure.identity.code,
+        "face": face,
+        "attributes": asdict(figure.identity),
+    }
+
+
+def _record(figure: Figure) -> dict[str, Any]:
+    return {**asdict(figure.identity), "pose": figure.pose, "item": figure.item}
+
+
+def contact_sheet(
+    world: World, *, columns: int = 8, rows: int = 6, split: Split = "train", zoom: int = 2
+) -> Image.Image:
+    """The first pictures of a split in a grid, each followed by its label map in colours."""
+    cell = world.size * zoom
+    sheet = Image.new("RGB", (columns * cell, rows * cell), "white")
+    colours = np.array([(235, 235, 235), (220, 70, 70), (70, 110, 220), (70, 180, 90)], np.uint8)
+    for k in range(columns * rows // 2):
+        scene = world.scene(k, split)
+        shown = (scene.image, Image.fromarray(colours[np.asarray(scene.mask)]))
+        for part, picture in enumerate(shown):
+            place = 2 * k + part
+            sheet.paste(
+                picture.resize((cell, cell), Image.Resampling.NEAREST),
+                (place % columns * cell, place // columns * cell),
+            )
+    return sheet
