@@ -1,5 +1,5 @@
 """Orchestration, the verbs: preprocess, train, publish, evaluate, lifecycle. Nothing imports this package.
 
-A flow reads like a numbered list; each of its tasks calls one core function of `preprocessing`, `moa` or `reports`. The cores know nothing
-of Prefect and run without it.
+A flow reads like a numbered list; each of its tasks calls one core function of `preprocessing`, `moa` or `reports`. The
+cores know nothing of Prefect and run without it.
 """

@@ -1,0 +1,31 @@
+"""What can go wrong in orchestration. Every message names the thing and says what to do."""
+
+from __future__ import annotations
+
+
+class FlowError(Exception):
+    """Base class of the errors of `flows`."""
+
+
+class UnknownPresetError(FlowError):
+    """A preset was asked for that does not exist."""
+
+
+class OverrideError(FlowError):
+    """An override `a.b=c` names no field, or its value does not fit the field."""
+
+
+class ProcessFailedError(FlowError):
+    """A launched process ended with an exit status other than zero; the message ends with the last lines it printed."""
+
+
+class ProcessTimeoutError(FlowError):
+    """A launched process ran longer than its wall-clock limit and was ended."""
+
+
+class ProcessCancelledError(FlowError):
+    """The flow run was cancelled while the process ran; the process tree was ended."""
+
+
+class MissingInputError(FlowError):
+    """A stage lacks a file that an earlier stage, or the user, has to provide."""
