@@ -1,0 +1,205 @@
+"""Face detection and identity embedding, the models behind IP.
+
+`FacenetFaces` is FastComposer's protocol to the letter (evaluation/single_object of mit-han-lab/fastcomposer): MTCNN with its thresholds,
+the largest face, a 160 px bilinear crop without margin, InceptionResnetV1 trained on VGGFace2. `MiniatureFaces` does the same
+job in the miniature world. Both detect and embed in batches, and an image without a face is an answer, not an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+
+from moa.data import file_digest
+from moa.errors import EvaluatorWeightsError
+from moa.evaluation.suite import FaceModel
+
+VGGFACE2_URL = "https://github.com/timesler/facenet-pytorch/releases/download/v2.2.9/20180402-114759-vggface2.pt"
+VGGFACE2_SHA256 = "sha256:281cebca8662831adb987a874bdcb36e73f5b1c6dc5ee5878f305e985625d99b"
+CROP = 160  # pixels; InceptionResnetV1's input
+SMALLEST_FACE = 20  # pixels
+
+
+@dataclass(frozen=True)
+class Face:
+    """A detected face: `box` is `(x0, y0, x1, y1)` in pixels, not clipped to the image; `probability` is 0..1."""
+
+    box: tuple[float, float, float, float]
+    probability: float
+
+    @property
+    def area(self) -> float:
+        x0, y0, x1, y1 = self.box
+        return (x1 - x0) * (y1 - y0)
+
+
+class FaceEvaluator(Protocol):
+    """What the scoring asks of a face model."""
+
+    def detect(self, images: Sequence[Image.Image]) -> list[list[Face]]:
+        """Faces of each image, largest first; an empty list where there is none. Images may differ in size and mode."""
+
+    def embed(self, images: Sequence[Image.Image], faces: Sequence[Face]) -> np.ndarray:
+        """Unit embeddings, float32 `[n, d]`, of one face in each image."""
+
+    def describe(self) -> dict:
+        """What was measured with: JSON-able, written into the results."""
+
+
+def load_faces(model: FaceModel, device: str = "cpu") -> FaceEvaluator:
+    """The face evaluator that a suite declares. Raises `EvaluatorWeightsError` when its weights are missing or not the right ones."""
+    if model.kind == "facenet":
+        return FacenetFaces.from_weights(Path(model.path), sha256=model.sha256 or VGGFACE2_SHA256, device=device)
+    return MiniatureFaces.from_folder(Path(model.path), sha256=model.sha256)
+
+
+class MtcnnDetector:
+    """MTCNN with FastComposer's settings; its weights come with facenet-pytorch.
+
+    `batch_size` bounds memory; it changes boxes by less than 1e-4 px and face crops not at all, save for a box edge that lies
+    within that of a whole pixel.
+    """
+
+    def __init__(self, *, device: str = "cpu", batch_size: int = 8):
+        from facenet_pytorch import MTCNN
+
+        self.batch_size = batch_size
+        self.mtcnn = MTCNN(
+            image_size=CROP, margin=0, min_face_size=SMALLEST_FACE, thresholds=[0.6, 0.7, 0.7], factor=0.709,
+            post_process=True, keep_all=True, device=torch.device(device),
+        )  # fmt: skip
+
+    def detect(self, images: Sequence[Image.Image]) -> list[list[Face]]:
+        """Faces of each image, largest first."""
+        faces: list[list[Face]] = [[] for _ in images]
+        for batch in self._batches(images):
+            # MTCNN only takes RGB; keep_all stays on, without it a batch with a faceless image raises
+            boxes, probabilities = self.mtcnn.detect([images[i].convert("RGB") for i in batch])
+            for i, box, probability in zip(batch, boxes, probabilities, strict=True):
+                if box is not None:
+                    found = [Face(tuple(map(float, b)), float(p)) for b, p in zip(box, probability, strict=True)]
+                    faces[i] = [face for face in found if _has_pixels(face, images[i])]
+        return faces
+
+    def _batches(self, images: Sequence[Image.Image]) -> Iterator[list[int]]:
+        """Indices of images of one size, since MTCNN stacks the images of a call; images too small for any face are left out,
+        because MTCNN, with no level in its image pyramid, raises instead of finding nothing."""
+        by_size: dict[tuple[int, int], list[int]] = {}
+        for i, image in enumerate(images):
+            if min(image.size) >= SMALLEST_FACE:
+                by_size.setdefault(image.size, []).append(i)
+        for indices in by_size.values():
+            for start in range(0, len(indices), self.batch_size):
+                yield indices[start : start + self.batch_size]
+
+
+class FacenetFaces:
+    """MTCNN and InceptionResnetV1 of facenet-pytorch, as FastComposer uses them.
+
+    `embedder` maps `[n, 3, 160, 160]` to unit vectors `[n, d]`; `weights` says which it is.
+    """
+
+    def __init__(self, embedder: torch.nn.Module, *, device: str = "cpu", batch_size: int = 8, weights: str = "random"):
+        self.device, self.batch_size, self.weights = torch.device(device), batch_size, weights
+        self.detector = MtcnnDetector(device=device, batch_size=batch_size)
+        self.embedder = embedder.eval().to(self.device)
+
+    @classmethod
+    def from_weights(cls, path: Path, *, sha256: str = VGGFACE2_SHA256, device: str = "cpu") -> FacenetFaces:
+        """Loads the VGGFace2 state dict from a local file, after checking its sha256. Nothing is ever downloaded."""
+        from facenet_pytorch import InceptionResnetV1
+
+        found = checked_digest(path, sha256, f"download {VGGFACE2_URL} (111,898,327 bytes)", "--faces")
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        embedder = InceptionResnetV1()
+        # the classification head over VGGFace2's 8,631 people takes no part in the embedding
+        embedder.load_state_dict({k: v for k, v in state.items() if not k.startswith("logits.")})
+        return cls(embedder, device=device, weights=found)
+
+    def detect(self, images: Sequence[Image.Image]) -> list[list[Face]]:
+        """Faces of each image, largest first."""
+        return self.detector.detect(images)
+
+    @torch.no_grad()
+    def embed(self, images: Sequence[Image.Image], faces: Sequence[Face]) -> np.ndarray:
+        """Unit embeddings, float32 `[n, 512]`, of one face in each image."""
+        crops = [face_crop(image, face) for image, face in zip(images, faces, strict=True)]
+        parts = [
+            self.embedder(torch.from_numpy(np.stack(crops[start : start + self.batch_size])).to(self.device))
+            .float()
+            .cpu()
+            .numpy()
+            for start in range(0, len(crops), self.batch_size)
+        ]
+        return np.concatenate(parts) if parts else np.zeros((0, 512), np.float32)
+
+    def describe(self) -> dict:
+        return {
+            "name": "FaceNet (MTCNN, InceptionResnetV1 VGGFace2)", "weights": self.weights,
+            "detector": {"min_face_size": 20, "thresholds": [0.6, 0.7, 0.7], "factor": 0.709}, "crop": CROP, "margin": 0,
+        }  # fmt: skip
+
+
+class MiniatureFaces:
+    """The identity model of the miniature world behind the same interface."""
+
+    def __init__(self, model, *, weights: str):
+        self.model, self.weights = model, weights
+
+    @classmethod
+    def from_folder(cls, folder: Path, *, sha256: str | None = None) -> MiniatureFaces:
+        """Loads the identity model's folder (`zoo/identity`)."""
+        from moa.zoo.identity import MiniatureFaces as IdentityModel
+
+        found = checked_digest(
+            folder / "model.safetensors", sha256, "the identity model ships in zoo/identity", "--faces"
+        )
+        return cls(IdentityModel.from_pretrained(folder), weights=found)
+
+    def detect(self, images: Sequence[Image.Image]) -> list[list[Face]]:
+        """Faces of each image, largest first."""
+        detected = self.model.detect([image.convert("RGB") for image in images])
+        return [[Face(tuple(map(float, box)), float(probability)) for box, probability in faces] for faces in detected]
+
+    def embed(self, images: Sequence[Image.Image], faces: Sequence[Face]) -> np.ndarray:
+        """Unit embeddings, float32 `[n, d]`, of one face in each image."""
+        return self.model.embed([image.convert("RGB") for image in images], [face.box for face in faces])
+
+    def describe(self) -> dict:
+        return {"name": "Miniature identity model", "weights": self.weights}
+
+
+def face_crop(image: Image.Image, face: Face) -> np.ndarray:
+    """The embedder's input for a face: float32 `[3, 160, 160]`, (x - 127.5) / 128 of the bilinear resize of the box, whose corners
+    are clipped to the image and cut to whole pixels towards zero (facenet_pytorch.extract_face with margin 0)."""
+    crop = image.convert("RGB").crop(_pixel_box(face, image)).resize((CROP, CROP), Image.Resampling.BILINEAR)
+    return (np.asarray(crop, np.float32).transpose(2, 0, 1) - 127.5) / 128.0
+
+
+def _pixel_box(face: Face, image: Image.Image) -> tuple[int, int, int, int]:
+    x0, y0, x1, y1 = face.box
+    return int(max(x0, 0)), int(max(y0, 0)), int(min(x1, image.width)), int(min(y1, image.height))
+
+
+def _has_pixels(face: Face, image: Image.Image) -> bool:
+    """Whether the box covers at least one pixel of the image (the detector may place a box on its very edge)."""
+    x0, y0, x1, y1 = _pixel_box(face, image)
+    return x1 > x0 and y1 > y0
+
+
+def checked_digest(path: Path, sha256: str | None, remedy: str, option: str) -> str:
+    """`sha256:<hex>` of a weight file. Raises `EvaluatorWeightsError`, saying the remedy, when it is missing or not `sha256`."""
+    if not path.is_file():
+        raise EvaluatorWeightsError(
+            f"{path}: an evaluator's weights are missing: {remedy}, or name another place with {option}"
+        )
+    found = file_digest(path)
+    if sha256 and found != sha256:
+        raise EvaluatorWeightsError(f"{path}: is {found}, but {sha256} is asked for: {remedy}")
+    return found

@@ -1,0 +1,184 @@
+"""Suite declarations: which subjects, prompts, seeds and measuring models make up an evaluation. No torch in here.
+
+    python -m moa.evaluation.suite datasets/suites/celeba-15.yaml --images DIR
+
+reads a declaration, opens every reference image, looks for its face and prints a table; the exit status is 1 when
+anything is missing. It writes nothing. Format: datasets/FORMAT.md, section 7.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from moa.errors import SuiteError
+
+# Ids become folder and file names, so nothing that could leave the folder is allowed in them.
+Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}$")]
+Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+
+
+class _Declaration(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Prompt(_Declaration):
+    """One prompt; `{word}` in `text` stands for the subject's class word."""
+
+    id: Id
+    category: Id
+    text: str
+
+    @field_validator("text")
+    @classmethod
+    def _one_subject(cls, text: str) -> str:
+        if text.count("{word}") != 1 or text.replace("{word}", "").count("{") or text.count("}") != 1:
+            raise ValueError("must hold '{word}' exactly once and no other braces")
+        return text
+
+    def for_word(self, word: str) -> str:
+        """The prompt for a class word, e.g. `a man riding a horse`; used for generation and for PC alike."""
+        return self.text.replace("{word}", word)
+
+
+class ShardSubjects(_Declaration):
+    """The first `count` identities of a split of the run's shards that stand alone in their photograph."""
+
+    kind: Literal["shards"]
+    split: Id = "heldout"
+    count: int = Field(ge=1)
+
+
+class SubjectItem(_Declaration):
+    """One person of a folder of photographs; `image` is a file below the folder, or a folder holding at least one
+    photograph, of which the first by name is taken (as FastComposer's evaluation does)."""
+
+    id: Id
+    word: str = Field(min_length=1)
+    image: str
+
+    @field_validator("image")
+    @classmethod
+    def _inside(cls, image: str) -> str:
+        if Path(image).is_absolute() or ".." in Path(image).parts:
+            raise ValueError("must be a path inside the subjects' root")
+        return image
+
+
+class FolderSubjects(_Declaration):
+    """Named photographs below `root` (relative to the suite's file), which the user may override."""
+
+    kind: Literal["folder"]
+    root: str | None = None
+    items: tuple[SubjectItem, ...] = Field(min_length=1)
+
+
+class ImageSettings(_Declaration):
+    """How images are sampled: `size` in pixels (square), denoising `steps`, classifier-free `guidance` scale."""
+
+    size: int = Field(ge=8, multiple_of=8)
+    steps: int = Field(ge=1)
+    guidance: float = Field(ge=0)
+
+
+class FaceModel(_Declaration):
+    """Face detector and embedder behind IP. `facenet`: MTCNN and InceptionResnetV1, `path` is the embedder's weight
+    file; `miniature`: the identity model of the miniature world, `path` is its folder. Relative to the suite's file."""
+
+    kind: Literal["facenet", "miniature"]
+    path: str
+    sha256: Digest | None = None
+
+
+class ClipModel(_Declaration):
+    """CLIP behind PC: `path` is a transformers CLIPModel folder, `sha256` that of its model.safetensors. `antialias` is the
+    resize's; FastComposer's published figures come from a torchvision in which it was off."""
+
+    path: str
+    sha256: Digest | None = None
+    antialias: bool = True
+
+
+class Evaluators(_Declaration):
+    faces: FaceModel
+    clip: ClipModel
+
+
+class Published(_Declaration):
+    """Somebody else's figures for the same protocol, shown beside ours and labelled as published."""
+
+    method: str
+    ip: float | None = None
+    pc: float | None = None
+    source: str
+
+
+class Suite(_Declaration):
+    """A whole suite, validated: ids are unique, seeds distinct."""
+
+    name: Id
+    version: str
+    title: str
+    licence: str
+    subjects: ShardSubjects | FolderSubjects = Field(discriminator="kind")
+    prompts: tuple[Prompt, ...] = Field(min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
+    images: ImageSettings
+    evaluators: Evaluators
+    published: tuple[Published, ...] = ()
+
+    @model_validator(mode="after")
+    def _unique(self) -> Suite:
+        named: dict[str, list] = {"prompts": [p.id for p in self.prompts], "seeds": list(self.seeds)}
+        if isinstance(self.subjects, FolderSubjects):
+            named["subjects.items"] = [item.id for item in self.subjects.items]
+        for field, values in named.items():
+            repeated = sorted({v for v in values if values.count(v) > 1})
+            if repeated:
+                raise ValueError(f"{field} holds {repeated[0]!r} more than once")
+        return self
+
+
+def load_suite(path: Path | str, *, faces: Path | None = None, clip: Path | None = None) -> Suite:
+    """Reads and checks a declaration; every path in the result is absolute.
+
+    `faces` and `clip` replace the declared places of the measuring models (the declared sha256 still holds).
+    Raises `SuiteError` naming the file and the field.
+    """
+    path = Path(path)
+    try:
+        declared = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SuiteError(f"{path}: cannot be read ({error.strerror}); suites live in datasets/suites/") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SuiteError(f"{path}: is not YAML: {error}") from error
+    try:
+        suite = Suite.model_validate(declared)
+    except ValidationError as error:
+        lines = [f"{'.'.join(map(str, e['loc'])) or 'suite'}: {e['msg']}" for e in error.errors()]
+        raise SuiteError(f"{path}: " + "; ".join(lines)) from error
+    return _with_absolute_paths(suite, path.resolve().parent, faces, clip)
+
+
+def _with_absolute_paths(suite: Suite, base: Path, faces: Path | None, clip: Path | None) -> Suite:
+    def place(declared: str, given: Path | None = None) -> str:
+        return str(Path(given).resolve() if given else (base / declared).resolve())
+
+    evaluators = Evaluators(
+        faces=suite.evaluators.faces.model_copy(update={"path": place(suite.evaluators.faces.path, faces)}),
+        clip=suite.evaluators.clip.model_copy(update={"path": place(suite.evaluators.clip.path, clip)}),
+    )
+    subjects = suite.subjects
+    if isinstance(subjects, FolderSubjects) and subjects.root:
+        subjects = subjects.model_copy(update={"root": place(subjects.root)})
+    return suite.model_copy(update={"evaluators": evaluators, "subjects": subjects})
+
+
+if __name__ == "__main__":
+    from moa.evaluation.check import main  # there, so that declarations stay free of torch and exist once
+
+    sys.exit(main())
