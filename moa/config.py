@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class MoAConfig(BaseModel):
-    """Which attention layers become mixtures, and how they are conditioned (sections in papers/mixture-of-attention)."""
+    """Which attention layers become mixtures, and how they are conditioned (eq. 5-8 and the ablations of the paper)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -21,10 +21,12 @@ class MoAConfig(BaseModel):
         "moa",
         description="single_branch: no prior and no router, one trained copy of the attention layers (ablation 1)",
     )
-    router: Literal["linear", "mlp"] = Field("linear", description="network that maps a pixel to 2 expert logits (eq. 5)")
+    router: Literal["linear", "mlp"] = Field(
+        "linear", description="network that maps a pixel to 2 expert logits (eq. 5)"
+    )
     spacetime: bool = Field(True, description="positional encoding of timestep and layer in eq. 8 (False: ablation 3)")
     self_attention: bool = Field(True, description="False: only the cross-attention layers become mixtures")
-    hidden_dim: int | None = Field(
-        None, gt=0, description="width of the MLP of eq. 8 and of the mlp router; null: the text width, the layer's width"
+    hidden_dim: int | None = Field(None, gt=0, description="hidden width of the MLP of eq. 8; null: the text width")
+    fourier_features: int = Field(
+        64, gt=0, description="random frequencies of the positional encoding; sin and cos each"
     )
-    fourier_features: int = Field(64, gt=0, description="random frequencies of the positional encoding; sin and cos each")

@@ -3,9 +3,9 @@
     python -m tests.tiny_models /tmp/tiny        (or: `from tests.tiny_models import tiny_base`)
 
 `tiny_base(folder)` writes a Stable Diffusion folder (unet, vae, text_encoder, tokenizer, scheduler, model_index.json)
-and beside it `image_encoder/` and `feature_extractor/`: about 0.4 M parameters, written in a fraction of a second, the same
-bytes for the same seed. Nothing in it is trained; it has the geometry of the real thing and nothing else: 32 x 32
-images, 8 x 8 x 4 latents, a U-Net of two cross-attention levels, prompts of at most 32 tokens, image features of 24.
+and beside it `image_encoder/` and `feature_extractor/`: about 0.4 M parameters, written in a fraction of a second,
+the same bytes for the same seed. Nothing in it is trained; it has the geometry of the real thing and nothing else:
+32 x 32 images, 8 x 8 x 4 latents, a U-Net of two cross-attention levels, prompts of at most 32 tokens, image features of 24.
 """
 
 from __future__ import annotations

@@ -1,0 +1,157 @@
+"""The multimodal prompt of the personalization expert (eq. 8).
+
+`MoAInput` is what a caller hands to the U-Net, `MultimodalPrompt` is the learned part, shared by all layers, and
+`MoAContext` is what travels to the layers in the keyword arguments of one forward pass. Nothing is stashed on modules:
+gradient checkpointing recomputes layers later and would read a later value.
+
+Letters: B batch of the U-Net, A its active rows, S subject slots, L mixture layers with cross-attention, T text tokens,
+F image_dim (width of a subject feature), D text width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import pi
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from moa.config import MoAConfig
+from moa.errors import ConditioningError
+from moa.recorder import Recorder
+
+TIMESTEPS = 1000  # length of the training noise schedule: the unit of time in the encoding
+TIME_SIGMA = 2.0  # standard deviation of the time frequencies, in cycles per TIMESTEPS
+LAYER_SIGMA = 2.0  # standard deviation of the layer frequencies, in cycles per layer
+
+
+@dataclass(frozen=True, eq=False)
+class MoAInput:
+    """Subjects for every row of the batch the U-Net sees; under guidance that is the doubled batch.
+
+    features    [B, S, F]  image feature of each slot's subject
+    positions   [B, S]     int64, token index the subject replaces; -1: empty slot, whatever its feature
+    active      [B]        bool; False: the row is unconditional or has no subject and runs the prior expert only
+    recorder               receives router and attention maps; None: nothing is recorded
+
+    Raises `ConditioningError` when the shapes do not belong together.
+    """
+
+    features: Tensor
+    positions: Tensor
+    active: Tensor
+    recorder: Recorder | None = None
+    rows: slice | Tensor = field(init=False)  # the active rows: a slice where they are neighbours, else their indices
+
+    def __post_init__(self) -> None:
+        if self.features.ndim != 3 or self.positions.shape != self.features.shape[:2]:
+            raise ConditioningError(
+                f"features must be [B, S, image_dim] and positions [B, S]; got {tuple(self.features.shape)} and "
+                f"{tuple(self.positions.shape)}"
+            )
+        if self.active.shape != self.features.shape[:1] or self.active.dtype != torch.bool:
+            raise ConditioningError(
+                f"active must be bool of shape [{self.features.shape[0]}], one per row of the batch; got "
+                f"{self.active.dtype} {tuple(self.active.shape)}"
+            )
+        if self.positions.is_floating_point():
+            raise ConditioningError(f"positions must be integer token indices; got {self.positions.dtype}")
+        object.__setattr__(self, "rows", _rows(self.active))
+
+
+@dataclass(frozen=True, eq=False)
+class MoAContext:
+    """One forward pass, as the layers see it. Rows are those the personalization expert runs on."""
+
+    batch: int
+    rows: slice | Tensor
+    tokens: dict[int, Tensor]  # layer index -> [A, S, D], eq. 8
+    positions: Tensor  # [A, S]; empty slots point at T, one past the prompt
+    latent_size: tuple[int, int]
+    recorder: Recorder | None
+
+    def take(self, tensor: Tensor) -> Tensor:
+        """The rows of a [B, ...] tensor that the personalization expert runs on: [A, ...]."""
+        return tensor[self.rows]
+
+    def put(self, tensor: Tensor, rows: Tensor) -> Tensor:
+        """`tensor` [B, ...] with those rows replaced by `rows` [A, ...]; differentiable in both."""
+        if isinstance(self.rows, slice):
+            return torch.cat([tensor[: self.rows.start], rows, tensor[self.rows.stop :]])
+        return tensor.index_copy(0, self.rows, rows)
+
+    def prompt(self, layer: int, text: Tensor) -> Tensor:
+        """c_1 of eq. 7 for one layer: `text` [A, T, D] with each subject's word replaced by its token of eq. 8."""
+        tokens = self.tokens[layer].to(text.dtype)
+        index = self.positions[..., None].expand_as(tokens)
+        return F.pad(text, (0, 0, 0, 1)).scatter(1, index, tokens)[:, :-1]  # empty slots land in the extra row
+
+    def grid(self, pixels: int) -> tuple[int, int]:
+        """Height and width of a layer that sees `pixels` pixels: each level of the U-Net halves them, rounding up."""
+        height, width = self.latent_size
+        while height * width > pixels:
+            height, width = (height + 1) // 2, (width + 1) // 2
+        if height * width != pixels:
+            raise ConditioningError(f"no level of a U-Net on {self.latent_size} latents has {pixels} pixels")
+        return height, width
+
+
+class SpacetimeEncoding(nn.Module):
+    """PE(t, l) of eq. 8 in the manner of NeTI: random Fourier features of (timestep, layer), then a learned projection.
+
+    Layers are hashed (each frequency turns by an arbitrary amount from one layer to the next, as in NeTI). Time is
+    smooth: NeTI's frequencies turn by several cycles between two sampling steps, which cannot extrapolate to the
+    timesteps above 800 that training never sees. The frequencies come from a fixed seed and are stored; they are
+    rounded to bfloat16 so that a model cast to half precision keeps exactly the encoding it was trained with.
+    """
+
+    def __init__(self, features: int, dim: int) -> None:
+        super().__init__()
+        noise = torch.randn(2, features, generator=torch.Generator().manual_seed(0), device="cpu")
+        frequencies = noise * torch.tensor([[TIME_SIGMA], [LAYER_SIGMA]])
+        self.register_buffer("frequencies", frequencies.bfloat16().float())
+        self.project = nn.Linear(2 * features, dim)
+
+    def forward(self, timesteps: Tensor, layers: Tensor, dtype: torch.dtype) -> Tensor:
+        """[A] timesteps and [L] layer indices -> [L, A, dim]."""
+        time, layer = self.frequencies.float()
+        cycles = layers.float()[:, None, None] * layer + (timesteps.float() / TIMESTEPS)[None, :, None] * time
+        phase = 2 * pi * cycles
+        return self.project(torch.cat([phase.cos(), phase.sin()], dim=-1).to(dtype))
+
+
+class MultimodalPrompt(nn.Module):
+    """Eq. 8: m_{t,l} = Concat(f, w) + PE(t, l), and the MLP that maps m to the text width. One for all layers.
+
+    The MLP is a residual on the word: token = w + MLP(m), MLP(m) = Linear(GELU(Linear(LayerNorm(m)))), and its last
+    layer starts at zero. So at step 0 the multimodal prompt is the text prompt, the personalization expert (a copy of
+    the prior) computes what the prior computes, and training starts from the base model's image.
+    """
+
+    def __init__(self, config: MoAConfig, text_dim: int, layers: Sequence[int]) -> None:
+        super().__init__()
+        width = config.image_dim + text_dim
+        self.encoding = SpacetimeEncoding(config.fourier_features, width) if config.spacetime else None
+        self.norm = nn.LayerNorm(width)
+        self.hidden = nn.Linear(width, config.hidden_dim or text_dim)
+        self.token = nn.Linear(config.hidden_dim or text_dim, text_dim)
+        nn.init.zeros_(self.token.weight)
+        nn.init.zeros_(self.token.bias)
+        self.register_buffer("layers", torch.tensor(layers, dtype=torch.float32, device="cpu"), persistent=False)
+
+    def forward(self, features: Tensor, words: Tensor, timesteps: Tensor) -> Tensor:
+        """f [A, S, F], w [A, S, D] and t [A] -> the subject tokens of each layer [L, A, S, D]."""
+        m = torch.cat([features.to(words.dtype), words], dim=-1)[None]
+        if self.encoding is not None:
+            m = m + self.encoding(timesteps, self.layers, words.dtype)[:, :, None]
+        tokens = words + self.token(F.gelu(self.hidden(self.norm(m))))
+        return tokens.expand(len(self.layers), -1, -1, -1)
+
+
+def _rows(active: Tensor) -> slice | Tensor:
+    flags = active.tolist()
+    count = sum(flags)
+    start = flags.index(True) if count else 0
+    return slice(start, start + count) if all(flags[start : start + count]) else active.nonzero().squeeze(1)

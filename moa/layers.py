@@ -1,0 +1,152 @@
+"""`MoAAttention`: an attention layer of the base model as a mixture of two experts (eq. 1-7).
+
+The prior expert is the pretrained diffusers layer itself, under its own names, through whatever attention processor is
+set. One child module, `moa`, holds what MoA adds; its names never end in `to_q/k/v/out`, so LoRA files and tools that
+look for those touch the prior only. The mathematics is in the module and not in an attention processor, because diffusers
+replaces processors (slicing, QKV fusion, IP-Adapter) and would drop the weights with them.
+
+Letters: B batch, A active rows, N pixels, T text tokens, S subject slots, d width, h heads.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from diffusers.models.attention_processor import Attention
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from moa.conditioning import MoAContext
+from moa.config import MoAConfig
+
+
+class Router(nn.Module):
+    """R(z) = softmax(Router(z)) over the two experts, per pixel (eq. 5 and 7).
+
+    The last layer starts at zero: both experts weigh 1/2 everywhere. The softmax is taken in fp32.
+    """
+
+    def __init__(self, dim: int, kind: Literal["linear", "mlp"]) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(dim, dim) if kind == "mlp" else None
+        self.logits = nn.Linear(dim, 2)
+        nn.init.zeros_(self.logits.weight)
+        nn.init.zeros_(self.logits.bias)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """[A, N, d] -> [A, N, 2] fp32: share of the prior expert (0) and of the personalization expert (1)."""
+        if self.hidden is not None:
+            z = F.gelu(self.hidden(z))
+        return self.logits(z).float().softmax(dim=-1)
+
+
+class MoABranch(nn.Module):
+    """What MoA adds to one attention layer: the personalization expert (a trained copy) and the router.
+
+    `index` is the layer's number l in eq. 8. A single branch (ablation 1) has no router.
+    """
+
+    def __init__(self, prior: Attention, config: MoAConfig, index: int) -> None:
+        super().__init__()
+        self.index = index
+        self.heads = prior.heads
+        self.scale = prior.scale
+        self.query = _copy(prior.to_q)
+        self.key = _copy(prior.to_k)
+        self.value = _copy(prior.to_v)
+        self.out = _copy(prior.to_out[0])
+        self.router = None
+        if config.architecture == "moa":
+            weight = prior.to_q.weight
+            self.router = Router(prior.query_dim, config.router).to(device=weight.device, dtype=weight.dtype)
+
+    def project(self, z: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Q = W_q z, K = W_k c, V = W_v c (eq. 1-3): [A, N, d] and [A, T, d_c] -> [A, h, N|T, d/h] each."""
+        return self._heads(self.query(z)), self._heads(self.key(c)), self._heads(self.value(c))
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        """softmax(Q K^T / sqrt(d)) V (eq. 1) and the output projection: -> [A, N, d]. `mask` is an additive bias."""
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.scale)
+        return self.out(attended.transpose(1, 2).flatten(2))
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+class MoAAttention(Attention):
+    """A diffusers `Attention` that mixes in its child `moa`; without a context it is that `Attention`, bit for bit."""
+
+    moa: MoABranch
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | tuple[Tensor, Any] | None = None,
+        attention_mask: Tensor | None = None,
+        moa: MoAContext | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        """Eq. 4, 6 and 7: sum over n of R_n * Attention(W_q^n z, W_k^n c_n, W_v^n c_n); [B, N, d] -> [B, N, d].
+
+        The personalization expert and the router run on the active rows only; other rows are the prior's, untouched.
+        """
+        if moa is not None and self.moa.router is None:
+            return self._personal(hidden_states, encoder_hidden_states, attention_mask, moa)
+        prior = super().forward(hidden_states, encoder_hidden_states, attention_mask, **kwargs)
+        if moa is None:
+            return prior
+        personal = self._personal(hidden_states, encoder_hidden_states, attention_mask, moa)
+        shares = self.moa.router(moa.take(hidden_states))
+        if moa.recorder is not None:
+            self._record_router(shares[..., 0], moa)
+        mixed = torch.lerp(moa.take(prior), personal.to(prior.dtype), shares[..., 1:].to(prior.dtype))
+        return moa.put(prior, mixed)
+
+    def _personal(
+        self, z: Tensor, text: Tensor | tuple[Tensor, Any] | None, mask: Tensor | None, moa: MoAContext
+    ) -> Tensor:
+        """The personalization expert's output on its rows [A, N, d]; c_1 is z itself in self-attention."""
+        z = moa.take(z)
+        if isinstance(text, tuple):  # an IP-Adapter rides along: (text, image states)
+            text = text[0]
+        c = z if text is None else moa.prompt(self.moa.index, moa.take(text))
+        bias = None if mask is None else moa.take(mask)[:, None]
+        q, k, v = self.moa.project(z, c)
+        if text is not None and moa.recorder is not None and moa.recorder.subject_columns:
+            self._record_columns(q, k, bias, moa)
+        return self.moa.attend(q, k, v, bias)
+
+    def _record_router(self, prior_share: Tensor, moa: MoAContext) -> None:
+        maps = prior_share.unflatten(1, moa.grid(prior_share.shape[1]))
+        moa.recorder.add_router(self.moa.index, moa.put(maps.new_ones(moa.batch, *maps.shape[1:]), maps))
+
+    def _record_columns(self, q: Tensor, k: Tensor, bias: Tensor | None, moa: MoAContext) -> None:
+        columns = checkpoint(
+            subject_columns, q, k, moa.positions, bias, self.moa.scale, use_reentrant=False, preserve_rng_state=False
+        )
+        maps = columns.unflatten(2, moa.grid(columns.shape[2]))
+        moa.recorder.add_attention(self.moa.index, moa.put(maps.new_zeros(moa.batch, *maps.shape[1:]), maps))
+
+
+def subject_columns(q: Tensor, k: Tensor, positions: Tensor, bias: Tensor | None, scale: float) -> Tensor:
+    """A_s of eq. 12: attention probability at each subject's token, mean over heads.
+
+    q [A, h, N, d/h], k [A, h, T, d/h], positions [A, S] in 0..T (T: empty slot, column 0) -> [A, S, N] fp32 in 0..1.
+    Called under `checkpoint`, so the backward pass keeps q and k (which attention keeps anyway) and this O(S) result;
+    the O(T) probabilities live in one layer at a time, in the forward and again in the backward pass.
+    """
+    scores = q.float() @ k.float().transpose(-1, -2) * scale
+    if bias is not None:
+        scores = scores + bias
+    probabilities = F.pad(scores.softmax(dim=-1).mean(dim=1), (0, 1))  # [A, N, T + 1]
+    return probabilities.gather(2, positions[:, None].expand(-1, q.shape[2], -1)).transpose(1, 2)
+
+
+def _copy(linear: nn.Linear) -> nn.Linear:
+    """A new `nn.Linear` with the values of `linear`; not a deep copy, which would carry hooks and adapters along."""
+    copy = nn.Linear(linear.in_features, linear.out_features, bias=linear.bias is not None, device="meta")
+    for name, parameter in linear.named_parameters(recurse=False):
+        setattr(copy, name, nn.Parameter(parameter.detach().clone()))
+    return copy

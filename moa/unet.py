@@ -1,0 +1,267 @@
+"""`MoAUNet2DConditionModel`: a diffusers U-Net whose attention layers are mixtures of two experts.
+
+    unet = MoAUNet2DConditionModel.from_unet(base_unet, MoAConfig(image_dim=768))
+    unet(latents, t, text, cross_attention_kwargs={"moa": MoAInput(...)})
+
+Without "moa" it is the base model, bit for bit, so every diffusers pipeline accepts it. What MoA adds are the
+parameters with a path component named `moa` (`is_moa_key`): `moa.*` is eq. 8, `<layer>.moa.*` the expert and router of
+a layer.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import init_empty_weights
+from diffusers import UNet2DConditionModel
+from diffusers.models.attention import BasicTransformerBlock
+from torch import Tensor, nn
+
+from moa.conditioning import MoAContext, MoAInput, MultimodalPrompt
+from moa.config import MoAConfig
+from moa.errors import ConditioningError, UnsupportedBaseError
+from moa.layers import MoAAttention, MoABranch
+
+
+@dataclass(frozen=True)
+class MoALayer:
+    """One mixture layer, in the order of the forward pass."""
+
+    index: int  # l of eq. 8 and 10
+    name: str  # module path, e.g. "down_blocks.0.attentions.1.transformer_blocks.0.attn2"
+    block: str  # "down_blocks.0", "mid_block", "up_blocks.3"
+    is_cross: bool
+    heads: int
+    dim: int
+    in_router_loss: bool  # in L of eq. 10: all but the first down block and the last up block
+
+
+class MoAUNet2DConditionModel(UNet2DConditionModel):
+    """The base U-Net with one `moa` child in each attention layer and one at the root."""
+
+    moa: MultimodalPrompt
+
+    def __init__(self, moa_config: dict[str, Any], **base: Any) -> None:
+        super().__init__(**base)
+        self.register_to_config(moa_config=dict(moa_config))
+        self._install()
+
+    # diffusers reads the options of a model from this signature; `**base` alone would lose them on reload.
+    __init__.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            *inspect.signature(UNet2DConditionModel.__init__).parameters.values(),
+            inspect.Parameter("moa_config", inspect.Parameter.KEYWORD_ONLY),
+        ]
+    )
+
+    @classmethod
+    def from_unet(cls, unet: UNet2DConditionModel, config: MoAConfig) -> MoAUNet2DConditionModel:
+        """The mixture whose prior is `unet` and whose personalization experts are copies of it.
+
+        The prior's tensors are shared with `unet`, not copied, and frozen; what MoA adds is trainable, on the same
+        device and of the same dtype. Raises `UnsupportedBaseError` for a base this method does not fit.
+        """
+        check_base(unet)
+        with init_empty_weights():
+            model = cls(moa_config=config.model_dump(mode="json"), **_base_config(unet))
+        model.load_state_dict(unet.state_dict(), strict=False, assign=True)
+        model._install()
+        model.freeze_prior()
+        return model.train(unet.training)
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> MoAUNet2DConditionModel:
+        """As in diffusers, for folders that hold this model; a plain U-Net folder is refused, not half loaded."""
+        model = super().from_pretrained(*args, **kwargs)
+        missing = [name for name, p in model.named_parameters() if p.is_meta]
+        if missing:
+            raise UnsupportedBaseError(
+                f"this folder holds a U-Net without MoA weights ({len(missing)} are missing, e.g. {missing[0]}): load "
+                "it with UNet2DConditionModel and use MoAUNet2DConditionModel.from_unet, or moa.adapter.load_adapter"
+            )
+        model.freeze_prior()
+        return model
+
+    @property
+    def moa_config(self) -> MoAConfig:
+        return MoAConfig.model_validate(dict(self.config["moa_config"]))
+
+    def moa_layers(self) -> list[MoALayer]:
+        """The mixture layers in the order of the forward pass; `index` is the position in this list."""
+        return [layer for layer, _ in self._layers()]
+
+    def moa_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """(name, parameter) of everything that is trained."""
+        return ((name, p) for name, p in self.named_parameters() if is_moa_key(name))
+
+    def moa_state_dict(self) -> dict[str, Tensor]:
+        """Everything an adapter stores: the parameters and buffers MoA adds."""
+        return {name: tensor for name, tensor in self.state_dict().items() if is_moa_key(name)}
+
+    def freeze_prior(self) -> None:
+        """Only what MoA adds requires gradients."""
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(is_moa_key(name))
+
+    def to_base_unet(self) -> UNet2DConditionModel:
+        """The prior alone as a stock diffusers U-Net (`ControlNetModel.from_unet` wants one); shares its tensors."""
+        with init_empty_weights():
+            base = UNet2DConditionModel(**_base_config(self))
+        prior = {name: tensor for name, tensor in self.state_dict().items() if not is_moa_key(name)}
+        base.load_state_dict(prior, assign=True)
+        return base.train(self.training)
+
+    def forward(
+        self,
+        sample: Tensor,
+        timestep: Tensor | float,
+        encoder_hidden_states: Tensor,
+        class_labels: Tensor | None = None,
+        timestep_cond: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        cross_attention_kwargs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """As in diffusers; `cross_attention_kwargs["moa"]` may hold a `MoAInput` for the same batch.
+
+        sample [B, C, H, W], encoder_hidden_states [B, T, D]. Raises `ConditioningError` when the input does not fit.
+        """
+        options = dict(cross_attention_kwargs or {})
+        moa: MoAInput | None = options.pop("moa", None)
+        context = None
+        if moa is not None:
+            options["moa"] = context = self._context(moa, sample, timestep, encoder_hidden_states)
+        if context is not None and context.recorder is not None:
+            context.recorder.start()
+        output = super().forward(
+            sample,
+            timestep,
+            encoder_hidden_states,
+            class_labels=class_labels,
+            timestep_cond=timestep_cond,
+            attention_mask=attention_mask,
+            cross_attention_kwargs=options or None,
+            **kwargs,
+        )
+        if context is not None and context.recorder is not None:
+            context.recorder.finish(timestep, moa.rows)
+        return output
+
+    def _context(self, moa: MoAInput, sample: Tensor, timestep: Tensor | float, text: Tensor) -> MoAContext:
+        """Compute the subject tokens of all layers for this timestep (eq. 8), on the rows that need them."""
+        self._check_input(moa, text)
+        device, batch = sample.device, sample.shape[0]
+        single = self.config["moa_config"]["architecture"] == "single_branch"
+        rows = slice(0, batch) if single else moa.rows
+        if isinstance(rows, Tensor):
+            rows = rows.to(device)
+        filled = ((moa.positions >= 0) & moa.active[:, None]).to(device)[rows]
+        positions = moa.positions.to(device)[rows]
+        features = moa.features.to(device)[rows].masked_fill(~filled[..., None], 0.0)
+        text = text[rows]
+        slots = positions.clamp(min=0)[..., None].expand(-1, -1, text.shape[-1])
+        timesteps = torch.as_tensor(timestep, dtype=torch.float32, device=device).expand(batch)[rows]
+        tokens = self.moa(features, text.gather(1, slots), timesteps)
+        return MoAContext(
+            batch=batch,
+            rows=rows,
+            tokens=dict(zip(self._cross_layers, tokens.unbind(0), strict=True)),
+            positions=positions.masked_fill(~filled, text.shape[1]),
+            latent_size=(sample.shape[-2], sample.shape[-1]),
+            recorder=moa.recorder,
+        )
+
+    def _check_input(self, moa: MoAInput, text: Tensor) -> None:
+        if moa.features.shape[0] != text.shape[0]:
+            raise ConditioningError(
+                f"MoAInput has {moa.features.shape[0]} rows, the batch {text.shape[0]}: under classifier-free guidance "
+                "give the doubled batch, its first half inactive"
+            )
+        expected = self.config["moa_config"]["image_dim"]
+        if moa.features.shape[-1] != expected:
+            raise ConditioningError(
+                f"subject features have width {moa.features.shape[-1]}, this model was made for {expected}: use the "
+                "image encoder it was trained with"
+            )
+
+    def _install(self) -> None:
+        """Turn the attention layers into mixtures and initialise what MoA adds from the prior as it is now."""
+        config = self.moa_config
+        layers = self._layers()
+        for layer, attention in layers:
+            attention.__class__ = MoAAttention
+            attention.moa = MoABranch(attention, config, layer.index)
+        self._cross_layers = tuple(layer.index for layer, _ in layers if layer.is_cross)
+        prompt = MultimodalPrompt(config, self.config["cross_attention_dim"], self._cross_layers)
+        weight = self.conv_in.weight
+        self.moa = prompt if weight.is_meta else prompt.to(device=weight.device, dtype=weight.dtype)
+
+    def _layers(self) -> list[tuple[MoALayer, nn.Module]]:
+        only_cross = not self.moa_config.self_attention
+        first, last = "down_blocks.0", f"up_blocks.{len(self.up_blocks) - 1}"
+        found: list[tuple[MoALayer, nn.Module]] = []
+        for block, module in _blocks_in_forward_order(self):
+            for name, attention in _attentions(module):
+                if only_cross and not attention.is_cross_attention:
+                    continue
+                layer = MoALayer(
+                    index=len(found),
+                    name=f"{block}.{name}",
+                    block=block,
+                    is_cross=attention.is_cross_attention,
+                    heads=attention.heads,
+                    dim=attention.query_dim,
+                    in_router_loss=block not in (first, last),
+                )
+                found.append((layer, attention))
+        return found
+
+
+def is_moa_key(name: str) -> bool:
+    """True for the parameters and buffers MoA adds to a U-Net: those with a path component `moa`."""
+    return "moa" in name.split(".")
+
+
+def check_base(unet: UNet2DConditionModel) -> None:
+    """Raises `UnsupportedBaseError` unless `unet` is a Stable Diffusion 1.x/2.x kind of U-Net."""
+    config = unet.config
+    if isinstance(unet, MoAUNet2DConditionModel):
+        raise UnsupportedBaseError("this U-Net is a mixture already: take its to_base_unet() to start another one")
+    for field in ("addition_embed_type", "encoder_hid_dim_type", "class_embed_type"):
+        if config.get(field) is not None:
+            raise UnsupportedBaseError(
+                f"the base U-Net has {field}={config[field]!r} (SDXL, unCLIP or an IP-Adapter loaded into it): this "
+                "package supports Stable Diffusion 1.x and 2.x bases; load other adapters after MoA is attached"
+            )
+    if not isinstance(config["cross_attention_dim"], int):
+        raise UnsupportedBaseError(
+            f"the base U-Net has cross_attention_dim={config['cross_attention_dim']}: its blocks must share one text width"
+        )
+    if not any(a.is_cross_attention for _, block in _blocks_in_forward_order(unet) for _, a in _attentions(block)):
+        raise UnsupportedBaseError(
+            "the base U-Net has no transformer block with cross-attention: nothing to personalize"
+        )
+
+
+def _blocks_in_forward_order(unet: UNet2DConditionModel) -> list[tuple[str, nn.Module]]:
+    """diffusers registers mid_block after up_blocks; the forward pass runs it before."""
+    down = [(f"down_blocks.{i}", block) for i, block in enumerate(unet.down_blocks)]
+    up = [(f"up_blocks.{i}", block) for i, block in enumerate(unet.up_blocks)]
+    return [*down, *([("mid_block", unet.mid_block)] if unet.mid_block is not None else []), *up]
+
+
+def _attentions(block: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    for name, module in block.named_modules():
+        if isinstance(module, BasicTransformerBlock):
+            for child in ("attn1", "attn2"):
+                if getattr(module, child) is not None:
+                    yield f"{name}.{child}", getattr(module, child)
+
+
+def _base_config(unet: UNet2DConditionModel) -> dict[str, Any]:
+    names = inspect.signature(UNet2DConditionModel.__init__).parameters
+    return {name: value for name, value in unet.config.items() if name in names}
