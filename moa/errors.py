@@ -60,3 +60,83 @@ class EvaluatorWeightsError(EvaluationError):
 
 class ScoresError(EvaluationError):
     """A table of scores is incomplete, damaged, or cannot be compared with another one."""
+
+
+class TrainConfigError(MoAError, ValueError):
+    """A training configuration is unreadable, has an unknown or bad field, or does not fit the run or the machine."""
+
+
+class ConfigChangedError(TrainConfigError):
+    """A run folder holds checkpoints of another configuration; the message lists the differing keys."""
+
+
+class MissingInputError(MoAError, FileNotFoundError):
+    """A folder or file that training needs (base model, image encoder, shards, warm-start adapter) is not there."""
+
+
+class ShardDataError(MoAError, ValueError):
+    """A shard folder is of an unknown format, lacks a shard, or a shard's bytes are not what its manifest says."""
+
+
+class CheckpointError(MoAError, OSError):
+    """A checkpoint could not be written or read."""
+
+
+class NonFiniteError(MoAError, ArithmeticError):
+    """Too many steps in a row gave a loss or gradient that is not a number."""
+
+
+class HubError(MoAError):
+    """Publishing to or downloading from a Hub failed; the message names the repository and the endpoint, never the token."""
+
+
+class NothingToPublishError(HubError, FileNotFoundError):
+    """The folder to publish is missing, is no pipeline folder, or lacks its adapter."""
+
+
+class UnsafeFileError(HubError, ValueError):
+    """The folder to publish holds a file that must not be published: a pickle, or adapter bytes its manifest does not know."""
+
+
+class LicenceRefusedError(HubError, PermissionError):
+    """The licence terms of a model were not accepted by the person who publishes it."""
+
+
+class MissingTokenError(HubError, PermissionError):
+    """Writing to a Hub beyond this machine needs an access token."""
+
+
+class AccessDeniedError(HubError, PermissionError):
+    """The Hub refused the token, or the token may not do this."""
+
+
+class HubOfflineError(HubError, ConnectionError):
+    """A Hub beyond this machine was asked for while HF_HUB_OFFLINE is set."""
+
+
+class HubUnavailableError(HubError, ConnectionError):
+    """The Hub did not answer, or answered with server errors, until the retries were used up."""
+
+
+class XetUnavailableError(HubError, ConnectionError):
+    """The Hub has no xet storage while the client insists on it."""
+
+
+class RepositoryMissingError(HubError, LookupError):
+    """The Hub has no such repository, revision or file."""
+
+
+class RepositoryConflictError(HubError):
+    """Somebody else moved the branch or holds the tag; nothing was overwritten."""
+
+
+class PublicationMismatchError(HubError):
+    """Files downloaded from the Hub are not the files that were published."""
+
+
+class StoreError(HubError):
+    """The local Hub's storage refuses a request. `kind` is the reason as the protocol knows it, see `moa.hub.store`."""
+
+    def __init__(self, kind: str, message: str):
+        super().__init__(message)
+        self.kind = kind

@@ -1,0 +1,207 @@
+"""From shard samples to the tensors of a training step: tokens, bound words, crops, and every random number.
+
+Sample `number` n of the endless stream (step * global_batch + place in the batch) takes all its randomness from
+(seed, n): the augmentation of its subjects, its timestep, its noise and the coins for dropping conditions and masking
+the loss. So a `Batch` is complete, the step that follows draws nothing, and ranks, micro-batches, workers and
+restarts cannot change the numbers.
+
+Letters: B samples, S subject slots (the most in this batch), T tokens, H, W image, h, w latent, n present subjects.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from transformers import CLIPImageProcessor, CLIPTokenizer
+
+from moa.augment import augment_subject
+from moa.binding import bind
+from moa.data import Sample, ShardDataset, batch_numbers, sample_index
+from moa.subjects import encoder_pixels
+from moa.train_config import TrainConfig
+
+_DRAWS, _AUGMENTATION = 0, 1  # independent random streams of one sample
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The random numbers of one sample."""
+
+    timestep: int  # 0 .. max_timestep-1
+    dropped: bool  # train it without prompt and subjects
+    masked: bool  # count the noise loss on the foreground only
+    noise: Tensor  # [C, h, w] normal: what the U-Net has to find
+    posterior_noise: Tensor  # [C, h, w] normal: the VAE's sample around its mean
+
+
+@dataclass(frozen=True)
+class Example:
+    """One sample, ready to be stacked."""
+
+    image: Tensor  # uint8 [3, H, W]
+    labels: Tensor  # uint8 [H, W], the mask of `moa.data.Sample`
+    input_ids: Tensor  # int64 [T]
+    positions: list[int]  # token index of each subject's word, empty when dropped
+    pixels: Tensor  # [len(positions), 3, height, width], input of the image encoder
+    draws: Draws
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Stacked examples. Slots without subject have position -1."""
+
+    images: Tensor  # uint8 [B, 3, H, W]
+    labels: Tensor  # uint8 [B, H, W]
+    input_ids: Tensor  # int64 [B, T]
+    positions: Tensor  # int64 [B, S]
+    pixels: Tensor  # [n, 3, height, width]: the present slots, row by row
+    timesteps: Tensor  # int64 [B]
+    active: Tensor  # bool [B]: False = conditions dropped
+    masked: Tensor  # bool [B]
+    noise: Tensor  # [B, C, h, w]
+    posterior_noise: Tensor  # [B, C, h, w]
+
+    @property
+    def present(self) -> Tensor:
+        """bool [B, S]: slots that hold a subject."""
+        return self.positions >= 0
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on `device`."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory (called by `DataLoader`)."""
+        return self._map(torch.Tensor.pin_memory)
+
+    def _map(self, change) -> Batch:
+        return Batch(**{field.name: change(getattr(self, field.name)) for field in dataclasses.fields(self)})
+
+
+class TrainingSet(Dataset):
+    """Maps a sample number of the endless stream to its `Example`.
+
+    `latent_shape` is (C, h, w) of the VAE for the dataset's images.
+    """
+
+    def __init__(
+        self,
+        dataset: ShardDataset,
+        tokenizer: CLIPTokenizer,
+        image_processor: CLIPImageProcessor,
+        latent_shape: tuple[int, int, int],
+        config: TrainConfig,
+    ):
+        self.dataset, self.config, self.latent_shape = dataset, config, latent_shape
+        self.tokenizer, self.image_processor = tokenizer, image_processor
+
+    def __getitem__(self, number: int) -> Example:
+        sample = self.dataset[sample_index(len(self.dataset), self.config.seed, number)]
+        draws = draw(self.config, number, self.latent_shape)
+        subjects = [] if draws.dropped else sample.subjects
+        return Example(
+            image=torch.from_numpy(sample.image).permute(2, 0, 1).contiguous(),
+            labels=torch.from_numpy(sample.mask),
+            input_ids=self._tokens("" if draws.dropped else sample.meta["caption"]),
+            positions=[] if draws.dropped else self._positions(sample),
+            pixels=self._pixels(subjects, number),
+            draws=draws,
+        )
+
+    def _tokens(self, caption: str) -> Tensor:
+        length = self.tokenizer.model_max_length
+        encoded = self.tokenizer(caption, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+        return encoded.input_ids[0]
+
+    def _positions(self, sample: Sample) -> list[int]:
+        spans = [(subject["start"], subject["end"]) for subject in sample.meta["subjects"]]
+        return bind(self.tokenizer, sample.meta["caption"], spans)
+
+    def _pixels(self, subjects: list, number: int) -> Tensor:
+        rng = np.random.default_rng([self.config.seed, number, _AUGMENTATION])
+        crops = [augment_subject(crop, self.config.augmentation, rng) for crop in subjects]
+        return encoder_pixels(crops, self.image_processor) if crops else torch.empty(0)
+
+
+def draw(config: TrainConfig, number: int, latent_shape: tuple[int, int, int]) -> Draws:
+    """All random numbers of sample `number` but its augmentation: a function of (config.seed, number)."""
+    rng = np.random.default_rng([config.seed, number, _DRAWS])
+    timestep, coins = rng.random(), rng.random(2)
+    noise, posterior_noise = torch.from_numpy(rng.standard_normal((2, *latent_shape), dtype=np.float32))
+    return Draws(
+        timestep=int(timestep * config.max_timestep),
+        dropped=bool(coins[0] < config.condition_dropout),
+        masked=bool(coins[1] < config.masked_loss_probability),
+        noise=noise,
+        posterior_noise=posterior_noise,
+    )
+
+
+def collate(examples: list[Example]) -> Batch:
+    """Stacks examples, padding the subject slots to the most that one of them has (at least one slot)."""
+    slots = max(1, *(len(example.positions) for example in examples))
+    positions = [example.positions + [-1] * (slots - len(example.positions)) for example in examples]
+    pixels = [example.pixels for example in examples if len(example.positions)]
+    draws = [example.draws for example in examples]
+    return Batch(
+        images=torch.stack([example.image for example in examples]),
+        labels=torch.stack([example.labels for example in examples]),
+        input_ids=torch.stack([example.input_ids for example in examples]),
+        positions=torch.tensor(positions),
+        pixels=torch.cat(pixels) if pixels else torch.empty(0),
+        timesteps=torch.tensor([d.timestep for d in draws]),
+        active=torch.tensor([not d.dropped for d in draws]),
+        masked=torch.tensor([d.masked for d in draws]),
+        noise=torch.stack([d.noise for d in draws]),
+        posterior_noise=torch.stack([d.posterior_noise for d in draws]),
+    )
+
+
+def batches(samples: TrainingSet, start: int, rank: int, world: int, pin_memory: bool) -> Iterator[Batch]:
+    """The micro-batches of `rank` from step `start` (0-based) to the last: `accumulation` of them for each step.
+
+    With `num_workers` the samples are prepared ahead by that many processes; the batches are the same.
+    """
+    config = samples.config
+    loader = DataLoader(
+        samples,
+        batch_sampler=_MicroBatches(config, start, rank, world),
+        collate_fn=collate,
+        num_workers=config.num_workers,
+        worker_init_fn=_quiet_worker,
+        pin_memory=pin_memory,
+        generator=torch.Generator(),  # so that it leaves the global generator alone
+    )
+    return iter(loader)
+
+
+class _MicroBatches:
+    """Lists of sample numbers, one per micro-batch."""
+
+    def __init__(self, config: TrainConfig, start: int, rank: int, world: int):
+        self.config, self.start, self.rank, self.world = config, start, rank, world
+        self.size = config.micro_batch(world)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in range(self.start, self.config.steps):
+            numbers = batch_numbers(step, self.config.global_batch, self.rank, self.world)
+            for first in range(0, len(numbers), self.size):
+                yield list(numbers[first : first + self.size])
+
+    def __len__(self) -> int:
+        return (self.config.steps - self.start) * self.config.accumulation
+
+
+def _quiet_worker(_: int) -> None:
+    """One thread per worker; SIGTERM to the process group must not end it before the rank has finished its step."""
+    torch.set_num_threads(1)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -1,0 +1,129 @@
+"""Checkpoints that are either whole or not there, without pickle.
+
+    <folder>/step-00000100/
+        weights.safetensors, optimizer.safetensors, ...   one file per named group of tensors
+        state.json                                        everything that is no tensor
+        COMPLETE                                          {"format", "step", "files": {name: sha256}}, written last
+
+A checkpoint is built in a temporary folder, flushed to disk and renamed. `latest` takes the newest whose digests
+hold; a damaged one is named in a message and passed over. Older ones are deleted only after the new one is in place.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from moa.data import file_digest
+from moa.errors import CheckpointError
+
+FORMAT = "moa-checkpoint/1"
+_NAME = re.compile(r"step-(\d{8,})")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A complete checkpoint on disk, its digests verified."""
+
+    path: Path
+    step: int
+    state: dict[str, Any]
+
+    def tensors(self, group: str) -> dict[str, Tensor]:
+        """The group's tensors, on the CPU. Raises `CheckpointError` when the checkpoint has no such group."""
+        file = self.path / f"{group}.safetensors"
+        if not file.is_file():
+            raise CheckpointError(f"{self.path} has no {file.name}: it was written by another kind of run")
+        return load_file(file)
+
+
+def save(
+    folder: Path, step: int, groups: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any], keep: int
+) -> Path:
+    """Commits a checkpoint of `step` under `folder`, then keeps the `keep` newest up to it and deletes the others.
+
+    `groups` maps a file name to its named tensors; `state` must be JSON. Raises `CheckpointError` when it cannot be
+    written (disk full, no permission); the checkpoints already there are then untouched.
+    """
+    folder, final = Path(folder), Path(folder) / f"step-{step:08d}"
+    draft = folder / f".{final.name}.writing"
+    try:
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        for name, tensors in groups.items():
+            save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, draft / f"{name}.safetensors")
+        _write_json(draft / "state.json", state)
+        files = {path.name: file_digest(path) for path in sorted(draft.iterdir())}
+        _write_json(draft / "COMPLETE", {"format": FORMAT, "step": step, "files": files})
+        for path in (*draft.iterdir(), draft):
+            _flush(path)
+        shutil.rmtree(final, ignore_errors=True)  # a damaged one of the same step, or `latest` would have gone past it
+        os.replace(draft, final)
+        _flush(folder)
+    except OSError as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise CheckpointError(
+            f"cannot write {final} ({error}): make room or fix permissions, then run again"
+        ) from error
+    others = [(at, path) for at, path in _candidates(folder) if at != step]
+    newer = [path for at, path in others if at > step]  # `latest` passed them over as damaged
+    for path in newer + [path for at, path in others if at < step][keep - 1 :]:
+        shutil.rmtree(path)
+    return final
+
+
+def latest(folder: Path, warn: Callable[[str], None] = print) -> Checkpoint | None:
+    """The newest complete and undamaged checkpoint under `folder`, or None; each one passed over is told to `warn`."""
+    for step, path in _candidates(Path(folder)):
+        try:
+            return _open(path, step)
+        except CheckpointError as error:
+            warn(f"{error}; falling back to the checkpoint before it")
+    return None
+
+
+def at_step(folder: Path, step: int) -> Checkpoint:
+    """The checkpoint of `step`, which `latest` found on another rank. Raises `CheckpointError` if it is not whole."""
+    return _open(Path(folder) / f"step-{step:08d}", step)
+
+
+def _open(path: Path, step: int) -> Checkpoint:
+    try:
+        complete = json.loads((path / "COMPLETE").read_text(encoding="utf-8"))
+        for name, digest in complete["files"].items():
+            if file_digest(path / name) != digest:
+                raise CheckpointError(f"checkpoint {path} is damaged: {name} does not have the recorded sha256")
+        if complete["format"] != FORMAT:
+            raise CheckpointError(f"checkpoint {path} has format {complete['format']!r}, not {FORMAT!r}")
+        return Checkpoint(path, step, json.loads((path / "state.json").read_text(encoding="utf-8")))
+    except CheckpointError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"checkpoint {path} is incomplete ({error})") from None
+
+
+def _candidates(folder: Path) -> list[tuple[int, Path]]:
+    """Checkpoint folders, newest first."""
+    found = [(int(m[1]), path) for path in folder.glob("step-*") if (m := _NAME.fullmatch(path.name))]
+    return sorted(found, reverse=True)
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _flush(path: Path) -> None:
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)

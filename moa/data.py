@@ -1,0 +1,221 @@
+"""Training samples out of a shard folder (format `moa-shards/1`, datasets/FORMAT.md section 2).
+
+A sample is read with one `pread` at the place the shard's index names; the shards stay plain WebDataset tars for
+everybody else. Which samples a step sees is a function of (seed, step) alone: neither ranks nor workers nor a restart
+change it.
+
+    dataset = ShardDataset(Path("data/miniature"), "train")
+    sample = dataset[0]
+    batch = batch_indices(len(dataset), seed=1, step=0, global_batch=16, rank=0, world=2)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from moa.errors import MissingInputError, ShardDataError
+
+FORMAT = "moa-shards/1"
+MAX_SUBJECTS = 8
+NO_SUBJECT = 255  # mask value of a person who is no subject
+_BLOCK = 512  # bytes of a tar header; members are padded to a multiple of it
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image with its people."""
+
+    key: str
+    image: np.ndarray  # uint8 [H, W, 3]
+    mask: np.ndarray  # uint8 [H, W]: 0 background, i+1 = subject i, 255 = a person who is no subject
+    subjects: list[Image.Image]  # RGBA crops, one per entry of meta["subjects"], in the order of their `index`
+    meta: dict[str, Any]  # the sample's json member
+
+
+@dataclass(frozen=True)
+class _Place:
+    shard: Path
+    key: str
+    offset: int
+    size: int
+
+
+class ShardDataset:
+    """The samples of one split, in the order of the manifest.
+
+    Opening it reads the manifest and the index of each shard, no image. It holds no open file, so it may be forked or
+    pickled.
+
+    Raises `MissingInputError` for a folder or shard that is not there, `ShardDataError` for another format, an empty
+    split, an index that does not belong to its shard, or (on reading) a damaged sample.
+    """
+
+    def __init__(self, folder: Path, split: str = "train"):
+        self.folder, self.split = Path(folder), split
+        self.manifest = read_manifest(self.folder)
+        self.digest: str = self.manifest["digest"]
+        self.shards = [s for s in self.manifest["shards"] if s["split"] == split]
+        self._places = [place for shard in self.shards for place in self._index(shard)]
+        if not self._places:
+            known = ", ".join(sorted({s["split"] for s in self.manifest["shards"]})) or "none"
+            raise ShardDataError(f"{self.folder} has no sample of split {split!r}; its splits are: {known}")
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, i: int) -> Sample:
+        place = self._places[i]
+        try:
+            return _decode(place.key, _members(self._read(place)))
+        except (ShardDataError, OSError, ValueError, KeyError) as error:
+            raise ShardDataError(
+                f"{place.shard}: sample {place.key!r} at byte {place.offset} is damaged ({error}); "
+                "make the shards again, or copy this one again from its source"
+            ) from error
+
+    def key(self, i: int) -> str:
+        """The key of sample i, without reading it."""
+        return self._places[i].key
+
+    def verify(self, rank: int = 0, world: int = 1) -> None:
+        """Compares size and sha256 of this rank's share of the shards. Raises `ShardDataError` naming the shard."""
+        for shard in self.shards[rank::world]:
+            path = self._shard_path(shard)
+            if path.stat().st_size != shard["bytes"] or file_digest(path) != shard["sha256"]:
+                raise ShardDataError(f"{path} is not the shard its manifest describes (size or sha256): copy it again")
+
+    def _shard_path(self, shard: dict[str, Any]) -> Path:
+        name = shard["name"].removesuffix(".tar")
+        return self.folder / "shards" / f"{name}.tar"
+
+    def _index(self, shard: dict[str, Any]) -> list[_Place]:
+        tar = self._shard_path(shard)
+        for path in (tar, tar.with_suffix(".json")):
+            if not path.is_file():
+                raise MissingInputError(f"{path} is named in the manifest but missing: copy it, or preprocess again")
+        index = _read_json(tar.with_suffix(".json"))
+        if index.get("sha256") != shard["sha256"] or len(index["index"]) != shard["samples"]:
+            raise ShardDataError(f"{tar.with_suffix('.json')} does not belong to the manifest: preprocess again")
+        return [_Place(tar, row["key"], row["offset"], row["size"]) for row in index["index"]]
+
+    @staticmethod
+    def _read(place: _Place) -> bytes:
+        file = os.open(place.shard, os.O_RDONLY)
+        try:
+            data = os.pread(file, place.size, place.offset)
+        finally:
+            os.close(file)
+        if len(data) != place.size:
+            raise ShardDataError(f"the shard ends after {len(data)} of {place.size} bytes")
+        return data
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a shard folder. Raises `MissingInputError`, or `ShardDataError` for another format."""
+    path = Path(folder) / "manifest.json"
+    if not path.is_file():
+        raise MissingInputError(
+            f"{path} does not exist: run `python -m preprocessing` for this dataset, or let it finish"
+        )
+    manifest = _read_json(path)
+    if manifest.get("format") != FORMAT:
+        raise ShardDataError(f"{path} has format {manifest.get('format')!r}, this version reads {FORMAT!r}")
+    return manifest
+
+
+@lru_cache(maxsize=4)
+def sample_order(n: int, seed: int, epoch: int) -> np.ndarray:
+    """The order in which epoch `epoch` visits samples 0..n-1: int64 [n], each once."""
+    return np.random.default_rng([seed, epoch]).permutation(n)
+
+
+def batch_numbers(step: int, global_batch: int, rank: int, world: int) -> range:
+    """Positions in the endless stream of samples that `rank` of `world` trains on in `step` (0-based)."""
+    local = global_batch // world
+    first = step * global_batch + rank * local
+    return range(first, first + local)
+
+
+def sample_index(n: int, seed: int, number: int) -> int:
+    """The sample at position `number` of the endless stream of epochs over `n` samples."""
+    epoch, position = divmod(number, n)
+    return int(sample_order(n, seed, epoch)[position])
+
+
+def batch_indices(n: int, seed: int, step: int, global_batch: int, rank: int = 0, world: int = 1) -> list[int]:
+    """Samples that `rank` of `world` trains on in `step`; the ranks' lists joined do not depend on `world`.
+
+    A batch may span two epochs: each epoch visits each of the `n` samples exactly once.
+    """
+    return [sample_index(n, seed, number) for number in batch_numbers(step, global_batch, rank, world)]
+
+
+def file_digest(path: Path) -> str:
+    """`sha256:<hex>` of a file's bytes."""
+    with open(path, "rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ShardDataError(f"{path} is not JSON ({error}): preprocess again") from None
+
+
+def _members(data: bytes) -> dict[str, bytes]:
+    """Tar members in `data`: file name -> content. Only regular USTAR members occur in our shards."""
+    members, at = {}, 0
+    while at < len(data):
+        header = data[at : at + _BLOCK]
+        if len(header) < _BLOCK or header[257:262] != b"ustar" or not _checksum_holds(header):
+            raise ShardDataError(f"no tar header at byte {at} of the sample")
+        name = header[:100].rstrip(b"\0").decode()
+        size = int(header[124:136].rstrip(b"\0 "), 8)
+        content = data[at + _BLOCK : at + _BLOCK + size]
+        if len(content) != size:
+            raise ShardDataError(f"member {name} is cut after {len(content)} of {size} bytes")
+        members[name] = content
+        at += _BLOCK + -(-size // _BLOCK) * _BLOCK
+    return members
+
+
+def _checksum_holds(header: bytes) -> bool:
+    stated = int(header[148:156].rstrip(b"\0 ") or b"0", 8)
+    return sum(header) - sum(header[148:156]) + 8 * ord(" ") == stated
+
+
+def _decode(key: str, members: dict[str, bytes]) -> Sample:
+    def member(*names: str) -> bytes:
+        for name in names:
+            if f"{key}.{name}" in members:
+                return members[f"{key}.{name}"]
+        raise ShardDataError(f"it has no member {' or '.join(names)}")
+
+    meta = json.loads(member("json"))
+    image = np.array(_open(member("image.png", "image.jpg")).convert("RGB"))
+    mask = np.array(_open(member("mask.png")))
+    if mask.shape != image.shape[:2] or mask.dtype != np.uint8:
+        raise ShardDataError(f"its mask is {mask.dtype} {mask.shape}, its image {image.shape[:2]}")
+    order = sorted(meta["subjects"], key=lambda subject: subject["index"])
+    if [subject["index"] for subject in order] != list(range(len(order))) or len(order) > MAX_SUBJECTS:
+        raise ShardDataError("its subjects are not numbered 0, 1, ... up to 7")
+    meta["subjects"] = order
+    crops = [_open(member(f"subject{i}.webp")).convert("RGBA") for i in range(len(order))]
+    return Sample(key, image, mask, crops, meta)
+
+
+def _open(data: bytes) -> Image.Image:
+    image = Image.open(io.BytesIO(data))
+    image.load()
+    return image

@@ -1,0 +1,166 @@
+"""Loads what a training run needs: the frozen prior, the image encoder, and the U-Net with the weights to train.
+
+Preflight: `find_inputs` looks at every folder before anything is loaded and digests what the run depends on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
+
+from moa.adapter import load_adapter
+from moa.data import file_digest, read_manifest
+from moa.errors import MissingInputError, TrainConfigError
+from moa.train_config import TrainConfig
+from moa.unet import MoAUNet2DConditionModel
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+BASE_PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+PREDICTIONS = ("epsilon", "v_prediction")
+
+
+@dataclass(frozen=True)
+class Models:
+    """The networks of a run. All is frozen but the U-Net's MoA parameters, which are fp32 whatever the precision."""
+
+    unet: MoAUNet2DConditionModel
+    vae: AutoencoderKL
+    text_encoder: CLIPTextModel
+    tokenizer: CLIPTokenizer
+    image_encoder: CLIPVisionModelWithProjection
+    image_processor: CLIPImageProcessor
+    scheduler: DDPMScheduler
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        """(C, h, w) of the latents of a `height` x `width` image.
+
+        Raises `TrainConfigError` for an image that the VAE and the U-Net's levels cannot halve evenly.
+        """
+        factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
+        smallest = factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
+        if height % smallest or width % smallest:
+            raise TrainConfigError(
+                f"shards: images of {width} x {height} pixels do not fit this base model, "
+                f"preprocess to a multiple of {smallest}"
+            )
+        return self.vae.config.latent_channels, height // factor, width // factor
+
+
+def find_inputs(config: TrainConfig) -> dict[str, str | None]:
+    """Digests of all inputs: {"shards", "base", "image_encoder", "init"}.
+
+    Raises `MissingInputError` naming the first path that is not there and what to do about it.
+    """
+    for part in BASE_PARTS:
+        _need(config.base / part, "base", "point `base` at a diffusers Stable Diffusion folder on this machine")
+    _need(
+        config.image_encoder / "config.json", "image_encoder", "point `image_encoder` at a CLIP folder on this machine"
+    )
+    _need(
+        _processor_folder(config) / "preprocessor_config.json",
+        "image_encoder",
+        "copy the encoder's image processor there",
+    )
+    if config.init:
+        _need(config.init / "manifest.json", "init", "point `init` at an adapter folder (runs/<name>/export), or null")
+    return {
+        "shards": read_manifest(config.shards)["digest"],
+        "base": folder_digest(config.base, BASE_PARTS),
+        "image_encoder": folder_digest(config.image_encoder),
+        "init": json.loads((config.init / "manifest.json").read_text("utf-8"))["digest"] if config.init else None,
+    }
+
+
+def load_models(config: TrainConfig, device: torch.device) -> Models:
+    """Loads and freezes everything, the same weights on each rank.
+
+    Raises `TrainConfigError` when the image encoder, the warm-start adapter or the scheduler does not fit the
+    configuration.
+    """
+    torch.manual_seed(config.seed)  # the personalization weights that are no copy of the prior start at random
+    dtype = DTYPES[config.precision]
+    image_encoder = CLIPVisionModelWithProjection.from_pretrained(config.image_encoder, dtype=dtype)
+    width = image_encoder.config.projection_dim
+    if width != config.moa.image_dim:
+        raise TrainConfigError(
+            f"moa.image_dim is {config.moa.image_dim}, but {config.image_encoder} gives {width} features"
+        )
+    scheduler = DDPMScheduler.from_pretrained(config.base, subfolder="scheduler")
+    if scheduler.config.prediction_type not in PREDICTIONS:
+        raise TrainConfigError(
+            f"base: the scheduler's prediction_type {scheduler.config.prediction_type!r} is not supported, "
+            f"use one of {', '.join(PREDICTIONS)}"
+        )
+    if config.max_timestep > scheduler.config.num_train_timesteps:
+        raise TrainConfigError(
+            f"max_timestep: the base model has only {scheduler.config.num_train_timesteps} timesteps"
+        )
+    frozen = {
+        "vae": AutoencoderKL.from_pretrained(config.base, subfolder="vae", torch_dtype=dtype),
+        "text_encoder": CLIPTextModel.from_pretrained(config.base, subfolder="text_encoder", dtype=dtype),
+        "image_encoder": image_encoder,
+    }
+    for model in frozen.values():
+        model.requires_grad_(False).eval().to(device)
+    return Models(
+        unet=_load_unet(config, device, dtype),
+        tokenizer=CLIPTokenizer.from_pretrained(config.base / "tokenizer"),
+        image_processor=CLIPImageProcessor.from_pretrained(_processor_folder(config)),
+        scheduler=scheduler,
+        **frozen,
+    )
+
+
+def folder_digest(folder: Path, parts: tuple[str, ...] = ()) -> str:
+    """Digest of the names and contents of all visible files under `folder`, or under its sub-folders `parts`."""
+    roots = [Path(folder) / part for part in parts] or [Path(folder)]
+    files = sorted(f for root in roots for f in root.rglob("*") if f.is_file() and not f.name.startswith("."))
+    lines = [f"{file.relative_to(folder).as_posix()} {file_digest(file)}\n" for file in files]
+    return f"sha256:{hashlib.sha256(''.join(lines).encode()).hexdigest()}"
+
+
+def code_commit() -> str | None:
+    """The git commit this package runs from; None outside a repository or without git."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _load_unet(config: TrainConfig, device: torch.device, dtype: torch.dtype) -> MoAUNet2DConditionModel:
+    base = UNet2DConditionModel.from_pretrained(config.base, subfolder="unet", torch_dtype=torch.float32)
+    unet = load_adapter(base, config.init) if config.init else MoAUNet2DConditionModel.from_unet(base, config.moa)
+    if unet.moa_config != config.moa:
+        raise TrainConfigError(
+            f"init: {config.init} holds an adapter of {unet.moa_config!r}, `moa` asks for {config.moa!r}"
+        )
+    unet.requires_grad_(False).eval()
+    trained = {id(parameter) for _, parameter in unet.moa_parameters()}
+    for parameter in unet.parameters():
+        parameter.data = parameter.data.to(device, torch.float32 if id(parameter) in trained else dtype)
+        parameter.requires_grad_(id(parameter) in trained)
+    for buffer in unet.buffers():
+        buffer.data = buffer.data.to(device)
+    if config.gradient_checkpointing:
+        unet.enable_gradient_checkpointing()
+    return unet
+
+
+def _processor_folder(config: TrainConfig) -> Path:
+    """The image processor lies with the encoder, or beside it in `feature_extractor/` as in a pipeline folder."""
+    beside = config.image_encoder.parent / "feature_extractor"
+    within = (config.image_encoder / "preprocessor_config.json").is_file()
+    return beside if not within and beside.is_dir() else config.image_encoder
+
+
+def _need(path: Path, field: str, advice: str) -> None:
+    if not path.exists():
+        raise MissingInputError(f"{field}: {path} does not exist; {advice}")

@@ -1,0 +1,124 @@
+"""One training step's forward pass: from a `Batch` to the losses of eq. 9-12. Draws no random number.
+
+Letters: B samples, S subject slots, C latent channels, h, w latent size, D image feature width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from moa.batch import Batch
+from moa.conditioning import MoAInput
+from moa.data import NO_SUBJECT
+from moa.losses import masked_loss, object_loss, router_loss, total_loss
+from moa.models import Models
+from moa.recorder import Recorder
+from moa.subjects import image_features
+from moa.train_config import TrainConfig
+
+
+@dataclass(frozen=True)
+class StepLosses:
+    """0-dim fp32 tensors of one micro-batch. Losses are means over its samples; only `total` is meant for backward."""
+
+    total: Tensor  # eq. 11
+    masked: Tensor
+    router: Tensor  # eq. 9; 0 for a single branch, which has no router
+    object: Tensor  # eq. 12
+    background_share: Tensor  # prior expert's share (eq. 10) of background pixels, summed over the active samples
+    foreground_share: Tensor  # the same on foreground pixels
+    active: Tensor  # number of active samples
+
+    def statistics(self, share: float) -> Tensor:
+        """What a step adds up over micro-batches and ranks: the fields in order [7], losses weighted by `share`."""
+        means = torch.stack([self.total, self.masked, self.router, self.object]) * share
+        return torch.cat([means, torch.stack([self.background_share, self.foreground_share, self.active])]).detach()
+
+
+def training_losses(models: Models, batch: Batch, config: TrainConfig) -> StepLosses:
+    """Losses of one micro-batch. As each is a mean over samples, those of equal micro-batches average to the batch's.
+
+    The gradient reaches the U-Net's trained parameters only.
+    """
+    # What the U-Net is asked about: noisy latents, text, subjects. No gradient.
+    dtype = models.vae.dtype
+    with torch.no_grad():
+        latents = encode_images(models, batch)
+        noisy = models.scheduler.add_noise(latents, batch.noise, batch.timesteps)
+        target = prediction_target(models, latents, batch)
+        text = models.text_encoder(batch.input_ids)[0]
+        features = subject_features(models, batch)
+        foreground, subjects = latent_masks(batch, (latents.shape[-2], latents.shape[-1]))
+
+    # The prediction, and on the way the maps the losses look at.
+    recorder = Recorder()
+    moa = MoAInput(features, batch.positions, batch.active, recorder)
+    with torch.autocast(latents.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+        prediction = models.unet(noisy.to(dtype), batch.timesteps, text, cross_attention_kwargs={"moa": moa}).sample
+
+    # Losses in fp32.
+    masked = masked_loss(prediction, target, torch.where(batch.masked.view(-1, 1, 1, 1), foreground, 1.0))
+    routers = [recorder.router[x.index] for x in models.unet.moa_layers() if x.in_router_loss and recorder.router]
+    router = router_loss(routers, foreground) if routers else masked.new_zeros(())
+    # `object_loss` is a mean over the samples that have subjects: times their share it is a mean over all, like the
+    # others.
+    object_ = object_loss(list(recorder.attention.values()), subjects, batch.present) * batch.active.float().mean()
+    total = total_loss(masked, router, object_, lambda_router=config.lambda_router, lambda_object=config.lambda_object)
+    return StepLosses(
+        total,
+        masked,
+        router,
+        object_,
+        background_share=(prior_share(routers, 1 - foreground) * batch.active).sum(),
+        foreground_share=(prior_share(routers, foreground) * batch.active).sum(),
+        active=batch.active.sum().float(),
+    )
+
+
+def encode_images(models: Models, batch: Batch) -> Tensor:
+    """Scaled fp32 latents [B, C, h, w] of the images, the posterior sampled with the batch's own noise."""
+    pixels = (batch.images.float() / 127.5 - 1).to(models.vae.dtype)
+    posterior = models.vae.encode(pixels).latent_dist
+    sample = posterior.mean.float() + posterior.std.float() * batch.posterior_noise
+    return (sample - (models.vae.config.shift_factor or 0)) * models.vae.config.scaling_factor
+
+
+def prediction_target(models: Models, latents: Tensor, batch: Batch) -> Tensor:
+    """What the base model was trained to predict, [B, C, h, w]: the noise, or the velocity."""
+    if models.scheduler.config.prediction_type == "v_prediction":
+        return models.scheduler.get_velocity(latents, batch.noise, batch.timesteps)
+    return batch.noise
+
+
+def subject_features(models: Models, batch: Batch) -> Tensor:
+    """Image features [B, S, D], zero in empty slots."""
+    width = models.image_encoder.config.projection_dim
+    features = torch.zeros(*batch.positions.shape, width, device=batch.positions.device)
+    if len(batch.pixels):
+        pixels = batch.pixels.to(models.image_encoder.dtype)
+        features[batch.present] = image_features(models.image_encoder, pixels).float()
+    return features
+
+
+def latent_masks(batch: Batch, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Share of each latent pixel that is any subject [B, 1, h, w], and each slot's subject [B, S, h, w]."""
+    numbers = torch.arange(1, batch.positions.shape[1] + 1, device=batch.labels.device)
+    labels = batch.labels.unsqueeze(1)
+    anyone = (labels > 0) & (labels < NO_SUBJECT)
+    each = labels == numbers.view(1, -1, 1, 1)
+    foreground, subjects = (functional.adaptive_avg_pool2d(mask.float(), size) for mask in (anyone, each))
+    return foreground, subjects
+
+
+def prior_share(router_maps: Sequence[Tensor], mask: Tensor) -> Tensor:
+    """Mean prior share [B] inside `mask` [B, 1, h, w] over the layers' maps [B, h_l, w_l]; 0 without maps."""
+    shares = [mask.new_zeros(len(mask))]
+    for maps in router_maps:
+        weight = functional.adaptive_avg_pool2d(mask, maps.shape[-2:]).squeeze(1)
+        shares.append((maps.detach() * weight).sum((1, 2)) / weight.sum((1, 2)).clamp(min=1e-6))
+    return torch.stack(shares).sum(0) / max(1, len(router_maps))

@@ -1,0 +1,210 @@
+"""Trains a Mixture-of-Attention adapter on a folder of shards.
+
+    torchrun --nproc_per_node 2 -m moa.train runs/<name>/config.json      (gloo on CPU, nccl on GPU)
+    python -m moa.train runs/<name>/config.json                           (one process)
+
+Writes into the run folder (datasets/FORMAT.md, section 5): metrics.jsonl, checkpoints/, and at the end export/. The
+same command again resumes from the newest good checkpoint with the numbers an uninterrupted run would have had, on
+any number of ranks that share the folder; a finished run is left alone. Prints one JSON object per line: metrics
+lines (they have "loss") and events (they have "event": start, resume, skipped, warning, checkpoint, stopped,
+exported, finished). SIGTERM finishes the step, saves and exits with 143; exit 1 is an error told on standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.utils import logging as diffusers_logging
+from transformers.utils import logging as transformers_logging
+
+from moa import checkpoint as checkpoints
+from moa.adapter import save_adapter
+from moa.batch import TrainingSet, batches
+from moa.data import ShardDataset
+from moa.distributed import GradientBuffer, Ranks, StopRequest, ranks
+from moa.errors import MoAError, NonFiniteError, TrainConfigError
+from moa.models import code_commit, find_inputs, load_models
+from moa.step import training_losses
+from moa.train_config import TrainConfig, load_config, refuse_changes
+from moa.train_state import TrainState
+
+EXIT_STOPPED = 143  # 128 + SIGTERM
+# What the ranks add up in each step besides gradients and the wish to stop (`StepLosses.statistics`).
+STATISTICS = ("loss", "loss_masked", "loss_router", "loss_object", "router_background", "router_foreground", "active")
+
+
+def train(config: TrainConfig, here: Ranks, stop: StopRequest) -> int:
+    """Runs to the last step, or until `stop` is asked. Returns the exit code: 0, or 143 when stopped.
+
+    Raises `MoAError` subclasses for everything the user can repair: missing inputs, a changed configuration, damaged
+    shards, too many non-finite steps, a full disk.
+    """
+    # Preflight: the inputs are there, and the configuration fits the ranks and the run folder.
+    share = config.micro_batch(here.world) / config.global_batch
+    if config.num_threads:
+        torch.set_num_threads(config.num_threads)
+    inputs = find_inputs(config)
+    record = {**config.model_dump(mode="json"), "inputs": inputs}
+    folder, metrics = config.out / "checkpoints", config.out / "metrics.jsonl"
+    done = here.from_first(_steps_done(config, record) if here.first else 0)
+    if here.from_first(int(here.first and _is_exported(config, done))):
+        _tell(here, event="finished", step=done, path=str(config.out / "export"), message="nothing to do")
+        return 0
+    dataset = ShardDataset(config.shards, config.split)
+    if config.verify_shards:
+        dataset.verify(here.rank, here.world)
+    here.barrier()
+
+    # The model, and how far it is.
+    models = load_models(config, here.device)
+    state = TrainState(models.unet, config)
+    if done:
+        state.load(checkpoints.at_step(folder, done))
+    parameters = list(state.parameters.values())
+    here.broadcast_(parameters)
+    buffer = GradientBuffer(parameters, extra=len(STATISTICS) + 1)
+    height, width = dataset[0].mask.shape
+    samples = TrainingSet(dataset, models.tokenizer, models.image_processor, models.latent_shape(height, width), config)
+    stream = batches(samples, done, here.rank, here.world, pin_memory=here.device.type == "cuda")
+    if here.first:
+        _cut_metrics(metrics, done)
+    _tell(here, event="resume" if done else "start", step=done, steps=config.steps, ranks=here.world, inputs=inputs)
+
+    for step in range(done, config.steps):
+        # Gradients: every micro-batch adds its share of the global batch's mean.
+        buffer.flat.zero_()
+        for _ in range(config.accumulation):
+            losses = training_losses(models, next(stream).to(here.device), config)
+            (losses.total * share).backward()
+            buffer.extra[:-1] += losses.statistics(share)
+        buffer.extra[-1] = float(stop.asked)
+
+        # Agreement: after this sum all ranks hold the same gradients, the same statistics and the same wish to stop.
+        here.sum_(buffer.flat)
+        norm = buffer.clip_(config.max_grad_norm)
+        *statistics, stopping, grad_norm = torch.cat([buffer.extra, norm[None]]).tolist()
+
+        # Update, or skip: a sample that poisons the loss or gradient of one rank has now poisoned the sum on all.
+        learning_rate = config.learning_rate * min(1.0, (step + 1) / max(1, config.warmup))
+        if all(map(math.isfinite, (*statistics, grad_norm))):
+            state.update(learning_rate)
+            values = dict(zip(STATISTICS, statistics, strict=True))
+            state.window.add({**values, "lr": learning_rate, "grad_norm": grad_norm})
+        else:
+            state.skip()
+            _tell(here, event="skipped", step=state.step, in_a_row=state.skipped, message="loss or gradient not finite")
+        if state.skipped > config.max_skipped:
+            raise NonFiniteError(
+                f"{state.skipped} steps in a row, up to step {state.step}, had a loss or gradient that is not finite; "
+                f"the checkpoints in {folder} are good: lower learning_rate, use precision fp32, or look at the data"
+            )
+
+        # Log, save, stop.
+        last = state.step == config.steps
+        if here.first and (state.step % config.log_every == 0 or last):
+            _log(metrics, state.window.line(state.step, config.global_batch))
+        if here.first and (state.step % config.checkpoint_every == 0 or last or stopping):
+            path = checkpoints.save(
+                folder, state.step, state.groups(), {**state.counters(), "config": record}, config.keep
+            )
+            _tell(here, event="checkpoint", step=state.step, path=str(path))
+        if stopping:
+            here.barrier()  # no rank leaves while the first one writes
+            _tell(here, event="stopped", step=state.step, message="SIGTERM: the same command continues")
+            return EXIT_STOPPED
+
+    # Export: the trained weights alone, averaged if there is an average.
+    if here.first:
+        state.use_average()
+        path = save_adapter(models.unet, config.out / "export", _provenance(config, inputs))
+        _tell(here, event="exported", step=config.steps, path=str(path))
+    here.barrier()
+    return 0
+
+
+def _steps_done(config: TrainConfig, record: dict[str, Any]) -> int:
+    """The step of the newest good checkpoint, 0 without one. Raises `ConfigChangedError` when it is another run's."""
+    found = checkpoints.latest(config.out / "checkpoints", warn=lambda text: _print(event="warning", message=text))
+    if found is None:
+        return 0
+    refuse_changes(found.state["config"], record, found.path.parent)
+    if found.step > config.steps:
+        raise TrainConfigError(
+            f"steps is {config.steps}, but {found.path} is beyond it: raise steps, or use a new folder"
+        )
+    return found.step
+
+
+def _is_exported(config: TrainConfig, done: int) -> bool:
+    """Whether the run is finished: its last step is done and exported."""
+    manifest = config.out / "export" / "manifest.json"
+    return done == config.steps and manifest.is_file() and json.loads(manifest.read_text("utf-8"))["step"] == done
+
+
+def _provenance(config: TrainConfig, inputs: dict[str, str | None]) -> dict[str, Any]:
+    """What the adapter's manifest and config say about its origin."""
+    origin = {name: inputs[name] for name in ("shards", "base", "init")}
+    return {
+        "inputs": origin,
+        "image_encoder": inputs["image_encoder"],
+        "step": config.steps,
+        "seed": config.seed,
+        "commit": code_commit(),
+    }
+
+
+def _cut_metrics(path: Path, done: int) -> None:
+    """Drops the lines of steps that will be done again; a half-written last line goes too."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            kept += [line + "\n"] if json.loads(line)["step"] <= done else []
+        except ValueError:
+            continue
+    draft = path.with_suffix(".jsonl.writing")
+    draft.write_text("".join(kept), encoding="utf-8")
+    os.replace(draft, path)
+
+
+def _log(path: Path, line: dict[str, Any]) -> None:
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(json.dumps(line, sort_keys=True) + "\n")
+    _print(**line)
+
+
+def _tell(here: Ranks, **event: Any) -> None:
+    if here.first:
+        _print(**event)
+
+
+def _print(**values: Any) -> None:
+    print(json.dumps(values), flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if len(arguments) != 1 or arguments[0] in ("-h", "--help"):
+        print(__doc__, file=sys.stdout if "--help" in arguments or "-h" in arguments else sys.stderr)
+        return 0 if arguments and arguments[0] in ("-h", "--help") else 2
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
+    try:
+        with StopRequest().listening() as stop, ranks() as here:
+            return train(load_config(Path(arguments[0])), here, stop)
+    except MoAError as error:
+        print(f"rank {os.environ.get('RANK', 0)}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

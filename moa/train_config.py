@@ -1,0 +1,176 @@
+"""`TrainConfig`: everything one training run depends on, as one JSON file. Torch-free.
+
+    runs/<name>/config.json      read by `python -m moa.train runs/<name>/config.json`
+
+Relative paths are relative to the working directory of the training process. Each option here has a test that shows
+what it changes (tests/moa/test_train_config.py, test_train.py, test_data.py).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from moa.config import MoAConfig
+from moa.errors import ConfigChangedError, MissingInputError, TrainConfigError
+
+# Keys that may differ between the run that wrote a checkpoint and the run that continues it: they say where files are
+# (their contents are compared by digest), how long to train, what to log, or how to split the same arithmetic over
+# the machine.
+FREE_KEYS = frozenset(
+    {
+        "shards",
+        "base",
+        "image_encoder",
+        "init",
+        "out",
+        "steps",
+        "accumulation",
+        "gradient_checkpointing",
+        "checkpoint_every",
+        "keep",
+        "log_every",
+        "max_skipped",
+        "num_threads",
+        "num_workers",
+        "verify_shards",
+    }
+)
+
+
+class SubjectAugmentation(BaseModel):
+    """How a subject's crop is varied before the image encoder sees it, so that pose and background do not leak.
+
+    Strengths are small by default: hue is never touched and colours stay recognisable, because they are identity.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    flip: float = Field(0.5, ge=0, le=1, description="probability of a horizontal flip")
+    background: float = Field(
+        0.5, ge=0, le=1, description="probability of a random colour behind the subject, else neutral"
+    )
+    colour: float = Field(
+        0.1, ge=0, le=0.5, description="largest relative change of brightness, contrast and saturation"
+    )
+    geometry: float = Field(0.1, ge=0, le=0.5, description="largest shift and zoom as a share of the crop; 0.1 = 10 %")
+    rotation: float = Field(5.0, ge=0, le=45, description="largest rotation in degrees")
+
+
+class TrainConfig(BaseModel):
+    """One training run. Defaults are the paper's (section 3 and table 4) where it states a value."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # Inputs and output.
+    shards: Path = Field(description="shard folder (datasets/FORMAT.md, section 2)")
+    split: str = Field("train", description="split of the shards to train on")
+    base: Path = Field(description="diffusers Stable Diffusion folder: the frozen prior")
+    image_encoder: Path = Field(description="CLIP folder (vision model with projection, and its image processor)")
+    init: Path | None = Field(None, description="adapter folder to start from (warm start); null: a copy of the prior")
+    out: Path | None = Field(None, description="run folder; null: the folder of config.json")
+    moa: MoAConfig
+
+    # Length and batch.
+    steps: int = Field(40_000, ge=1, description="optimizer steps in all")
+    global_batch: int = Field(
+        128, ge=1, description="samples per step over all ranks; ranks x accumulation must divide it"
+    )
+    accumulation: int = Field(1, ge=1, description="micro-batches a rank splits its share of a step into")
+
+    # Optimizer.
+    learning_rate: float = Field(5e-5, gt=0, description="AdamW learning rate after the warm-up, constant")
+    warmup: int = Field(0, ge=0, description="steps of linear warm-up")
+    weight_decay: float = Field(0.01, ge=0, description="decoupled weight decay")
+    max_grad_norm: float = Field(1.0, gt=0, description="gradients are scaled down to this global norm")
+    ema_decay: float = Field(
+        0.0, ge=0, lt=1, description="decay of the averaged weights that are exported; 0 = no average"
+    )
+    max_skipped: int = Field(
+        10, ge=0, description="steps in a row that may be skipped for a non-finite loss or gradient"
+    )
+
+    # Objective.
+    lambda_router: float = Field(1e-4, ge=0, description="weight of the router loss (eq. 9-11)")
+    lambda_object: float = Field(1e-4, ge=0, description="weight of the object loss (eq. 11-12)")
+    condition_dropout: float = Field(
+        0.1, ge=0, le=1, description="probability of dropping prompt and subjects of a sample"
+    )
+    masked_loss_probability: float = Field(1.0, ge=0, le=1, description="probability of the foreground-only noise loss")
+    max_timestep: int = Field(800, ge=1, description="timesteps are drawn from 0 .. max_timestep-1")
+    augmentation: SubjectAugmentation = SubjectAugmentation()
+
+    # Numbers and speed.
+    seed: int = Field(0, ge=0, lt=2**63)
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16: frozen weights and activations in bfloat16")
+    gradient_checkpointing: bool = Field(
+        False, description="recompute U-Net activations in the backward pass: less memory"
+    )
+    num_threads: int | None = Field(None, ge=1, description="CPU threads per rank; null: what torch or torchrun chose")
+    num_workers: int = Field(0, ge=0, description="loader processes per rank; 0: load in the training process")
+
+    # Files.
+    verify_shards: bool = Field(True, description="compare each shard's sha256 with the manifest before training")
+    checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
+    keep: int = Field(2, ge=1, description="newest checkpoints kept")
+    log_every: int = Field(10, ge=1, description="steps per line of metrics.jsonl")
+
+    @model_validator(mode="after")
+    def _micro_batches_are_whole(self) -> TrainConfig:
+        self.micro_batch(world=1)
+        return self
+
+    def micro_batch(self, world: int) -> int:
+        """Samples of one micro-batch on one of `world` ranks. Raises `TrainConfigError` when the split is not even."""
+        size, rest = divmod(self.global_batch, world * self.accumulation)
+        if rest or not size:
+            raise TrainConfigError(
+                f"global_batch {self.global_batch} cannot be split evenly over {world} rank(s) x accumulation "
+                f"{self.accumulation}: choose a multiple of {world * self.accumulation}, or other ranks"
+            )
+        return size
+
+
+def load_config(path: Path) -> TrainConfig:
+    """Reads a config.json; `out` becomes the file's folder when it is null.
+
+    Raises `MissingInputError` when there is no such file and `TrainConfigError` naming each bad field.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise MissingInputError(f"{path} does not exist: write the training configuration there first") from None
+    try:
+        config = TrainConfig.model_validate_json(text)
+    except ValidationError as error:
+        fields = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'config'}: {e['msg']}" for e in error.errors())
+        raise TrainConfigError(f"{path}: {fields}") from None
+    return config if config.out else config.model_copy(update={"out": Path(path).absolute().parent})
+
+
+def refuse_changes(before: dict[str, Any], after: dict[str, Any], folder: Path) -> None:
+    """Raises `ConfigChangedError` when two records differ in a key that would change what a resumed run computes.
+
+    Both are `config_record`s with digests of the inputs; nested keys are reported with dots.
+    """
+    old, new = _flatten(before), _flatten(after)
+    changed = [
+        f"  {key}: {json.dumps(old.get(key))} -> {json.dumps(new.get(key))}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key) and key.split(".")[0] not in FREE_KEYS
+    ]
+    if changed:
+        raise ConfigChangedError(
+            f"{folder} holds checkpoints of another configuration; use a new run folder, or undo these changes:\n"
+            + "\n".join(changed)
+        )
+
+
+def _flatten(record: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in record.items():
+        flat.update(_flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
+    return flat
