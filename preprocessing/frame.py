@@ -1,0 +1,115 @@
+"""The records that travel through preprocessing: from a source's item to a frame, its faces and its person masks.
+
+Arrays: R is the dataset's resolution; images uint8 [R, R, 3] RGB, label maps uint8 [R, R], masks bool [R, R]. Boxes are `(x0, y0,
+x1, y1)` in pixels of the frame, end exclusive.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from preprocessing.errors import RejectionReason
+
+OTHER_PERSON = 255  # label of a person who is no subject
+
+
+class Box(NamedTuple):
+    """`[x0, x1) x [y0, y1)` in pixels."""
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+
+    @property
+    def area(self) -> float:
+        return max(self.x1 - self.x0, 0) * max(self.y1 - self.y0, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One picture of a source, not read yet. `number` is its place in the whole list; `sidecars` are digests by file name."""
+
+    number: int
+    name: str
+    split: str
+    sha256: str | None
+    licence: str
+    author: str
+    sidecars: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def key(self) -> str:
+        """The key of its sample in the shards."""
+        return f"{self.number:09d}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Person:
+    """One person of a sidecar annotation."""
+
+    word: str | None
+    mask_value: int
+    identity: str | None
+    face: Box | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Annotation:
+    """What is known about an image before any model looks at it."""
+
+    caption: str | None = None
+    people: tuple[Person, ...] = ()
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """An upright RGB image as its source has it; labels uint8 [H, W] of the same size, boxes in its pixels."""
+
+    image: Image.Image
+    sha256: str
+    labels: np.ndarray | None
+    annotation: Annotation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """An image in its stored form with what its source knows about it."""
+
+    item: Item
+    sha256: str
+    image: np.ndarray
+    labels: np.ndarray | None
+    annotation: Annotation
+
+
+@dataclass(frozen=True)
+class Face:
+    """A face; `person` is the index into the annotation's people where the source says whose it is."""
+
+    box: Box
+    probability: float
+    person: int | None = None
+
+
+@dataclass(frozen=True)
+class PersonMask:
+    """One person's pixels; `person` is the index into the annotation's people where the source says who it is."""
+
+    mask: np.ndarray
+    score: float
+    person: int | None = None
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A dropped image: a line of rejected.jsonl."""
+
+    name: str
+    reason: RejectionReason
+    detail: str

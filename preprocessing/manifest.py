@@ -1,0 +1,141 @@
+"""The manifest: what a finished dataset folder says about itself, and whether it is what a declaration asks for."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from preprocessing.atomic import sha256_file, sha256_json, write_bytes, write_json
+from preprocessing.config import SPLITS, DatasetConfig
+from preprocessing.errors import OutputError
+from preprocessing.frame import Item
+from preprocessing.quality import summarize
+
+FORMAT = "moa-shards/1"
+RECIPE = 1  # raised when a change of this package changes what is written from the same inputs
+_SHARD_FILE = re.compile(rf"({'|'.join(SPLITS)})-\d{{5}}\.(tar|json)(\.tmp)?")
+_TOOLS = {"blip2": ("torch", "transformers"), "mask2former": ("torch", "transformers"), "mtcnn": ("facenet-pytorch",)}
+
+
+def inputs_digest(config: DatasetConfig, source_digest: str, items: list[Item]) -> str:
+    """Digest of the declaration without the source's place, of the code that draws, and of the items with their files' digests."""
+    declared = config.model_dump(mode="json")
+    declared["source"].pop("root", None)
+    listed = [
+        [item.number, item.name, item.split, item.sha256, item.licence, item.author, item.sidecars] for item in items
+    ]
+    return sha256_json({"recipe": RECIPE, "config": declared, "source": source_digest, "items": listed})
+
+
+def read_manifest(out: Path) -> dict[str, Any] | None:
+    """The manifest of a folder; None when there is none. Raises OutputError for one that is no manifest of ours."""
+    path = out / "manifest.json"
+    try:
+        manifest = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{path}: cannot be read ({error}); run again with --force to rebuild the folder") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise OutputError(f"{path}: not a manifest of format {FORMAT}; choose another --out or rebuild with --force")
+    return manifest
+
+
+def is_up_to_date(out: Path, manifest: dict[str, Any], inputs: str) -> bool:
+    """Whether a folder was made from these inputs and all its files are there in full length."""
+    if manifest["inputs"] != inputs:
+        return False
+    try:
+        sizes = all(_tar(out, shard).stat().st_size == shard["bytes"] for shard in manifest["shards"])
+        return (
+            sizes
+            and all(_tar(out, shard).with_suffix(".json").is_file() for shard in manifest["shards"])
+            and sha256_file(out / "rejected.jsonl") == manifest["rejected_sha256"]
+            and sha256_file(out / "quality.json") == manifest["quality_sha256"]
+        )
+    except OSError:
+        return False
+
+
+def write_reports(out: Path, shards: list[dict[str, Any]]) -> dict[str, Any]:
+    """Write rejected.jsonl and quality.json; returns the content of the latter."""
+    lines = [json.dumps(line, sort_keys=True) + "\n" for shard in shards for line in shard["rejected"]]
+    write_bytes(out / "rejected.jsonl", "".join(lines).encode())
+    quality = summarize(shards)
+    write_json(out / "quality.json", quality)
+    return quality
+
+
+def write_manifest(out: Path, config: DatasetConfig, shards: list[dict[str, Any]], inputs: str) -> Path:
+    """Write manifest.json over finished shards and reports; the folder is complete after this."""
+    kept = [shard for shard in shards if shard["samples"]]
+    samples = sum(shard["samples"] for shard in kept)
+    rejected = sum(len(shard["rejected"]) for shard in shards)
+    manifest: dict[str, Any] = {
+        "format": FORMAT,
+        "dataset": {"name": config.name, "version": config.version},
+        "config": config.model_dump(mode="json"),
+        "tools": tool_versions(config),
+        "counts": {
+            "images": samples + rejected,
+            "samples": samples,
+            "rejected": rejected,
+            "subjects": sum(sum(shard["statistics"]["counts"]["subjects"].values()) for shard in shards),
+            "splits": {split: sum(s["samples"] for s in kept if s["split"] == split) for split in SPLITS},
+        },
+        "shards": [
+            {"name": s["shard"], "split": s["split"], "samples": s["samples"], "bytes": s["bytes"], "sha256": s["sha256"]}
+            for s in kept
+        ],
+        "rejected_sha256": sha256_file(out / "rejected.jsonl"),
+        "quality_sha256": sha256_file(out / "quality.json"),
+        "inputs": inputs,
+    }
+    manifest |= {"digest": manifest_digest(manifest), "commit": git_commit()}
+    write_json(out / "manifest.json", manifest)
+    return out / "manifest.json"
+
+
+def manifest_digest(manifest: dict[str, Any]) -> str:
+    """Digest of a manifest without `commit` and `digest`."""
+    return sha256_json({name: value for name, value in manifest.items() if name not in ("commit", "digest")})
+
+
+def remove_shards(folder: Path, *, keep: set[str]) -> None:
+    """Delete shard files of ours whose name is not in `keep`, and half-written ones; other files are left alone."""
+    for path in sorted(folder.glob("*")):
+        match = _SHARD_FILE.fullmatch(path.name)
+        if match and (match[3] or path.stem not in keep):
+            path.unlink()
+
+
+def tool_versions(config: DatasetConfig) -> dict[str, str]:
+    """Versions of the packages that decide pixels and words."""
+    kinds = (config.captions.kind, config.segmentation.kind, config.faces.kind)
+    packages = {"pillow", "numpy", *(package for kind in kinds for package in _TOOLS.get(kind, ()))}
+    return {package: _version(package) for package in sorted(packages)}
+
+
+def git_commit() -> str | None:
+    """The commit of this code; None outside a git checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return result.stdout.strip() if result.returncode == 0 else None
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _tar(out: Path, shard: dict[str, Any]) -> Path:
+    return out / "shards" / f"{shard['name']}.tar"

@@ -1,0 +1,201 @@
+"""Preprocess a dataset: `preprocess(load_dataset("datasets/miniature.yaml"), Path("data/miniature"))` -> path of manifest.json.
+
+Shard by shard: load (workers) -> caption, find faces, segment (this process, on the device) -> bind, cut, encode (workers) -> write.
+A shard that is done stays done: the same call after a crash, a kill or a full disk goes on where it stopped and ends with the
+same bytes; with nothing to do it says "up to date".
+"""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from preprocessing.captions import Captioner, load_captioner
+from preprocessing.config import DatasetConfig
+from preprocessing.errors import OutputError, TooManyRejectedError
+from preprocessing.faces import FaceFinder, load_face_finder
+from preprocessing.frame import Frame, Item, Rejected
+from preprocessing.manifest import (
+    inputs_digest,
+    is_up_to_date,
+    read_manifest,
+    remove_shards,
+    write_manifest,
+    write_reports,
+)
+from preprocessing.samples import Annotated, Sample, build_sample
+from preprocessing.segmentation import Segmenter, load_segmenter
+from preprocessing.shards import ShardPlan, chunk_items, read_finished, write_shard
+from preprocessing.sources import Source, load_frame, open_source
+from preprocessing.workers import Workers, worker_pool
+
+BATCH = 32  # images in memory at a time, in each stage
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Annotators:
+    """The models of a declaration, ready to work."""
+
+    captioner: Captioner
+    face_finder: FaceFinder
+    segmenter: Segmenter
+
+    @classmethod
+    def load(cls, config: DatasetConfig, device: str) -> Annotators:
+        """Load them all before the first image. Raises MissingWeightsError, MissingDependencyError."""
+        return cls(
+            captioner=load_captioner(config.captions, device),
+            face_finder=load_face_finder(config.faces, device),
+            segmenter=load_segmenter(config.segmentation, device),
+        )
+
+    def annotate(self, loaded: list[Frame | Rejected]) -> list[Annotated | Rejected]:
+        """Annotate the frames among `loaded`; what was dropped passes through."""
+        frames = [frame for frame in loaded if isinstance(frame, Frame)]
+        if not frames:
+            return [result for result in loaded if isinstance(result, Rejected)]
+        captions = self.captioner.caption(frames)
+        faces = self.face_finder.find(frames)
+        masks = self.segmenter.segment(frames, faces)
+        annotated = iter(
+            Annotated(frame=frame, caption=caption, faces=found, masks=people)
+            for frame, caption, found, people in zip(frames, captions, faces, masks, strict=True)
+        )
+        return [result if isinstance(result, Rejected) else next(annotated) for result in loaded]
+
+
+def preprocess(
+    declaration: DatasetConfig,
+    out: Path,
+    *,
+    source_root: Path | None = None,
+    progress: Progress | None = None,
+    workers: int | None = None,
+    device: str = "auto",
+    max_bad: float = 1.0,
+    force: bool = False,
+) -> Path:
+    """Make `out` the dataset that the declaration describes; returns the path of its manifest.
+
+    source_root: overrides the root of a folder source. progress: called with (images done, images, message).
+    workers: processes, default one for each CPU; the output does not depend on it. device: for models, `auto`, `cpu`, `cuda:1`.
+    max_bad: share of dropped images above which no manifest is written. force: forget what is there and start over.
+
+    Raises a PreprocessingError. Whatever was finished by then is kept and used by the next call.
+    """
+    out, report = Path(out), progress or (lambda done, total, message: None)
+    source = open_source(declaration, source_root)
+    with _alone_in(out):
+        items = source.items(declaration, out / ".inventory.json")
+        inputs = inputs_digest(declaration, source.digest(), items)
+        if not force and _finished(out, declaration, inputs):
+            report(len(items), len(items), "up to date")
+            return out / "manifest.json"
+        (out / "manifest.json").unlink(missing_ok=True)
+        plans = [
+            ShardPlan(name=name, split=split, items=chunk, inputs=inputs_digest(declaration, source.digest(), chunk))
+            for name, split, chunk in chunk_items(items, declaration.shard_size)
+        ]
+        remove_shards(out / "shards", keep=set() if force else {plan.name for plan in plans})
+        shards = _make_shards(declaration, source, plans, out / "shards", report, workers, device)
+        quality = write_reports(out, shards)
+        _check_losses(out, quality, max_bad)
+        return write_manifest(out, declaration, shards, inputs)
+
+
+def _make_shards(
+    config: DatasetConfig,
+    source: Source,
+    plans: list[ShardPlan],
+    folder: Path,
+    report: Progress,
+    workers: int | None,
+    device: str,
+) -> list[dict[str, Any]]:
+    """All shards in the order of the plans, finished ones from the disk."""
+    records = {plan.name: record for plan in plans if (record := read_finished(folder, plan))}
+    pending = [plan for plan in plans if plan.name not in records]
+    total = sum(len(plan.items) for plan in plans)
+    to_do = sum(len(plan.items) for plan in pending)
+    done = total - to_do
+    if done:
+        report(done, total, f"{len(records)} finished shards kept")
+    if pending:
+        annotators = Annotators.load(config, device)
+        with worker_pool(workers, to_do) as pool:
+            for plan in pending:
+                results = _results(config, source, annotators, pool, plan.items)
+                counted = _counted(results, done, partial(report, total=total, message=plan.name))
+                records[plan.name] = write_shard(folder, plan, counted)
+                done += len(plan.items)
+    return [records[plan.name] for plan in plans]
+
+
+def _results(
+    config: DatasetConfig, source: Source, annotators: Annotators, pool: Workers, items: list[Item]
+) -> Iterator[list[Sample | Rejected]]:
+    """The three stages as one stream of batches; stages overlap because each map is one batch ahead."""
+    batches = (items[start : start + BATCH] for start in range(0, len(items), BATCH))
+    loaded = pool.map(partial(load_frame, source, config), batches)
+    annotated = (annotators.annotate(batch) for batch in loaded)
+    yield from pool.map(partial(_build_or_pass, config), annotated)
+
+
+def _build_or_pass(config: DatasetConfig, result: Annotated | Rejected) -> Sample | Rejected:
+    return result if isinstance(result, Rejected) else build_sample(config, result)
+
+
+def _counted(
+    batches: Iterator[list[Sample | Rejected]], done: int, report: Callable[..., None]
+) -> Iterator[list[Sample | Rejected]]:
+    for batch in batches:
+        yield batch
+        done += len(batch)
+        report(done)
+
+
+def _finished(out: Path, config: DatasetConfig, inputs: str) -> bool:
+    """Whether there is nothing to do. Raises OutputError for the folder of another dataset."""
+    manifest = read_manifest(out)
+    if manifest is None:
+        return False
+    name = manifest["dataset"]["name"]
+    if name != config.name:
+        raise OutputError(f"{out}: holds the dataset {name!r}, not {config.name!r}; choose another --out or use --force")
+    return is_up_to_date(out, manifest, inputs)
+
+
+def _check_losses(out: Path, quality: dict[str, Any], max_bad: float) -> None:
+    rejected, images = quality["rejected"], quality["images"]
+    share = rejected["total"] / images
+    if quality["samples"] and share <= max_bad:
+        return
+    reasons = ", ".join(f"{n} {reason}" for reason, n in sorted(rejected["by_reason"].items()))
+    limit = f"more than the allowed {max_bad:.0%}" if quality["samples"] else "nothing is left"
+    raise TooManyRejectedError(
+        f"{out}: {rejected['total']} of {images} images were dropped ({share:.0%}, {limit}): {reasons}.\n"
+        f"See {out / 'rejected.jsonl'}. Finished shards are kept; run again after mending, or with a higher --max-bad."
+    )
+
+
+@contextmanager
+def _alone_in(out: Path) -> Iterator[None]:
+    """Hold the folder's lock; the system lets go of it when this process ends, however it ends."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = (out / ".lock").open("w")
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be written ({error.strerror}); choose another --out") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise OutputError(f"{out}: another run is writing to this folder; wait for it or stop it") from error
+        yield

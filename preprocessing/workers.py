@@ -1,0 +1,68 @@
+"""Worker processes for what needs a CPU: drawing, decoding, cropping, encoding. Results come in order, whatever the number of workers.
+
+Processes are spawned (forking beside torch's threads can deadlock) and end with their parent, even when it is killed.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from typing import TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+ITEMS_PER_WORKER = 64  # below this a process costs more to start than it saves
+
+
+class Workers:
+    """Maps functions over batches in `pool`, or in this process when there is none."""
+
+    def __init__(self, pool: ProcessPoolExecutor | None) -> None:
+        self._pool = pool
+
+    def map(self, function: Callable[[T], R], batches: Iterable[list[T]]) -> Iterator[list[R]]:
+        """Results batch by batch. The next batch is under way while the caller works on this one; never more than two."""
+        if self._pool is None:
+            for batch in batches:
+                yield [function(item) for item in batch]
+            return
+        waiting: list[Future[R]] | None = None
+        for batch in batches:
+            started = [self._pool.submit(function, item) for item in batch]
+            if waiting is not None:
+                yield [future.result() for future in waiting]
+            waiting = started
+        if waiting is not None:
+            yield [future.result() for future in waiting]
+
+
+@contextmanager
+def worker_pool(workers: int | None, items: int) -> Iterator[Workers]:
+    """Up to `workers` processes (default: one for each CPU) for a job of `items` items; stopped on the way out."""
+    count = min(workers or os.cpu_count() or 1, -(-items // ITEMS_PER_WORKER))
+    if count <= 1:
+        yield Workers(None)
+        return
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_end_with_parent)
+    try:
+        yield Workers(pool)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """A killed parent closes no queue, so its workers would wait for ever: watch it instead."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
