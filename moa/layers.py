@@ -2,8 +2,8 @@
 
 The prior expert is the pretrained diffusers layer itself, under its own names, through whatever attention processor is
 set. One child module, `moa`, holds what MoA adds; its names never end in `to_q/k/v/out`, so LoRA files and tools that
-look for those touch the prior only. The mathematics is in the module and not in an attention processor, because diffusers
-replaces processors (slicing, QKV fusion, IP-Adapter) and would drop the weights with them.
+look for those touch the prior only. The mathematics is in the module and not in an attention processor, because
+diffusers replaces processors (slicing, QKV fusion, IP-Adapter) and would drop the weights with them.
 
 Letters: B batch, A active rows, N pixels, T text tokens, S subject slots, d width, h heads.
 """

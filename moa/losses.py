@@ -63,7 +63,6 @@ def total_loss(
     masked: Tensor,
     router: Tensor | float,
     object_: Tensor | float,
-    *,
     lambda_router: float = 1e-4,
     lambda_object: float = 1e-4,
 ) -> Tensor:

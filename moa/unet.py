@@ -108,7 +108,12 @@ class MoAUNet2DConditionModel(UNet2DConditionModel):
             parameter.requires_grad_(is_moa_key(name))
 
     def to_base_unet(self) -> UNet2DConditionModel:
-        """The prior alone as a stock diffusers U-Net (`ControlNetModel.from_unet` wants one); shares its tensors."""
+        """The prior alone as a stock diffusers U-Net (`ControlNetModel.from_unet` wants one); shares its tensors.
+
+        Raises `UnsupportedBaseError` while LoRA layers are loaded.
+        """
+        if getattr(self, "peft_config", None):
+            raise UnsupportedBaseError("LoRA layers are loaded into this U-Net: fuse or unload them first")
         with init_empty_weights():
             base = UNet2DConditionModel(**_base_config(self))
         prior = {name: tensor for name, tensor in self.state_dict().items() if not is_moa_key(name)}
@@ -239,7 +244,7 @@ def check_base(unet: UNet2DConditionModel) -> None:
             )
     if not isinstance(config["cross_attention_dim"], int):
         raise UnsupportedBaseError(
-            f"the base U-Net has cross_attention_dim={config['cross_attention_dim']}: its blocks must share one text width"
+            f"the base U-Net has cross_attention_dim={config['cross_attention_dim']}: blocks must share one text width"
         )
     if not any(a.is_cross_attention for _, block in _blocks_in_forward_order(unet) for _, a in _attentions(block)):
         raise UnsupportedBaseError(

@@ -1,0 +1,62 @@
+"""Which token of the prompt a subject replaces: from words to character spans to token indices.
+
+    spans = find_words("a man and a man on a beach", ["man", "man"])      # [(2, 5), (12, 15)]
+    tokens = bind(tokenizer, "a man and a man on a beach", spans)         # [2, 5] with CLIP's tokenizer
+
+Training and inference bind the same way, so that a subject is injected where the model learned to find it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+from transformers import PreTrainedTokenizerBase
+
+from moa.errors import WordNotFoundError, WordTruncatedError
+
+
+def find_words(prompt: str, words: Sequence[str]) -> list[tuple[int, int]]:
+    """Character span [start, end) of each word in `prompt`: whole words, any case.
+
+    A word named n times takes its first n occurrences in order ("man", "man" binds to two different men). A word may be
+    several words ("old man"). Raises `WordNotFoundError` when the prompt has too few.
+    """
+    used: Counter[str] = Counter()
+    spans = []
+    for word in words:
+        key = word.strip().lower()
+        pattern = r"(?<!\w)" + re.escape(key) + r"(?!\w)"
+        found = [match.span() for match in re.finditer(pattern, prompt, re.IGNORECASE)] if key else []
+        if used[key] >= len(found):
+            raise WordNotFoundError(
+                f"the prompt {prompt!r} has the subject word {word!r} {len(found)} time(s), but "
+                f"{used[key] + 1} subject(s) are to be bound to it: name each subject in the prompt, e.g. 'a man and a man'"
+            )
+        spans.append(found[used[key]])
+        used[key] += 1
+    return spans
+
+
+def bind(tokenizer: PreTrainedTokenizerBase, prompt: str, spans: Sequence[tuple[int, int]]) -> list[int]:
+    """Token index of the LAST token of each span's word, counted with the start token at 0.
+
+    A word of several tokens is known to the text encoder in full only at its last one. Raises `WordTruncatedError` when
+    that token lies beyond `tokenizer.model_max_length`, and `WordNotFoundError` for a span outside the prompt.
+    """
+    indices = []
+    last = tokenizer.model_max_length - 2  # the end token takes the last place
+    for start, end in spans:
+        word = prompt[start:end]
+        if not word.strip() or end > len(prompt):
+            raise WordNotFoundError(f"the span [{start}, {end}) holds no word of the prompt {prompt!r}")
+        # CLIP splits text into words before anything else, so the text up to the word's end has the same tokens alone.
+        index = len(tokenizer(prompt[:end], truncation=False, verbose=False).input_ids) - 2
+        if index > last:
+            raise WordTruncatedError(
+                f"the subject word {word!r} is token {index} of the prompt {prompt!r}, but the text encoder reads only "
+                f"{tokenizer.model_max_length} tokens: move it to the front or shorten the prompt"
+            )
+        indices.append(index)
+    return indices

@@ -1,0 +1,87 @@
+"""Subjects: what a user asks to put into the picture, and the image feature f = E_img(I) of eq. 8.
+
+Training and inference both go through `encoder_pixels` and `image_features`, so a feature means the same in both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
+
+from moa.errors import SubjectError
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """One person or thing for the picture: the prompt's `word` it stands for, and its looks.
+
+    image      a photograph or a cut-out (RGBA: what is transparent is not the subject)
+    features   [image_dim] instead of an image, e.g. `torch.lerp` of two people's features (subject morphing)
+    position   token index in the prompt (start token 0), instead of looking the word up
+
+    Give exactly one of image and features; `MoAPipeline.encode_subjects` makes features from images.
+    """
+
+    word: str
+    image: Image.Image | None = None
+    features: Tensor | None = None
+    position: int | None = None
+
+    def __post_init__(self) -> None:
+        if (self.image is None) == (self.features is None):
+            raise SubjectError(f"subject {self.word!r} needs either an image or features, and not both")
+
+
+def encoder_pixels(images: Sequence[Image.Image], image_processor: CLIPImageProcessor) -> Tensor:
+    """What the image encoder sees of each subject: [n, 3, h, w], normalised.
+
+    Transparent parts become the encoder's mean colour, which is 0 after normalisation; the image is padded with it to a
+    square (nothing is cropped away) and resized. Raises `SubjectError` for an image without any visible pixel.
+    """
+    neutral = tuple(round(255 * value) for value in image_processor.image_mean)
+    squares = [_square(_rgba(image, number), neutral) for number, image in enumerate(images)]
+    return image_processor(squares, return_tensors="pt").pixel_values
+
+
+def image_features(encoder: CLIPVisionModelWithProjection, pixels: Tensor) -> Tensor:
+    """f of eq. 8 for [n, 3, h, w] pixels: the encoder's projected image embedding [n, projection_dim], unnormalised."""
+    return encoder(pixels).image_embeds
+
+
+def check_features(features: Tensor, image_dim: int, word: str) -> Tensor:
+    """One subject's features as [image_dim]; raises `SubjectError` when their shape is wrong or they are not finite."""
+    features = torch.as_tensor(features)
+    if tuple(features.shape) not in {(image_dim,), (1, image_dim)}:
+        raise SubjectError(
+            f"the features of subject {word!r} have shape {tuple(features.shape)}, this model needs [{image_dim}]: make "
+            "them with this pipeline's encode_subject"
+        )
+    if not torch.isfinite(features).all():
+        raise SubjectError(f"the features of subject {word!r} contain NaN or infinity: encode the image again")
+    return features.reshape(image_dim)
+
+
+def _rgba(image: Image.Image, number: int) -> Image.Image:
+    if not isinstance(image, Image.Image):
+        raise SubjectError(f"image {number} of the subjects is a {type(image).__name__}: give a PIL image, or features")
+    if min(image.size) == 0:
+        raise SubjectError(f"image {number} of the subjects is empty ({image.width} x {image.height} pixels)")
+    image = ImageOps.exif_transpose(image).convert("RGBA")
+    if not np.asarray(image)[..., 3].any():
+        raise SubjectError(
+            f"image {number} of the subjects is fully transparent: nothing of the subject is left to see"
+        )
+    return image
+
+
+def _square(image: Image.Image, neutral: tuple[int, ...]) -> Image.Image:
+    side = max(image.size)
+    canvas = Image.new("RGBA", (side, side), (*neutral, 255))
+    canvas.alpha_composite(image, ((side - image.width) // 2, (side - image.height) // 2))
+    return canvas.convert("RGB")
