@@ -102,14 +102,18 @@ class SubjectsMixin:
         filled = positions >= 0
         features[filled] = self._features([subject for group in groups for subject in group])
         active = filled.any(dim=1)
-        features, positions, active = (
-            x.repeat_interleave(num_images_per_prompt, 0) for x in (features, positions, active)
-        )
+        rows = torch.arange(len(groups)).repeat_interleave(num_images_per_prompt)
+        features, positions, active = features[rows], positions[rows], active[rows]
         if guided:
             features, positions = torch.cat([features] * 2), torch.cat([positions] * 2)
             active = torch.cat([torch.zeros_like(active), active])
         device = self._execution_device
         return MoAInput(features.to(device, self.unet.dtype), positions.to(device), active, recorder)
+
+    @classmethod
+    def from_pipe(cls, pipeline: Any, **options: Any) -> Any:
+        """This kind of pipeline with the components of another one; `options` as in diffusers, e.g. `controlnet=`."""
+        return super().from_pipe(pipeline, unet=pipeline.unet, **options)  # type: ignore[misc]
 
     @torch.no_grad()
     def encode_subjects(self, images: Sequence[Image.Image]) -> Tensor:

@@ -59,8 +59,8 @@ def check_features(features: Tensor, image_dim: int, word: str) -> Tensor:
     features = torch.as_tensor(features)
     if tuple(features.shape) not in {(image_dim,), (1, image_dim)}:
         raise SubjectError(
-            f"the features of subject {word!r} have shape {tuple(features.shape)}, this model needs [{image_dim}]: make "
-            "them with this pipeline's encode_subject"
+            f"the features of subject {word!r} have shape {tuple(features.shape)}, this model needs [{image_dim}]: "
+            "make them with this pipeline's encode_subjects"
         )
     if not torch.isfinite(features).all():
         raise SubjectError(f"the features of subject {word!r} contain NaN or infinity: encode the image again")
