@@ -18,10 +18,11 @@ from moa.evaluation.suite import FaceModel, FolderSubjects, Suite, load_suite
 
 
 def check_suite(suite: Suite, *, images: Path | None = None, shards: Path | None = None) -> int:
-    """Prints a line per person and per weight file; returns the exit status: 0 when every photograph opens and shows a face.
+    """Prints a line per person and per weight file; returns the exit status: 0 when every photograph opens and shows
+    a face.
 
-    Missing weights are named but do not count: the people can be checked before 2 GB are fetched, and `moa.evaluation.run` loads
-    the weights before it generates anything.
+    Missing weights are named but do not count: the people can be checked before 2 GB are fetched, and
+    `moa.evaluation.run` loads the weights before it generates anything.
     """
     print(f"{suite.name} {suite.version}: {suite.title}")
     subjects, unusable = _subjects(suite, images, shards)
@@ -34,16 +35,17 @@ def check_suite(suite: Suite, *, images: Path | None = None, shards: Path | None
     _print_weights(suite)
     faceless = sum(not faces for faces in found)
     total = len(subjects) + len(unusable)
-    print(f"{total} subjects x {len(suite.prompts)} prompts x {len(suite.seeds)} seeds = "
-          f"{total * len(suite.prompts) * len(suite.seeds)} images per method")  # fmt: skip
-    print(
-        f"photographs: {total - len(unusable) - faceless} of {total} ready, {faceless} without a face, {len(unusable)} unusable"
-    )
+    images_per_method = total * len(suite.prompts) * len(suite.seeds)
+    counts = f"{total} subjects x {len(suite.prompts)} prompts x {len(suite.seeds)} seeds"
+    print(f"{counts} = {images_per_method} images per method")
+    ready = total - len(unusable) - faceless
+    print(f"photographs: {ready} of {total} ready, {faceless} without a face, {len(unusable)} unusable")
     return int(faceless + len(unusable) > 0)
 
 
 def _subjects(suite: Suite, images: Path | None, shards: Path | None) -> tuple[list[SuiteSubject], list[str]]:
-    """All people that can be had, and what is wrong with the others (a folder is read to its end, whatever is missing)."""
+    """All people that can be had, and what is wrong with the others (a folder is read to its end, whatever is
+    missing)."""
     if not isinstance(suite.subjects, FolderSubjects):
         return resolve_subjects(suite, shards=shards), []
     subjects, unusable = [], []
@@ -61,12 +63,12 @@ def _detector(model: FaceModel) -> MtcnnDetector | MiniatureFaces:
 
 
 def _line(subject: SuiteSubject, faces: list[Face]) -> str:
-    size = f"{subject.photo.width}x{subject.photo.height}"
-    if not faces:
-        return f"{subject.id:<18} {subject.word:<8} {size:>11} {0:>5} {'NO FACE':>9} {'':>5}  {subject.source}"
-    x0, y0, x1, y1 = faces[0].box
-    largest = f"{x1 - x0:.0f}x{y1 - y0:.0f}"
-    return f"{subject.id:<18} {subject.word:<8} {size:>11} {len(faces):>5} {largest:>9} {faces[0].probability:>5.2f}  {subject.source}"
+    size, largest, probability = f"{subject.photo.width}x{subject.photo.height}", "NO FACE", ""
+    if faces:
+        x0, y0, x1, y1 = faces[0].box
+        largest, probability = f"{x1 - x0:.0f}x{y1 - y0:.0f}", f"{faces[0].probability:.2f}"
+    who = f"{subject.id:<18} {subject.word:<8}"
+    return f"{who} {size:>11} {len(faces):>5} {largest:>9} {probability:>5}  {subject.source}"
 
 
 def _print_weights(suite: Suite) -> None:

@@ -1,9 +1,10 @@
 """CLIP image and text embeddings, the model behind PC.
 
-Reads any `transformers` CLIPModel folder: openai/clip-vit-large-patch14 for the published protocol, zoo/clip in the miniature world. The
-image path is FastComposer's (evaluation/clip_eval.py): the picture as a float tensor in 0..1, bicubic resize of the shorter side, centre crop,
-CLIP normalisation. That resize ran without antialiasing in the torchvision of 2023 and runs with it since 0.17; both are offered,
-because the 224 px input differs by 2.5 of 255 on average, and the choice is written into the results.
+Reads any `transformers` CLIPModel folder: openai/clip-vit-large-patch14 for the published protocol, zoo/clip in the
+miniature world. The image path is FastComposer's (evaluation/clip_eval.py): the picture as a float tensor in 0..1,
+bicubic resize of the shorter side, centre crop, CLIP normalisation. That resize ran without antialiasing in the
+torchvision of 2023 and runs with it since 0.17; both are offered, because the 224 px input differs by 2.5 of 255 on
+average, and the choice is written into the results.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ NEEDED = ("model.safetensors", "config.json", "preprocessor_config.json", "token
 
 
 def load_clip(model: ClipModel, device: str = "cpu") -> ClipScorer:
-    """The CLIP that a suite declares. Raises `EvaluatorWeightsError` when its folder is incomplete or not the right one."""
+    """The CLIP that a suite declares. Raises `EvaluatorWeightsError` when its folder is incomplete or not the right
+    one."""
     return ClipScorer.from_folder(Path(model.path), sha256=model.sha256, antialias=model.antialias, device=device)
 
 
@@ -56,7 +58,8 @@ class ClipScorer:
     def from_folder(
         cls, folder: Path, *, sha256: str | None = None, antialias: bool = True, device: str = "cpu"
     ) -> ClipScorer:
-        """Loads a local CLIPModel folder; `sha256` is what its model.safetensors must be. Nothing is ever downloaded."""
+        """Loads a local CLIPModel folder; `sha256` is what its model.safetensors must be. Nothing is ever
+        downloaded."""
         from transformers import AutoTokenizer, CLIPImageProcessor, CLIPModel
 
         remedy = "`hf download openai/clip-vit-large-patch14 --local-dir DIR` fetches the published protocol's"
@@ -84,7 +87,8 @@ class ClipScorer:
 
     @torch.no_grad()
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
-        """Unit embeddings, float32 `[n, d]`. A text that the tokenizer would have to cut raises `EvaluationError` naming it."""
+        """Unit embeddings, float32 `[n, d]`. A text that the tokenizer would have to cut raises `EvaluationError`
+        naming it."""
         limit = min(self.model.config.text_config.max_position_embeddings, self.tokenizer.model_max_length)
         for text in texts:
             tokens = len(self.tokenizer(text).input_ids)
@@ -113,9 +117,11 @@ class ClipScorer:
     def describe(self) -> dict:
         """What was measured with: JSON-able, written into the results."""
         return {
-            "name": str(self.model.config.name_or_path or "CLIP").rstrip("/").rsplit("/", 1)[-1], "weights": self.weights,
-            "image_size": self.crop, "antialias": self.antialias,
-        }  # fmt: skip
+            "name": Path(self.model.config.name_or_path or "CLIP").name,
+            "weights": self.weights,
+            "image_size": self.crop,
+            "antialias": self.antialias,
+        }
 
 
 def _unit(embeddings: torch.Tensor) -> np.ndarray:

@@ -1,8 +1,9 @@
 """Face detection and identity embedding, the models behind IP.
 
-`FacenetFaces` is FastComposer's protocol to the letter (evaluation/single_object of mit-han-lab/fastcomposer): MTCNN with its thresholds,
-the largest face, a 160 px bilinear crop without margin, InceptionResnetV1 trained on VGGFace2. `MiniatureFaces` does the same
-job in the miniature world. Both detect and embed in batches, and an image without a face is an answer, not an error.
+`FacenetFaces` is FastComposer's protocol to the letter (evaluation/single_object of mit-han-lab/fastcomposer): MTCNN
+with its thresholds, the largest face, a 160 px bilinear crop without margin, InceptionResnetV1 trained on VGGFace2.
+`MiniatureFaces` does the same job in the miniature world. Both detect and embed in batches, and an image without a
+face is an answer, not an error.
 """
 
 from __future__ import annotations
@@ -24,6 +25,15 @@ VGGFACE2_URL = "https://github.com/timesler/facenet-pytorch/releases/download/v2
 VGGFACE2_SHA256 = "sha256:281cebca8662831adb987a874bdcb36e73f5b1c6dc5ee5878f305e985625d99b"
 CROP = 160  # pixels; InceptionResnetV1's input
 SMALLEST_FACE = 20  # pixels
+MTCNN_SETTINGS = {
+    "image_size": CROP,
+    "margin": 0,
+    "min_face_size": SMALLEST_FACE,
+    "thresholds": [0.6, 0.7, 0.7],
+    "factor": 0.709,
+    "post_process": True,
+    "keep_all": True,
+}
 
 
 @dataclass(frozen=True)
@@ -53,7 +63,8 @@ class FaceEvaluator(Protocol):
 
 
 def load_faces(model: FaceModel, device: str = "cpu") -> FaceEvaluator:
-    """The face evaluator that a suite declares. Raises `EvaluatorWeightsError` when its weights are missing or not the right ones."""
+    """The face evaluator that a suite declares. Raises `EvaluatorWeightsError` when its weights are missing or not
+    the right ones."""
     if model.kind == "facenet":
         return FacenetFaces.from_weights(Path(model.path), sha256=model.sha256 or VGGFACE2_SHA256, device=device)
     return MiniatureFaces.from_folder(Path(model.path), sha256=model.sha256)
@@ -62,18 +73,15 @@ def load_faces(model: FaceModel, device: str = "cpu") -> FaceEvaluator:
 class MtcnnDetector:
     """MTCNN with FastComposer's settings; its weights come with facenet-pytorch.
 
-    `batch_size` bounds memory; it changes boxes by less than 1e-4 px and face crops not at all, save for a box edge that lies
-    within that of a whole pixel.
+    `batch_size` bounds memory; it changes boxes by less than 1e-4 px and face crops not at all, save for a box edge
+    that lies within that of a whole pixel.
     """
 
     def __init__(self, *, device: str = "cpu", batch_size: int = 8):
         from facenet_pytorch import MTCNN
 
         self.batch_size = batch_size
-        self.mtcnn = MTCNN(
-            image_size=CROP, margin=0, min_face_size=SMALLEST_FACE, thresholds=[0.6, 0.7, 0.7], factor=0.709,
-            post_process=True, keep_all=True, device=torch.device(device),
-        )  # fmt: skip
+        self.mtcnn = MTCNN(**MTCNN_SETTINGS, device=torch.device(device))
 
     def detect(self, images: Sequence[Image.Image]) -> list[list[Face]]:
         """Faces of each image, largest first."""
@@ -88,8 +96,8 @@ class MtcnnDetector:
         return faces
 
     def _batches(self, images: Sequence[Image.Image]) -> Iterator[list[int]]:
-        """Indices of images of one size, since MTCNN stacks the images of a call; images too small for any face are left out,
-        because MTCNN, with no level in its image pyramid, raises instead of finding nothing."""
+        """Indices of images of one size, since MTCNN stacks the images of a call; images too small for any face are
+        left out, because MTCNN, with no level in its image pyramid, raises instead of finding nothing."""
         by_size: dict[tuple[int, int], list[int]] = {}
         for i, image in enumerate(images):
             if min(image.size) >= SMALLEST_FACE:
@@ -141,9 +149,10 @@ class FacenetFaces:
 
     def describe(self) -> dict:
         return {
-            "name": "FaceNet (MTCNN, InceptionResnetV1 VGGFace2)", "weights": self.weights,
-            "detector": {"min_face_size": 20, "thresholds": [0.6, 0.7, 0.7], "factor": 0.709}, "crop": CROP, "margin": 0,
-        }  # fmt: skip
+            "name": "FaceNet (MTCNN, InceptionResnetV1 VGGFace2)",
+            "weights": self.weights,
+            "detector": MTCNN_SETTINGS,
+        }
 
 
 class MiniatureFaces:
@@ -176,8 +185,9 @@ class MiniatureFaces:
 
 
 def face_crop(image: Image.Image, face: Face) -> np.ndarray:
-    """The embedder's input for a face: float32 `[3, 160, 160]`, (x - 127.5) / 128 of the bilinear resize of the box, whose corners
-    are clipped to the image and cut to whole pixels towards zero (facenet_pytorch.extract_face with margin 0)."""
+    """The embedder's input for a face: float32 `[3, 160, 160]`, (x - 127.5) / 128 of the bilinear resize of the box,
+    whose corners are clipped to the image and cut to whole pixels towards zero (facenet_pytorch.extract_face with
+    margin 0)."""
     crop = image.convert("RGB").crop(_pixel_box(face, image)).resize((CROP, CROP), Image.Resampling.BILINEAR)
     return (np.asarray(crop, np.float32).transpose(2, 0, 1) - 127.5) / 128.0
 
@@ -194,7 +204,8 @@ def _has_pixels(face: Face, image: Image.Image) -> bool:
 
 
 def checked_digest(path: Path, sha256: str | None, remedy: str, option: str) -> str:
-    """`sha256:<hex>` of a weight file. Raises `EvaluatorWeightsError`, saying the remedy, when it is missing or not `sha256`."""
+    """`sha256:<hex>` of a weight file. Raises `EvaluatorWeightsError`, saying the remedy, when it is missing or not
+    `sha256`."""
     if not path.is_file():
         raise EvaluatorWeightsError(
             f"{path}: an evaluator's weights are missing: {remedy}, or name another place with {option}"

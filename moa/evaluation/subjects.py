@@ -1,7 +1,7 @@
 """The people of a suite: reads their reference photographs from shards or from a folder.
 
-Two views of one person are kept apart: `reference` is what the model is given (a crop without background where the data set has one),
-`photo` is the whole picture, in which the face evaluator finds the face to compare with.
+Two views of one person are kept apart: `reference` is what the model is given (a crop without background where the
+data set has one), `photo` is the whole picture, in which the face evaluator finds the face to compare with.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ MAX_PIXELS = 64_000_000  # larger photographs are taken for decompression bombs
 
 @dataclass(frozen=True)
 class SuiteSubject:
-    """One person: `reference` RGB or RGBA and `photo` RGB, any size; `source` says where they came from."""
+    """One person: `reference` RGB or RGBA and `photo` RGB, any size; `source` is the sample's key or the file below
+    the root."""
 
     id: str
     word: str
@@ -44,8 +45,9 @@ class SuiteSubject:
 def resolve_subjects(suite: Suite, *, shards: Path | None = None, images: Path | None = None) -> list[SuiteSubject]:
     """The suite's people with their photographs, in the suite's order.
 
-    `shards` is the shard folder (kind `shards`), `images` overrides the declared root (kind `folder`). Raises `SuiteError` naming
-    the suite, the field and the file when a person cannot be had, and the typed errors of `moa.data` for bad shards.
+    `shards` is the shard folder (kind `shards`), `images` overrides the declared root (kind `folder`). Raises
+    `SuiteError` naming the suite, the field and the file when a person cannot be had, and the typed errors of
+    `moa.data` for bad shards.
     """
     if isinstance(suite.subjects, ShardSubjects):
         if shards is None:
@@ -65,12 +67,12 @@ def _from_shards(suite: Suite, declared: ShardSubjects, folder: Path) -> list[Su
         person = sample.meta["subjects"][0]
         name = re.sub(r"[^A-Za-z0-9_.\-]", "-", person.get("identity") or sample.key).lstrip(".-")
         photo = Image.fromarray(sample.image)
-        found.setdefault(name, SuiteSubject(name, person["word"], sample.subjects[0], photo, f"{folder}: {sample.key}"))
+        found.setdefault(name, SuiteSubject(name, person["word"], sample.subjects[0], photo, sample.key))
         if len(found) == declared.count:
             return list(found.values())
     raise SuiteError(
-        f"suite {suite.name}: subjects.count is {declared.count}, but split {declared.split!r} of {folder} shows only {len(found)} "
-        "people alone in their picture; lower the count or preprocess more images"
+        f"suite {suite.name}: subjects.count is {declared.count}, but split {declared.split!r} of {folder} shows only "
+        f"{len(found)} people alone in their picture; lower the count or preprocess more images"
     )
 
 
@@ -84,7 +86,7 @@ def resolve_item(suite: Suite, item: SubjectItem, images: Path | None) -> SuiteS
     if path is None:
         raise SuiteError(f"{field}: {root / item.image} holds no photograph; is it the right folder (--images)?")
     photo = open_photo(path, field)
-    return SuiteSubject(item.id, item.word, photo, photo, str(path))
+    return SuiteSubject(item.id, item.word, photo, photo, path.relative_to(root).as_posix())
 
 
 def find_photo(path: Path) -> Path | None:
@@ -96,7 +98,8 @@ def find_photo(path: Path) -> Path | None:
 
 
 def open_photo(path: Path, field: str) -> Image.Image:
-    """The photograph as RGB. Raises `SuiteError` naming `field` and the file when it cannot be decoded or is far too large.
+    """The photograph as RGB. Raises `SuiteError` naming `field` and the file when it cannot be decoded or is far too
+    large.
 
     Neither EXIF rotation nor resizing is applied: the published protocol scores the stored pixels.
     """

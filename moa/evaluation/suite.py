@@ -95,8 +95,8 @@ class FaceModel(_Declaration):
 
 
 class ClipModel(_Declaration):
-    """CLIP behind PC: `path` is a transformers CLIPModel folder, `sha256` that of its model.safetensors. `antialias` is the
-    resize's; FastComposer's published figures come from a torchvision in which it was off."""
+    """CLIP behind PC: `path` is a transformers CLIPModel folder, `sha256` that of its model.safetensors. `antialias`
+    is the resize's; FastComposer's published figures come from a torchvision in which it was off."""
 
     path: str
     sha256: Digest | None = None
