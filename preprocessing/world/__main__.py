@@ -1,4 +1,5 @@
-"""Draw a contact sheet of the miniature world: `python -m preprocessing.world --out contact-sheet.png [--seed 1] [--split heldout]`."""
+"""Draw a contact sheet of the miniature world: `python -m preprocessing.world --out contact-sheet.png [--split
+heldout]`."""
 
 from __future__ import annotations
 

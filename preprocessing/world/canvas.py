@@ -1,8 +1,10 @@
 """A supersampled drawing surface that keeps a colour picture and an exact label map side by side.
 
-Coordinates are pixels of the final 64x64 frame (floats, origin top left), whatever the final size is; everything is drawn four times larger and
-averaged down, which gives smooth edges. While `label` is set, every shape also marks the label map; shapes drawn with `label = 0` erase it, which is
-how an object in front of a person takes its place out of the person's mask.
+Coordinates are pixels of the final 64x64 frame (floats, origin top left), whatever the final size is; everything is
+drawn
+four times larger and averaged down, which gives smooth edges. While `label` is set, every shape also marks the label
+map;
+shapes drawn with `label = 0` erase it, which is how an object in front of a person takes its place out of the mask.
 """
 
 from __future__ import annotations

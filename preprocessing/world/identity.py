@@ -1,8 +1,10 @@
 """Who a person of the miniature world is: the attributes that stay the same in every picture.
 
-An identity has a class word (the noun that prompts use) and looks: skin, hair, glasses, beard, clothes, build. There are some
-hundred thousand of them; which ones are held out is decided by a digest of the looks, so a held-out person never occurs in the
-training split, whatever the seed.
+An identity has a class word (the noun that prompts use) and looks: skin, hair, glasses, beard, clothes, build. There
+are
+some hundred thousand of them; which ones are held out is decided by a digest of the looks, so a held-out person never
+occurs
+in the training split, whatever the seed.
 """
 
 from __future__ import annotations

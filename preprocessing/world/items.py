@@ -1,4 +1,4 @@
-"""Things people hold or wear. They are no part of a person's identity, so they are drawn with label 0: exact masks leave them out."""
+"""Things people hold or wear: no part of an identity, so they are drawn with label 0 and exact masks leave them out."""
 
 from __future__ import annotations
 

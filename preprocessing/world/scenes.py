@@ -1,7 +1,8 @@
 """The places of the miniature world: each draws a background with its own random layout.
 
-A scene is a phrase for the caption and a function `(canvas, rng)`. People stand with their feet between y = 50 and y = 62, so
-every scene keeps that strip as ground.
+A scene is a phrase for the caption and a function `(canvas, rng)`. People stand with their feet between y = 50 and y
+= 62,
+so every scene keeps that strip as ground.
 """
 
 from __future__ import annotations

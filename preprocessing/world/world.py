@@ -1,12 +1,14 @@
 """The miniature world: `World(seed).scene(index, split)` draws a picture, its exact masks, captions and identities.
 
-Everything is a function of (seed, split, index). The contact sheet: `python -m preprocessing.world --out contact-sheet.png`.
+Everything is a function of (seed, split, index). Contact sheet: `python -m preprocessing.world --out
+contact-sheet.png`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -39,7 +41,8 @@ class RenderedScene:
 
     image: RGB, `size` x `size`; mask: "L" label map, 0 background, i + 1 = person i (people from left to right);
     caption: what a captioner would say; description: the same with the looks of each person;
-    people: `{"word", "mask_value", "identity", "face": [x0, y0, x1, y1], "attributes"}` each; attributes: scene, style and the people's poses and items.
+    people: `{"word", "mask_value", "identity", "face": [x0, y0, x1, y1], "attributes"}` each;
+    attributes: scene, style, description, and under `people` the looks, pose and item of each person.
     """
 
     name: str
@@ -52,12 +55,17 @@ class RenderedScene:
 
 
 class World:
-    """A universe of pictures; equal seeds draw equal pictures."""
+    """A universe of pictures; equal seeds draw equal pictures.
 
-    def __init__(self, seed: int = 1, size: int = 64) -> None:
+    `identities` bounds how many people live in it (per split), so that everybody occurs in several pictures; None:
+    nearly
+    everybody is met once.
+    """
+
+    def __init__(self, seed: int = 1, size: int = 64, identities: int | None = None) -> None:
         if size < 32:
             raise ValueError(f"World(size={size}): people need at least 32 pixels")
-        self.seed, self.size = seed, size
+        self.seed, self.size, self.identities = seed, size, identities
 
     def scene(self, index: int, split: Split = "train") -> RenderedScene:
         """The picture number `index` of a split. Raises ValueError for a negative index or an unknown split."""
@@ -72,11 +80,18 @@ class World:
             if scene is not None:
                 return scene
 
+    def _somebody(self, rng: random.Random, held_out: bool) -> Identity:
+        if self.identities is None:
+            return sample_identity(rng, held_out=held_out)
+        return sample_identity(
+            random.Random(f"{self.seed}/{held_out}/{rng.randrange(self.identities)}"), held_out=held_out
+        )
+
     def _draw(self, rng: random.Random, name: str, *, held_out: bool) -> RenderedScene | None:
         """One attempt; None when a person would be hidden behind another."""
         place = rng.choice(list(SCENES))
         style = rng.choices(list(STYLES), weights=[12, 1, 1, 1, 1])[0]
-        figures = _cast(rng, held_out=held_out)
+        figures = _cast(rng, lambda: self._somebody(rng, held_out))
         canvas = Canvas(self.size)
         SCENES[place][1](canvas, rng)
         for number, figure in sorted(enumerate(figures), key=lambda pair: pair[1].ground):
@@ -85,22 +100,25 @@ class World:
         visible = [int((labels == number + 1).sum()) for number in range(len(figures))]
         if min(visible) < MIN_VISIBLE_PIXELS * (self.size / FRAME) ** 2:
             return None
+        looks = [figure.identity.describe().removeprefix("a ") for figure in figures]
+        description = _caption(figures, place, style, looks)
+        people = [_record(figure) for figure in figures]
         return RenderedScene(
             name=name,
             image=STYLES[style][1](picture),
             mask=Image.fromarray(labels),
             caption=_caption(figures, place, style, [figure.identity.word for figure in figures]),
-            description=_caption(figures, place, style, [figure.identity.describe()[2:] for figure in figures]),
+            description=description,
             people=[_person(figure, number, self.size) for number, figure in enumerate(figures)],
-            attributes={"scene": place, "style": style, "people": [_record(figure) for figure in figures]},
+            attributes={"scene": place, "style": style, "people": people, "description": description},
         )
 
 
-def _cast(rng: random.Random, *, held_out: bool) -> list[Figure]:
+def _cast(rng: random.Random, somebody: Callable[[], Identity]) -> list[Figure]:
     """One or two people (two in three of ten pictures), left to right."""
     pair = rng.random() < 0.3
     places = (rng.uniform(16, 21), rng.uniform(43, 48)) if pair else (rng.uniform(24, 40),)
-    return [_figure(rng, x, sample_identity(rng, held_out=held_out), pair=pair) for x in places]
+    return [_figure(rng, x, somebody(), pair=pair) for x in places]
 
 
 def _figure(rng: random.Random, x: float, identity: Identity, *, pair: bool) -> Figure:
@@ -169,7 +187,8 @@ def _person(figure: Figure, number: int, size: int) -> dict[str, Any]:
 
 
 def _record(figure: Figure) -> dict[str, Any]:
-    return {**asdict(figure.identity), "pose": figure.pose, "item": figure.item}
+    identity = figure.identity
+    return {**asdict(identity), "looks": identity.describe(), "pose": figure.pose, "item": figure.item}
 
 
 def contact_sheet(

@@ -1,0 +1,1 @@
+"""Recipes of the miniature world's model zoo: `python -m moa.zoo --help`."""

@@ -1,0 +1,163 @@
+"""Recipe of the text-image model: a small `CLIPModel` with its own BPE vocabulary.
+
+It serves three times, as OpenAI's CLIP does for Stable Diffusion: its text tower is the text encoder of the base
+model, its image tower the image
+encoder of MoA, and both together measure prompt consistency. So it learns from whole pictures with captions and from
+subject crops with descriptions
+of the person; the crops are prepared exactly as MoA's image encoder sees them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
+
+from moa.zoo.fit import fit
+from moa.zoo.pictures import Pictures, to_unit
+
+TEXT_LENGTH = 32
+WIDTH = 128
+CLIP_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+
+
+def train_tokenizer(texts: Iterable[str], folder: Path, *, vocabulary: int = 1024) -> CLIPTokenizer:
+    """A CLIP tokenizer whose merges come from `texts`; written to `folder` as vocab.json and merges.txt."""
+    bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token="<|endoftext|>"))
+    bpe.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+    split = pre_tokenizers.Split(pattern=_regex(CLIP_PATTERN), behavior="removed", invert=True)
+    bpe.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary - 2,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        end_of_word_suffix="</w>",
+        show_progress=False,
+    )
+    bpe.train_from_iterator(texts, trainer)
+    return _as_clip_tokenizer(json.loads(bpe.to_str())["model"], folder)
+
+
+def _regex(pattern: str):  # noqa: ANN202 - tokenizers' own type has no public stub
+    from tokenizers import Regex
+
+    return Regex(pattern)
+
+
+def _as_clip_tokenizer(model: dict, folder: Path) -> CLIPTokenizer:
+    """CLIP's vocabulary order: symbols, symbols with end-of-word, merges, the two special tokens last."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    merges = [tuple(merge) if isinstance(merge, list) else tuple(merge.split(" ")) for merge in model["merges"]]
+    tokens = [*alphabet, *(symbol + "</w>" for symbol in alphabet), *("".join(merge) for merge in merges)]
+    tokens = [*dict.fromkeys(tokens), "<|startoftext|>", "<|endoftext|>"]
+    vocabulary = {token: number for number, token in enumerate(tokens)}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
+    lines = ["#version: 0.2", *(" ".join(merge) for merge in merges)]
+    (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    tokenizer = CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=TEXT_LENGTH)
+    tokenizer.save_pretrained(folder)
+    return tokenizer
+
+
+def image_processor() -> CLIPImageProcessor:
+    """64 px pictures, values -1..1."""
+    return CLIPImageProcessor(
+        size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64}, image_mean=[0.5] * 3, image_std=[0.5] * 3
+    )
+
+
+def new_clip(tokenizer: CLIPTokenizer) -> CLIPModel:
+    """An untrained CLIP of the miniature world (about 1.4 M parameters)."""
+    shared = {"hidden_size": WIDTH, "intermediate_size": 4 * WIDTH, "num_attention_heads": 4, "projection_dim": WIDTH}
+    text = {
+        **shared,
+        "num_hidden_layers": 3,
+        "vocab_size": len(tokenizer),
+        "max_position_embeddings": TEXT_LENGTH,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    vision = {**shared, "num_hidden_layers": 4, "image_size": 64, "patch_size": 8}
+    return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=WIDTH))
+
+
+def tokenize(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
+    """Token ids `[B, TEXT_LENGTH]`, padded and cut."""
+    return tokenizer(
+        texts, padding="max_length", truncation=True, max_length=TEXT_LENGTH, return_tensors="pt"
+    ).input_ids
+
+
+def texts_of(pictures: Pictures) -> list[str]:
+    """Every caption and description, the corpus of the vocabulary."""
+    return [text for meta in pictures.meta for text in (meta["caption"], meta["attributes"]["description"])]
+
+
+def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor, texts: list[str]) -> Tensor:
+    """Symmetric cross-entropy of CLIP over unit vectors `[B, D]`; equal texts share their target evenly."""
+    groups = np.unique(texts, return_inverse=True)[1]
+    same = torch.from_numpy(groups[:, None] == groups[None, :]).float()
+    target = same / same.sum(dim=1, keepdim=True)
+    logits = scale.exp().clamp(max=100.0) * image @ text.T
+    return 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target))
+
+
+def train_clip(
+    pictures: Pictures, folder: Path, *, steps: int, batch: int = 128, seed: int = 0
+) -> tuple[CLIPModel, CLIPTokenizer]:
+    """Half of each batch are whole pictures, half subject crops."""
+    torch.manual_seed(seed)
+    tokenizer = train_tokenizer(texts_of(pictures), folder / "tokenizer")
+    clip = new_clip(tokenizer)
+
+    def loss(generator: torch.Generator, step: int) -> dict[str, Tensor]:
+        scenes, captions = pictures.draw_scenes(batch // 2, generator)
+        crops, descriptions = pictures.draw_subjects(batch // 2, generator)
+        texts = captions + descriptions
+        pixels = jitter(to_unit(np.concatenate((scenes, crops))), generator)
+        with torch.autocast("cpu", torch.bfloat16):
+            out = clip(input_ids=tokenize(tokenizer, texts), pixel_values=pixels)
+        return {"loss": contrastive_loss(out.image_embeds.float(), out.text_embeds.float(), clip.logit_scale, texts)}
+
+    return fit(clip, loss, folder=folder, steps=steps, peak=1e-3, seed=seed).eval(), tokenizer
+
+
+def jitter(pixels: Tensor, generator: torch.Generator) -> Tensor:
+    """Random shift and zoom by a few pixels and a little noise, so that layout and encoder artefacts do not matter.
+    `[B, 3, H, W]`."""
+    count = len(pixels)
+    zoom = 1 + 0.24 * (torch.rand(count, generator=generator) - 0.5)
+    shift = 0.16 * (torch.rand(count, 2, generator=generator) - 0.5)
+    theta = torch.zeros(count, 2, 3)
+    theta[:, 0, 0], theta[:, 1, 1], theta[:, :, 2] = zoom, zoom, shift
+    grid = F.affine_grid(theta, list(pixels.shape), align_corners=False)
+    moved = F.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
+    return moved + 0.04 * torch.randn(moved.shape, generator=generator)
+
+
+@torch.no_grad()
+def retrieval(clip: CLIPModel, tokenizer: CLIPTokenizer, pictures: Pictures, count: int = 100) -> float:
+    """Share of pictures whose own caption is nearest among `count` pictures with different captions."""
+    chosen: dict[str, int] = {}
+    for k, meta in enumerate(pictures.meta):
+        chosen.setdefault(meta["caption"], k)
+    captions = sorted(chosen)[:: max(1, len(chosen) // count)][:count]
+    pixels = to_unit(pictures.images[[chosen[caption] for caption in captions]])
+    out = clip(input_ids=tokenize(tokenizer, captions), pixel_values=pixels)
+    nearest = (out.image_embeds @ out.text_embeds.T).argmax(dim=1)
+    return float((nearest == torch.arange(len(captions))).float().mean())
+
+
+def clean_words(text: str) -> list[str]:
+    """The words of a text, lower case."""
+    return re.findall(r"[a-z]+", text.lower())

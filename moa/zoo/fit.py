@@ -1,0 +1,101 @@
+"""The training loop that every recipe of the zoo shares: AdamW, cosine decay, EMA of the weights, a checkpoint that
+resumes.
+
+Progress goes to the terminal; `<folder>/fit.pt` holds the state between calls and is removed by the recipe when it
+has exported its weights.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+LossFunction = Callable[[torch.Generator, int], dict[str, Tensor]]
+
+
+def learning_rate(step: int, steps: int, peak: float, warmup: int = 100) -> float:
+    """Linear warm-up, then a cosine down to 3 % of `peak` at `steps`."""
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    progress = (step - warmup) / max(1, steps - warmup)
+    return peak * (0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
+
+
+def fit(
+    model: nn.Module,
+    loss: LossFunction,
+    *,
+    folder: Path,
+    steps: int,
+    peak: float,
+    seed: int = 0,
+    ema: float = 0.999,
+    save_every: int = 500,
+    log_every: int = 100,
+) -> nn.Module:
+    """Minimise `loss(generator, step)["loss"]` over the parameters of `model` that require gradients.
+
+    The generator is seeded from (seed, step), so an interrupted call continues with the same draws. Returns the
+    averaged (EMA) copy of the model.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=peak, betas=(0.9, 0.99), weight_decay=1e-4)
+    average = copy.deepcopy(model)
+    first = _resume(folder, model, average, optimizer)
+    started = time.monotonic()
+    for step in range(first, steps):
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, steps, peak)
+        terms = loss(generator, step)
+        terms["loss"].backward()
+        norm = nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        _update(average, model, min(ema, (1 + step) / (10 + step)))
+        if (step + 1) % log_every == 0 or step + 1 == steps:
+            shown = "  ".join(f"{name} {value.item():.4f}" for name, value in terms.items())
+            rate = (step + 1 - first) / (time.monotonic() - started)
+            print(f"{folder.name} {step + 1}/{steps}  {shown}  norm {norm:.2f}  {rate:.2f} steps/s", flush=True)
+        if (step + 1) % save_every == 0:
+            _save(folder, step + 1, model, average, optimizer)
+    _save(folder, steps, model, average, optimizer)
+    return average
+
+
+@torch.no_grad()
+def _update(average: nn.Module, model: nn.Module, decay: float) -> None:
+    for kept, new in zip(average.parameters(), model.parameters(), strict=True):
+        kept.lerp_(new, 1 - decay)
+    for kept, new in zip(average.buffers(), model.buffers(), strict=True):
+        kept.copy_(new)
+
+
+def _save(folder: Path, step: int, model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {
+        "step": step,
+        "model": model.state_dict(),
+        "average": average.state_dict(),
+        "optimizer": optimizer.state_dict(),
+    }
+    torch.save(state, folder / "fit.tmp")
+    (folder / "fit.tmp").replace(folder / "fit.pt")
+
+
+def _resume(folder: Path, model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    path = folder / "fit.pt"
+    if not path.exists():
+        return 0
+    state = torch.load(path, weights_only=True)
+    model.load_state_dict(state["model"])
+    average.load_state_dict(state["average"])
+    optimizer.load_state_dict(state["optimizer"])
+    print(f"{folder.name}: resumed at step {state['step']}", flush=True)
+    return int(state["step"])

@@ -1,0 +1,75 @@
+"""Recipe of the autoencoder: 64x64 pictures to 16x16x4 latents (f = 4), standard diffusers `AutoencoderKL`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+
+from moa.zoo.fit import fit
+from moa.zoo.pictures import Pictures, to_unit
+
+KL_WEIGHT = 1e-4  # per latent value; keeps the latents smooth enough for a small diffusion model
+
+
+def new_vae() -> AutoencoderKL:
+    """An untrained autoencoder of the miniature world (about 1 M parameters)."""
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=(32, 64, 64),
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=8,
+        sample_size=64,
+    )
+
+
+def edges(images: Tensor) -> Tensor:
+    """Horizontal and vertical differences of neighbouring pixels, `[B, 3, H, W]` to `[B, 6, H-1, W-1]`."""
+    across = images[..., :-1, 1:] - images[..., :-1, :-1]
+    down = images[..., 1:, :-1] - images[..., :-1, :-1]
+    return torch.cat((across, down), dim=1)
+
+
+def train_vae(pictures: Pictures, folder: Path, *, steps: int, batch: int = 16, seed: int = 0) -> AutoencoderKL:
+    """Absolute error on pixels and edges plus a small KL term; sets `scaling_factor` so that latents have unit
+    variance."""
+    torch.manual_seed(seed)
+    vae = new_vae()
+
+    def loss(generator: torch.Generator, step: int) -> dict[str, Tensor]:
+        images = to_unit(pictures.images[pictures.draw(batch, generator)])
+        with torch.autocast("cpu", torch.bfloat16):
+            posterior = vae.encode(images).latent_dist
+            noise = torch.randn(posterior.mean.shape, generator=generator)
+            decoded = vae.decode(posterior.mean + posterior.std * noise).sample.float()
+        pixel = (decoded - images).abs().mean() + (decoded - images).square().mean()
+        edge = (edges(decoded) - edges(images)).abs().mean()
+        kl = 0.5 * (posterior.mean.square() + posterior.var - 1.0 - posterior.logvar).mean().float()
+        return {"loss": pixel + 0.5 * edge + KL_WEIGHT * kl, "pixel": pixel, "edge": edge, "kl": kl}
+
+    trained = fit(vae, loss, folder=folder, steps=steps, peak=2e-3, seed=seed, ema=0.998)
+    trained.register_to_config(scaling_factor=float(1.0 / latent_deviation(trained, pictures)))
+    return trained.eval()
+
+
+@torch.no_grad()
+def latent_deviation(vae: AutoencoderKL, pictures: Pictures, count: int = 512) -> Tensor:
+    """Standard deviation of the posterior means over the first `count` pictures."""
+    means = [vae.encode(to_unit(pictures.images[k : k + 32])).latent_dist.mean for k in range(0, count, 32)]
+    return torch.cat(means).std()
+
+
+@torch.no_grad()
+def reconstruction_psnr(vae: AutoencoderKL, pictures: Pictures, count: int = 256) -> float:
+    """Mean PSNR in dB of decoded posterior means against the pictures."""
+    values = []
+    for k in range(0, count, 32):
+        images = to_unit(pictures.images[k : k + 32])
+        decoded = vae.decode(vae.encode(images).latent_dist.mean).sample.clamp(-1, 1)
+        error = ((decoded - images) / 2).square().mean(dim=(1, 2, 3))
+        values.append(-10 * error.clamp_min(1e-10).log10())
+    return float(torch.cat(values).mean())
