@@ -69,7 +69,7 @@ class ProgressLine:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m preprocessing",
-        description="Turn raw images into shards (datasets/FORMAT.md). The same command resumes, and does nothing twice.",
+        description="Turn raw images into shards (datasets/FORMAT.md). The same command resumes an interrupted run.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -1,6 +1,6 @@
 """Files that are either whole or absent, canonical JSON and digests.
 
-A file is written under `<name>.tmp`, flushed to the disk and renamed; a reader never sees half of it under its own name.
+A file is written under `<name>.tmp`, flushed to the disk and renamed; nobody ever sees half of it under its own name.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def sha256_json(value: Any) -> str:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Open `<path>.tmp` for writing; on success it becomes `path`, on an exception it goes and `path` stays as it was."""
+    """Open `<path>.tmp` for writing; it becomes `path` on success; on an exception it goes and `path` stays."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.tmp")
     try:

@@ -1,7 +1,8 @@
 """Binding: which word of the caption names which mask, and which face belongs to whom.
 
-Exact where the annotation says so (the n-th person called "man" is the n-th "man" of the caption); otherwise by the declaration's rule:
-`largest` binds the first person word to the largest mask, `left_to_right` binds words in reading order to masks in picture order.
+Exact where the annotation says so (the n-th person called "man" is the n-th "man" of the caption); otherwise by the
+declaration's rule: `largest` binds the first person word to the largest mask, `left_to_right` binds words in reading
+order to masks in picture order.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class BoundCaption:
 
 
 def bind(config: DatasetConfig, caption: str, masks: list[PersonMask], annotation: Annotation) -> BoundCaption:
-    """Bind a caption's words to masks. Raises Rejection: no_person, no_word, word_mask_mismatch or truncated_caption."""
+    """Bind a caption's words to masks. Raises Rejection: no_person, no_word, word_mask_mismatch, truncated_caption."""
     if not masks:
         raise Rejection("no_person", "no person was found in the stored square")
     large = [mask for mask in masks if mask.mask.mean() >= config.min_area]
@@ -49,7 +50,7 @@ def bind(config: DatasetConfig, caption: str, masks: list[PersonMask], annotatio
 
 
 def match_faces(masks: list[PersonMask], faces: list[Face]) -> list[Face | None]:
-    """The largest face of each mask; a face goes to the person that has most of its box, or to the one its source names."""
+    """The largest face of each mask; a face goes to whom its source names, else to whom most of its box belongs."""
     matched: list[Face | None] = [None] * len(masks)
     for face in sorted(faces, key=lambda face: -face.box.area):
         shares = [_belonging(face, mask) for mask in masks]

@@ -40,8 +40,8 @@ class TemplateCaptioner:
 class Blip2Captioner:
     """BLIP-2, greedy decoding, so captions are the same on every run on one machine.
 
-    bfloat16 on a GPU (float16 overflows in Flan-T5), float32 on a CPU. Image processing by Pillow, so that captions do not
-    depend on whether torchvision is installed.
+    bfloat16 on a GPU (float16 overflows in Flan-T5), float32 on a CPU. Images are processed by Pillow, so that captions
+    do not depend on whether torchvision is installed.
     """
 
     def __init__(self, config: Blip2Captions, device: str) -> None:
@@ -52,9 +52,7 @@ class Blip2Captioner:
 
         self._config, self._device = config, choose_device(device)
         dtype = torch.bfloat16 if self._device.type == "cuda" else torch.float32
-        self._processor = load_pretrained(
-            Blip2Processor.from_pretrained, config.model, config.revision, backend="pil"
-        )
+        self._processor = load_pretrained(Blip2Processor.from_pretrained, config.model, config.revision, backend="pil")
         model = load_pretrained(
             Blip2ForConditionalGeneration.from_pretrained,
             config.model,

@@ -1,4 +1,4 @@
-"""Dataset declarations: what `datasets/<name>.yaml` may say. `load_dataset(path)` reads one and explains what is wrong with it.
+"""Dataset declarations: what `datasets/<name>.yaml` may say; `load_dataset(path)` reads one or explains what is wrong.
 
 Torch-free. Every field below changes what is written; the default is what a declaration that omits it gets.
 """
@@ -52,7 +52,7 @@ class RendererSource(Declaration):
 
 
 class FractionSplit(Declaration):
-    """A share of the images is held out, chosen by a hash of the image's name, or of its folder (all of a folder together)."""
+    """A share of the images is held out, by a hash of each image's name, or of its folder (a folder stays together)."""
 
     kind: Literal["fraction"]
     heldout: float = Field(ge=0, le=1)
@@ -60,7 +60,7 @@ class FractionSplit(Declaration):
 
 
 class NumberSplit(Declaration):
-    """Images whose number (the digits that end the file's stem) is at least `heldout_from` are held out, as FFHQ's last 10k."""
+    """Images whose number (the digits that end the stem) is at least `heldout_from` are held out: FFHQ's last 10k."""
 
     kind: Literal["number"]
     heldout_from: int = Field(ge=0)
@@ -188,6 +188,7 @@ class DatasetConfig(Declaration):
     caption_words: int = Field(default=50, ge=1)  # words and punctuation marks in which all subjects must be named
     require_face: bool = False  # drop images whose subject has no face
 
+    square: Literal["centre", "top"] = "centre"  # which square of a tall image is kept; wide ones keep their centre
     resolution: int = Field(ge=32, le=4096)  # side of the stored square, pixels
     crop_size: int = Field(default=224, ge=16, le=1024)  # side of a subject crop, pixels
     crop_margin: float = Field(default=0.1, ge=0, le=1)  # around the mask's box, share of its longer side
@@ -215,7 +216,9 @@ def load_dataset(path: Path | str) -> DatasetConfig:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error}); give the path of a file like datasets/miniature.yaml")
+        raise ConfigError(
+            f"{path}: cannot be read ({error}); give the path of a file like datasets/miniature.yaml"
+        ) from error
     try:
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -253,7 +256,9 @@ def _resolve(location: tuple[int | str, ...]) -> tuple[list[str], type[BaseModel
     models: list[type[BaseModel]] = [DatasetConfig]
     owner: type[BaseModel] | None = DatasetConfig
     for part in map(str, location):
-        tagged = [m for m in models if "kind" in m.model_fields and get_args(m.model_fields["kind"].annotation) == (part,)]
+        tagged = [
+            m for m in models if "kind" in m.model_fields and get_args(m.model_fields["kind"].annotation) == (part,)
+        ]
         if len(models) > 1 and tagged:
             models = tagged
             continue

@@ -1,7 +1,7 @@
 """Author and licence of single photographs, from a file in the layout of FFHQ's ffhq-dataset-v2.json.
 
-`{"0": {"metadata": {"author": "...", "license": "...", ...}, ...}, ...}`, keyed by the image's number. CC BY asks for the author's
-name beside every copy, so each sample of the shards carries it.
+`{"0": {"metadata": {"author": "...", "license": "...", ...}, ...}, ...}`, keyed by the image's number. CC BY asks for
+the author's name beside every copy, so each sample of the shards carries it.
 """
 
 from __future__ import annotations

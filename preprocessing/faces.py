@@ -48,7 +48,8 @@ class SidecarFaceFinder:
 class MtcnnFaceFinder:
     """MTCNN of facenet-pytorch (Zhang et al. 2016), weights from its package.
 
-    All frames have one size, as its batches demand; `keep_all` because the single-face path fails on a batch with a faceless image.
+    All frames have one size, as its batches demand; `keep_all`, because the single-face path fails on a batch that
+    holds an image without a face.
     """
 
     def __init__(self, config: MtcnnFaces, device: str) -> None:

@@ -1,7 +1,7 @@
 """A folder of photographs as a source: which files, which split, whose credit, which bytes.
 
-Every file is hashed so that a changed photograph or annotation is noticed; digests are remembered by size and modification time,
-as git's index does, so listing an unchanged folder again reads no image.
+Every file is hashed so that a changed photograph or annotation is noticed; digests are remembered by size and
+modification time, as git's index does, so listing an unchanged folder again reads no image.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The records that travel through preprocessing: from a source's item to a frame, its faces and its person masks.
 
-Arrays: R is the dataset's resolution; images uint8 [R, R, 3] RGB, label maps uint8 [R, R], masks bool [R, R]. Boxes are `(x0, y0,
-x1, y1)` in pixels of the frame, end exclusive.
+Arrays: R is the dataset's resolution; images uint8 [R, R, 3] RGB, label maps uint8 [R, R], masks bool [R, R]. Boxes are
+`(x0, y0, x1, y1)` in pixels of the frame, end exclusive.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """One picture of a source, not read yet. `number` is its place in the whole list; `sidecars` are digests by file name."""
+    """One picture of a source, not read yet.
+
+    number: its place in the whole list; sha256: None without a readable file; sidecars: (file name, digest) pairs.
+    """
 
     number: int
     name: str

@@ -1,4 +1,4 @@
-"""Reading image files that may be anything, and cutting the centre square out of an image and its label map together."""
+"""Reading image files that may be anything, and cutting a square out of an image and its label map together."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -43,8 +44,10 @@ def decode_image(data: bytes, *, max_pixels: int) -> Image.Image:
 
 
 def read_image_file(path: Path, *, max_pixels: int) -> bytes:
-    """The bytes of a regular file. Raises Rejection: `unreadable` for a pipe or a dangling link, `too_large` for a file that
-    is larger than `max_pixels` uncompressed pixels."""
+    """The bytes of a regular file.
+
+    Raises Rejection: `unreadable` for a pipe or a dangling link, `too_large` for more bytes than `max_pixels` can need.
+    """
     try:
         if not path.is_file():
             raise Rejection("unreadable", "not a regular file")
@@ -62,7 +65,9 @@ def decode_labels(data: bytes, size: tuple[int, int]) -> np.ndarray:
             if image.size != size:
                 raise Rejection("bad_annotation", f"the mask is {image.size}, the upright image is {size}")
             if image.mode not in ("L", "P", "1"):
-                raise Rejection("bad_annotation", f"the mask has mode {image.mode}; a label map is 8-bit grey or palette")
+                raise Rejection(
+                    "bad_annotation", f"the mask has mode {image.mode}; a label map is 8-bit grey or palette"
+                )
             return np.asarray(image).astype(np.uint8)
     except Rejection:
         raise
@@ -72,17 +77,21 @@ def decode_labels(data: bytes, size: tuple[int, int]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class SquareCrop:
-    """The centre square of a `width` x `height` image, scaled to `side` pixels: the same for image, labels and boxes."""
+    """A square of a `width` x `height` image, scaled to `side` pixels: the same for image, labels and boxes.
+
+    It is as large as fits and lies in the centre; `top` puts it at the top of tall images, where portraits have heads.
+    """
 
     width: int
     height: int
     side: int
+    anchor: Literal["centre", "top"] = "centre"
 
     @property
     def window(self) -> tuple[int, int, int, int]:
         """The square in pixels of the original."""
         edge = min(self.width, self.height)
-        left, top = (self.width - edge) // 2, (self.height - edge) // 2
+        left, top = (self.width - edge) // 2, 0 if self.anchor == "top" else (self.height - edge) // 2
         return left, top, left + edge, top + edge
 
     def image(self, image: Image.Image) -> np.ndarray:

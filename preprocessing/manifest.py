@@ -22,7 +22,7 @@ _TOOLS = {"blip2": ("torch", "transformers"), "mask2former": ("torch", "transfor
 
 
 def inputs_digest(config: DatasetConfig, source_digest: str, items: list[Item]) -> str:
-    """Digest of the declaration without the source's place, of the code that draws, and of the items with their files' digests."""
+    """Digest of the declaration without the source's place, of the drawing code, and of the items with digests."""
     declared = config.model_dump(mode="json")
     declared["source"].pop("root", None)
     listed = [
@@ -88,7 +88,13 @@ def write_manifest(out: Path, config: DatasetConfig, shards: list[dict[str, Any]
             "splits": {split: sum(s["samples"] for s in kept if s["split"] == split) for split in SPLITS},
         },
         "shards": [
-            {"name": s["shard"], "split": s["split"], "samples": s["samples"], "bytes": s["bytes"], "sha256": s["sha256"]}
+            {
+                "name": s["shard"],
+                "split": s["split"],
+                "samples": s["samples"],
+                "bytes": s["bytes"],
+                "sha256": s["sha256"],
+            }
             for s in kept
         ],
         "rejected_sha256": sha256_file(out / "rejected.jsonl"),

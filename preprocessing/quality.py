@@ -1,7 +1,7 @@
 """What was kept and what was dropped, in numbers: the statistics of a shard, and quality.json over all shards.
 
-Histograms have fixed edges, so shards add up without being read again: `counts[i]` is the number of values in `[edges[i], edges[i+1])`,
-values beyond the last edge are in the last bin.
+Histograms have fixed edges, so shards add up without being read again: `counts[i]` is the number of values in
+`[edges[i], edges[i+1])`; values beyond the last edge are in the last bin.
 """
 
 from __future__ import annotations
@@ -73,17 +73,14 @@ def summarize(shards: list[dict[str, Any]]) -> dict[str, Any]:
         "images": samples + sum(reasons.values()),
         "samples": samples,
         "rejected": {"total": sum(reasons.values()), "by_reason": dict(reasons)},
-        "histograms": {
-            name: {"edges": EDGES[name], "counts": counts} for name, counts in total.histograms.items()
-        },
+        "histograms": {name: {"edges": EDGES[name], "counts": counts} for name, counts in total.histograms.items()},
         **{name: dict(counter) for name, counter in total.counts.items()},
         "duplicates": duplicates(shards),
     }
 
 
 def duplicates(shards: list[dict[str, Any]]) -> dict[str, Any]:
-    """Images with equal bytes. `across_splits` counts groups with a copy in both splits: those leak training data into the
-    held-out set."""
+    """Images with equal bytes; `across_splits` counts groups in both splits, which leak training data."""
     places: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for shard in shards:
         for name, digest in shard["sources"]:

@@ -1,4 +1,4 @@
-"""The miniature world as a source: pictures with exact captions, masks, faces and identities, drawn in the worker that needs them."""
+"""The miniature world as a source: pictures with exact captions, masks, faces and identities, drawn in the workers."""
 
 from __future__ import annotations
 
@@ -51,9 +51,7 @@ class RendererReader:
             image=image,
             sha256=sha256_bytes(image.tobytes()),
             labels=np.asarray(scene.mask),
-            annotation=parse_annotation(
-                {"caption": scene.caption, "people": scene.people, "attributes": attributes}
-            ),
+            annotation=parse_annotation({"caption": scene.caption, "people": scene.people, "attributes": attributes}),
         )
 
     def digest(self) -> str:

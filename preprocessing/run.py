@@ -1,8 +1,8 @@
-"""Preprocess a dataset: `preprocess(load_dataset("datasets/miniature.yaml"), Path("data/miniature"))` -> path of manifest.json.
+"""Preprocess a dataset: `preprocess(load_dataset("datasets/miniature.yaml"), Path("data/miniature"))`.
 
-Shard by shard: load (workers) -> caption, find faces, segment (this process, on the device) -> bind, cut, encode (workers) -> write.
-A shard that is done stays done: the same call after a crash, a kill or a full disk goes on where it stopped and ends with the
-same bytes; with nothing to do it says "up to date".
+Shard by shard: load (workers) -> caption, find faces, segment (here, on the device) -> bind, cut, encode (workers) ->
+write. A shard that is done stays done: the same call after a crash, a kill or a full disk goes on where it stopped and
+ends with the same bytes; with nothing to do it says "up to date". manifest.json is written last.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def preprocess(
     """Make `out` the dataset that the declaration describes; returns the path of its manifest.
 
     source_root: overrides the root of a folder source. progress: called with (images done, images, message).
-    workers: processes, default one for each CPU; the output does not depend on it. device: for models, `auto`, `cpu`, `cuda:1`.
+    workers: processes, default one for each CPU; the output does not depend on it. device: `auto`, `cpu`, `cuda:1`.
     max_bad: share of dropped images above which no manifest is written. force: forget what is there and start over.
 
     Raises a PreprocessingError. Whatever was finished by then is kept and used by the next call.
@@ -168,7 +168,9 @@ def _finished(out: Path, config: DatasetConfig, inputs: str) -> bool:
         return False
     name = manifest["dataset"]["name"]
     if name != config.name:
-        raise OutputError(f"{out}: holds the dataset {name!r}, not {config.name!r}; choose another --out or use --force")
+        raise OutputError(
+            f"{out}: holds the dataset {name!r}, not {config.name!r}; choose another --out or use --force"
+        )
     return is_up_to_date(out, manifest, inputs)
 
 

@@ -1,4 +1,7 @@
-"""Segmenters: frames and their faces -> person masks. `sidecar` reads them, `mask2former` finds them, `head_and_shoulders` guesses them."""
+"""Segmenters: frames and their faces -> person masks.
+
+`sidecar` reads them, `mask2former` finds them, `head_and_shoulders` draws them.
+"""
 
 from __future__ import annotations
 
@@ -89,9 +92,9 @@ class Mask2FormerSegmenter:
 class HeadAndShouldersSegmenter:
     """A head and a torso drawn around each face box, for portraits where no segmentation model is at hand.
 
-    Proportions of the face box (width w, height h, from MTCNN: eyebrows to chin, ear to ear): the head with its hair is an ellipse
-    of 1.7 w x 1.9 h, the torso starts half a face below the chin, is 3.6 w wide and ends 2.5 h further down. Hats, long hair
-    and arms are lost and background between neck and shoulders is included: good enough to try the pipeline on real photographs.
+    Proportions of the face box (width w, height h; MTCNN's goes from eyebrows to chin and ear to ear): the head with its
+    hair is an ellipse of 1.44 w x 1.6 h, the shoulders rise 0.3 h below the chin, are 3.6 w wide and the torso ends
+    2.5 h below the chin. Hats, long hair and arms are lost, some background is kept: good enough for a try.
     """
 
     def segment(self, frames: list[Frame], faces: list[list[Face]]) -> list[list[PersonMask]]:
@@ -106,7 +109,7 @@ def silhouette(face: Box, side: int) -> np.ndarray:
     width, height = face.x1 - face.x0, face.y1 - face.y0
     cx, cy = (face.x0 + face.x1) / 2, (face.y0 + face.y1) / 2
     y, x = np.mgrid[:side, :side] + 0.5
-    head = _ellipse(x, y, cx, cy - 0.15 * height, 0.85 * width, 0.95 * height)
+    head = _ellipse(x, y, cx, cy - 0.12 * height, 0.72 * width, 0.8 * height)
     neck = (abs(x - cx) < 0.45 * width) & (y >= cy) & (y < face.y1 + height)
     shoulder_line = face.y1 + 1.3 * height
     shoulders = _ellipse(x, y, cx, shoulder_line, 1.8 * width, 1.0 * height)

@@ -1,7 +1,7 @@
 """Shards: plain WebDataset tar files whose bytes depend on nothing but their samples, each with an index beside it.
 
-USTAR headers with mtime 0 and no owner, samples in key order, members sorted. The tar is renamed into place when it is whole; its
-JSON follows and means: this shard is done. A chunk of which every image was dropped has a JSON and no tar.
+USTAR headers with mtime 0 and no owner, samples in key order, members sorted. The tar is renamed into place when it is
+whole; its JSON follows and means: this shard is done. A chunk of which every image was dropped has a JSON and no tar.
 """
 
 from __future__ import annotations

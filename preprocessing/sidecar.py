@@ -61,7 +61,7 @@ def parse_annotation(data: bytes | dict[str, Any]) -> Annotation:
 def check_annotation(config: DatasetConfig, annotation: Annotation, labels: np.ndarray | None) -> None:
     """Whether an image has what the declaration's sidecar annotators need; `labels` in the original's size.
 
-    Raises Rejection: `bad_annotation` for a missing part, `word_mask_mismatch` for a person without a pixel in the mask.
+    Raises Rejection: `bad_annotation` for a missing part, `word_mask_mismatch` for a person without a pixel.
     """
     if config.captions.kind == "sidecar" and annotation.caption is None:
         raise Rejection("bad_annotation", "no caption in the JSON file beside the image")

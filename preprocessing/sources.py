@@ -63,7 +63,7 @@ def _frame(config: DatasetConfig, item: Item, picture: Picture) -> Frame:
     if min(width, height) < config.min_side:
         raise Rejection("too_small", f"{width}x{height}: the shorter side is below {config.min_side} pixels")
     check_annotation(config, picture.annotation, picture.labels)
-    square = SquareCrop(width, height, config.resolution)
+    square = SquareCrop(width, height, config.resolution, config.square)
     labels = None if picture.labels is None else square.labels(picture.labels)
     return Frame(
         item=item,

@@ -30,8 +30,8 @@ def mask_box(mask: np.ndarray) -> list[int]:
 def subject_crop(image: np.ndarray, mask: np.ndarray, *, size: int, margin: float) -> Image.Image:
     """The subject in a square RGBA image of `size` pixels; everything that is not the subject is transparent black.
 
-    The square is centred on the mask's box and `margin` (share of the box's longer side) wider on each side; it may reach beyond
-    the image.
+    The square is centred on the mask's box and `margin` (share of the box's longer side) wider on each side; it may
+    reach beyond the image.
     """
     x0, y0, x1, y1 = mask_box(mask)
     edge = round(max(x1 - x0, y1 - y0) * (1 + 2 * margin))

@@ -1,4 +1,4 @@
-"""Pretrained models for annotators: one place that loads them, chooses the device and says what to do when they are missing."""
+"""Pretrained models for annotators: loads them, chooses the device, says what to do when they are missing."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def load_pretrained(load: Callable[..., T], model: str, revision: str | None, **
 
 
 def in_batches(function: Callable[[list[T]], list[R]], values: list[T], size: int) -> list[R]:
-    """`function` over slices of at most `size` values; when a slice does not fit into GPU memory, the size is halved."""
+    """`function` over slices of at most `size` values; a slice that does not fit into GPU memory is halved."""
     results: list[R] = []
     while len(results) < len(values):
         batch = values[len(results) : len(results) + size]

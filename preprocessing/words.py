@@ -1,7 +1,7 @@
 """Person words in captions: which word of "a man with a dog" is the subject, at which character offsets.
 
-Rules, not a parser: a closed word list, word boundaries, and a head-noun rule ("baby girl" -> girl, "baby elephant" -> nobody, "a
-woman's hat" -> only where no better word is left). Plurals name groups and are never bound to one mask.
+Rules, not a parser: a closed word list, word boundaries, and a head-noun rule ("baby girl" -> girl, "baby elephant" ->
+nobody, "a woman's hat" -> only where no better word is left). Plurals name groups and are never bound to one mask.
 """
 
 from __future__ import annotations
@@ -11,19 +11,24 @@ from dataclasses import dataclass
 
 from preprocessing.errors import Rejection
 
-SINGULAR = frozenset(
-    "man woman person boy girl lady guy gentleman child kid baby toddler infant teenager adult bride groom player athlete "
-    "dancer singer actor actress soldier officer surfer skier snowboarder skateboarder skater cyclist policeman policewoman "
-    "fireman businessman businesswoman cowboy cowgirl chef".split()
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+SINGULAR = _words(
+    "man woman person boy girl lady guy gentleman child kid baby toddler infant teenager adult bride groom player "
+    "athlete dancer singer actor actress soldier officer surfer skier snowboarder skateboarder skater cyclist "
+    "policeman policewoman fireman businessman businesswoman cowboy cowgirl chef"
 )
-PLURAL = frozenset(
-    "men women people persons boys girls ladies guys gentlemen children kids babies toddlers infants teenagers adults couple "
-    "group crowd family players athletes dancers singers actors soldiers officers".split()
+PLURAL = _words(
+    "men women people persons boys girls ladies guys gentlemen children kids babies toddlers infants teenagers adults "
+    "couple group crowd family players athletes dancers singers actors soldiers officers"
 )
 # Nouns that make a person word before them a mere modifier.
-THINGS = frozenset(
-    "stroller carriage seat bottle bun cave toy doll shower clothes room crib food bib animal elephant giraffe bear cow goat "
-    "sheep bird cat dog zebra monkey horse duck panda lion tiger penguin seal".split()
+THINGS = _words(
+    "stroller carriage seat bottle bun cave toy doll shower clothes room crib food bib animal elephant giraffe bear "
+    "cow goat sheep bird cat dog zebra monkey horse duck panda lion tiger penguin seal"
 )
 REPAIR = "a photo of a person, "
 REPAIR_WORD = "person"

@@ -1,4 +1,4 @@
-"""Worker processes for what needs a CPU: drawing, decoding, cropping, encoding. Results come in order, whatever the number of workers.
+"""Worker processes for what needs a CPU: drawing, decoding, cropping, encoding. Results come in the order of the items.
 
 Processes are spawned (forking beside torch's threads can deadlock) and end with their parent, even when it is killed.
 """
@@ -26,7 +26,7 @@ class Workers:
         self._pool = pool
 
     def map(self, function: Callable[[T], R], batches: Iterable[list[T]]) -> Iterator[list[R]]:
-        """Results batch by batch. The next batch is under way while the caller works on this one; never more than two."""
+        """Results batch by batch; the next batch, and never more, is under way while the caller works on this one."""
         if self._pool is None:
             for batch in batches:
                 yield [function(item) for item in batch]
