@@ -1,0 +1,153 @@
+"""The one place that talks to `huggingface_hub`: token rules, offline mode, xet, time limits, and typed errors.
+
+* A token is sent only when given; the client's habit of picking up the token saved on this machine is switched off,
+  so that it never reaches a mirror by accident. Writing beyond this machine needs one.
+* HF_HUB_OFFLINE keeps its meaning for the network, but a Hub on loopback is not the network. `huggingface_hub` enforces
+  offline mode in the hook of its HTTP client; the client installed here (its public extension point) exempts loopback.
+* A local Hub has no xet storage, and `huggingface_hub` does not fall back by itself: xet is off during calls to
+  loopback.
+* `huggingface_hub` commits without a time limit; here every wait for the server ends.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+import httpx2
+from huggingface_hub import HfApi, constants, get_session, is_offline_mode, set_client_factory
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from moa.errors import (
+    AccessDeniedError,
+    HubError,
+    HubOfflineError,
+    HubUnavailableError,
+    MissingTokenError,
+    RepositoryConflictError,
+    RepositoryMissingError,
+    XetUnavailableError,
+)
+
+TIME_LIMIT = httpx2.Timeout(30.0, read=300.0)  # seconds to connect and send a piece; to wait for an answer
+_BUSY = (408, 429, 500, 502, 503, 504)
+_lock = threading.RLock()
+
+
+@contextmanager
+def hub_client(endpoint: str, *, token: str | None, repo_id: str, writing: bool) -> Iterator[HfApi]:
+    """A client for one endpoint, whose failures come out as `moa.errors`.
+
+    Args:
+        endpoint: address of the Hub, such as `https://huggingface.co` or a `LocalHub.endpoint`.
+        token: access token or None; never read from anywhere else.
+        repo_id: the repository in question, for messages.
+        writing: whether this may change the repository; needs a token beyond this machine.
+    """
+    endpoint = endpoint.rstrip("/")
+    local = is_loopback(endpoint)
+    if not local and is_offline_mode():
+        raise HubOfflineError(
+            f"{endpoint}: HF_HUB_OFFLINE is set; unset it, or use a local Hub (python -m moa.hub.server)"
+        )
+    if not local and writing and not token:
+        raise MissingTokenError(
+            f"{endpoint}: publishing {repo_id} needs an access token with write permission; set HF_TOKEN"
+        )
+    with _lock:
+        if local:
+            set_client_factory(_client)
+        get_session().timeout = TIME_LIMIT
+        xet, constants.HF_HUB_DISABLE_XET = constants.HF_HUB_DISABLE_XET, constants.HF_HUB_DISABLE_XET or local
+        try:
+            yield HfApi(endpoint=endpoint, token=token or False, library_name="moa")
+        except Exception as error:
+            translated = _translated(error, endpoint, repo_id)
+            if translated is None:
+                raise
+            raise translated from error
+        finally:
+            constants.HF_HUB_DISABLE_XET = xet
+
+
+def is_loopback(url: str) -> bool:
+    """Whether an address is on this machine: `localhost` or a loopback IP."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether trying again may help: no answer, or an answer that says busy or broken."""
+    status = status_of(error)
+    lost = (httpx2.TimeoutException, httpx2.NetworkError, httpx2.RemoteProtocolError)
+    return status in _BUSY if status is not None else any(isinstance(cause, lost) for cause in _causes(error))
+
+
+def status_of(error: BaseException) -> int | None:
+    """HTTP status of the Hub's answer behind an error; None if there was no answer."""
+    for cause in _causes(error):
+        response = getattr(cause, "response", None)
+        if isinstance(cause, HfHubHTTPError) and response is not None:
+            return response.status_code
+    return None
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and the errors it was raised from: the client wraps failed uploads and downloads."""
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def _client() -> httpx2.Client:
+    """The HTTP client of `huggingface_hub` with loopback exempt from offline mode and from proxies."""
+    direct = {f"all://{name}": None for name in ("localhost", "127.0.0.1", "[::1]")}
+    hooks = {"request": [_refuse_network_when_offline]}
+    return httpx2.Client(event_hooks=hooks, follow_redirects=True, timeout=TIME_LIMIT, mounts=direct)
+
+
+def _refuse_network_when_offline(request: httpx2.Request) -> None:
+    if is_offline_mode() and not is_loopback(str(request.url)):
+        raise OfflineModeIsEnabled(f"Cannot reach {request.url}: HF_HUB_OFFLINE is set")
+
+
+def _translated(error: Exception, endpoint: str, repo_id: str) -> HubError | None:
+    """The typed error for a failure of the Hub or its client; None for what is already typed or is neither."""
+    if isinstance(error, HubError):
+        return None
+    where, status = f"{repo_id} at {endpoint}", status_of(error)
+    if "xet" in str(error).lower():
+        return XetUnavailableError(
+            f"{where}: the upload through xet storage failed. If this server has none (mirrors, local Hubs), set "
+            "HF_HUB_DISABLE_XET=1 in the environment of the process and publish again"
+        )
+    if status in (401, 403):
+        return AccessDeniedError(f"{where}: the Hub refused access ({status}); check HF_TOKEN and its write permission")
+    if isinstance(error, (RepositoryNotFoundError, RevisionNotFoundError)) or (
+        isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError)
+    ):
+        return RepositoryMissingError(f"{where}: {str(error).strip().splitlines()[0]}")
+    if status in (409, 412):
+        return RepositoryConflictError(
+            f"{where}: somebody else changed it meanwhile ({status}); nothing was overwritten"
+        )
+    if isinstance(error, LocalEntryNotFoundError) or is_transient(error):
+        return HubUnavailableError(
+            f"{where}: no usable answer ({type(error.__cause__ or error).__name__}); try again later"
+        )
+    if status is not None:
+        return HubError(f"{where}: the Hub refused the request ({status}): {error}")
+    return None

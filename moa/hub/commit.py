@@ -1,0 +1,108 @@
+"""One atomic commit that makes a branch hold exactly the wanted files, however the network behaves.
+
+`HfApi.upload_folder` splits large uploads into several commits, and `HfApi.create_commit` neither retries the commit
+itself nor knows, after a lost answer, whether it happened. Here each attempt first reads the head: if it holds the
+wanted files, the work is done; if it moved to anything else, somebody else published and nothing is overwritten
+(`parent_commit` guards the moment between reading and committing). So an attempt may be repeated any number of times.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, HfApi
+from huggingface_hub.errors import HfHubHTTPError
+
+from moa.errors import HubUnavailableError, RepositoryConflictError
+from moa.hub.client import is_transient, status_of
+from moa.hub.content import holds, remote_files
+
+PAUSES_S = (1.0, 2.0, 4.0, 8.0)  # before the second, third, ... attempt
+Operation = CommitOperationAdd | CommitOperationCopy | CommitOperationDelete
+Result = TypeVar("Result")
+logger = logging.getLogger(__name__)
+
+
+def retrying(action: Callable[[], Result], *, what: str) -> Result:
+    """Call an action that may be repeated until the Hub answers.
+
+    Raises:
+        HubUnavailableError: the Hub was still failing after the last pause.
+    """
+    for pause in (*PAUSES_S, None):
+        try:
+            return action()
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            if pause is None:
+                raise HubUnavailableError(
+                    f"{what}: gave up after {len(PAUSES_S) + 1} attempts; run it again later"
+                ) from error
+            logger.warning("%s: %s; again in %.0f s", what, type(error).__name__, pause)
+            time.sleep(pause)
+    raise AssertionError("unreachable")
+
+
+def head_of(api: HfApi, repo_id: str, branch: str) -> str:
+    """Commit id a branch points to."""
+    sha = api.model_info(repo_id, revision=branch).sha
+    assert sha is not None
+    return sha
+
+
+def commit_files(
+    api: HfApi,
+    repo_id: str,
+    branch: str,
+    wanted: Mapping[str, frozenset[str]],
+    operations: Callable[[dict[str, str]], list[Operation]],
+    *,
+    message: str,
+) -> str:
+    """Make a branch hold exactly the wanted files; returns the commit that does. Nothing is sent if it already does.
+
+    Args:
+        wanted: path -> the names (`git:...`, `sha256:...`) its bytes may go by.
+        operations: given the files of the head, the operations that lead to the wanted ones. Called anew for each
+            attempt.
+
+    Raises:
+        RepositoryConflictError: the branch moved to other content after the first look.
+        HubUnavailableError: see `retrying`.
+    """
+    parent: str | None = None
+
+    def look() -> tuple[str, dict[str, str]]:
+        head = head_of(api, repo_id, branch)
+        return head, remote_files(api, repo_id, head)
+
+    def moved(head: str) -> RepositoryConflictError:
+        return RepositoryConflictError(
+            f"{repo_id}: {branch} moved from {str(parent)[:10]} to {head[:10]} meanwhile; nothing was overwritten. "
+            "Look at what was pushed there, then publish again"
+        )
+
+    def attempt() -> str:
+        nonlocal parent
+        head, present = look()
+        if holds(present, wanted):
+            return head
+        if parent not in (None, head):
+            raise moved(head)
+        parent = head
+        todo = operations(present)
+        try:
+            return api.create_commit(repo_id, todo, commit_message=message, revision=branch, parent_commit=parent).oid
+        except HfHubHTTPError as error:
+            if status_of(error) != 412:
+                raise
+            head, present = look()  # an earlier attempt of ours may have arrived late
+            if not holds(present, wanted):
+                raise moved(head) from error
+            return head
+
+    return retrying(attempt, what=f"commit to {branch} of {repo_id}")

@@ -1,0 +1,67 @@
+"""A revision of a repository as a local folder, pinned to its commit and verified.
+
+    python -c "from moa.hub.download import download; print(download('me/moa', 'main', 'https://huggingface.co',
+    'cache'))"
+
+Files land in a Hub cache folder. `huggingface_hub` checks sizes only; here every file is hashed and compared with the
+name the Hub gives its bytes, and a damaged copy in the cache is fetched again once.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from huggingface_hub import HfApi, get_cached_repo_tree, snapshot_download
+from huggingface_hub.errors import LocalEntryNotFoundError
+
+from moa.errors import PublicationMismatchError
+from moa.hub.client import hub_client
+from moa.hub.commit import head_of, retrying
+from moa.hub.content import differing, remote_name
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def download(repo_id: str, revision: str, endpoint: str, cache_dir: Path, *, token: str | None = None) -> Path:
+    """Fetch all files of a revision; returns the folder that holds them, `.../snapshots/<commit>`.
+
+    Args:
+        revision: branch, tag or full commit id. A full id that is complete in the cache needs no network at all.
+        cache_dir: a Hub cache; several repositories and revisions may share it.
+
+    Raises:
+        RepositoryMissingError, AccessDeniedError, HubUnavailableError, HubOfflineError: see `moa.hub.client`.
+        PublicationMismatchError: the Hub sent other bytes than it lists, twice.
+    """
+    if _COMMIT.fullmatch(revision) and (folder := _sound_copy(repo_id, revision, cache_dir)) is not None:
+        return folder
+    with hub_client(endpoint, token=token, repo_id=repo_id, writing=False) as api:
+        commit = retrying(lambda: head_of(api, repo_id, revision), what=f"look up {revision} of {repo_id}")
+        return _fetch(api, repo_id, commit, cache_dir)
+
+
+def _fetch(api: HfApi, repo_id: str, commit: str, cache_dir: Path) -> Path:
+    def fetch() -> Path:
+        return Path(api.snapshot_download(repo_id, revision=commit, cache_dir=cache_dir))
+
+    folder = retrying(fetch, what=f"download {repo_id}")
+    for path in _damaged(repo_id, commit, cache_dir, folder):
+        api.hf_hub_download(repo_id, path, revision=commit, cache_dir=cache_dir, force_download=True)
+    if damaged := _damaged(repo_id, commit, cache_dir, folder):
+        raise PublicationMismatchError(f"{repo_id}@{commit}: {', '.join(damaged[:5])}: not the bytes the Hub lists")
+    return folder
+
+
+def _sound_copy(repo_id: str, commit: str, cache_dir: Path) -> Path | None:
+    """The cached folder of a commit if it is complete and undamaged."""
+    try:
+        folder = Path(snapshot_download(repo_id, revision=commit, cache_dir=cache_dir, local_files_only=True))
+        return None if _damaged(repo_id, commit, cache_dir, folder) else folder
+    except LocalEntryNotFoundError:
+        return None
+
+
+def _damaged(repo_id: str, commit: str, cache_dir: Path, folder: Path) -> list[str]:
+    tree = get_cached_repo_tree(repo_id, revision=commit, cache_dir=cache_dir)
+    return differing(folder, {entry.path: frozenset({remote_name(entry)}) for entry in tree})

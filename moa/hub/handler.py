@@ -1,0 +1,327 @@
+"""The Hub's HTTP protocol for model repositories: one method for each endpoint, over a `Store`.
+
+The stock `huggingface_hub` client works against it unchanged, without xet (see `moa.hub.client`). Errors carry the
+`X-Error-Code` that makes the client raise its own exceptions. File bytes stream; nothing else is larger than a line
+of a commit.
+"""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import json
+import logging
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+from urllib.parse import parse_qs, urlsplit
+
+import yaml
+
+from moa.errors import StoreError
+from moa.hub import store as reasons
+from moa.hub.protocol import apply_changes, described, upload_mode, with_folders
+from moa.hub.request import Body, Route, find_route, parse_range
+from moa.hub.store import Entry, Store
+
+if TYPE_CHECKING:
+    from moa.hub.server import HubServer
+
+LOOPBACK_NAMES = ("127.0.0.1", "localhost", "::1")
+_STATUS = {
+    reasons.REPO_NOT_FOUND: 404,
+    reasons.REVISION_NOT_FOUND: 404,
+    reasons.ENTRY_NOT_FOUND: 404,
+    reasons.CONFLICT: 409,
+    reasons.STALE_PARENT: 412,
+    reasons.INVALID: 400,
+}
+logger = logging.getLogger(__name__)
+
+
+class HubRequestHandler(BaseHTTPRequestHandler):
+    """One connection. A method named in `moa.hub.request.ROUTES` answers each request."""
+
+    protocol_version = "HTTP/1.1"
+    server: HubServer
+    timeout = 120  # seconds an idle connection is kept
+    wbufsize = -1
+    disable_nagle_algorithm = True
+
+    def dispatch(self) -> None:
+        """Find the route, check the right to use it, answer; every refusal becomes the protocol's error."""
+        self.body = Body(self.rfile, self.headers)
+        self.query = parse_qs(urlsplit(self.path).query)
+        try:
+            route = find_route(self.command, urlsplit(self.path).path)
+            if route is None:
+                raise StoreError(reasons.INVALID if self.command == "PUT" else reasons.ENTRY_NOT_FOUND, "No such page")
+            if self._allowed(route):
+                self.answer(route)
+        except StoreError as error:
+            self.send_error_json(_STATUS[error.kind], error.kind, str(error))
+        except (ValueError, KeyError, TypeError) as error:  # a malformed request, whatever part of it
+            logger.debug("malformed request", exc_info=True)
+            self.send_error_json(400, reasons.INVALID, f"Malformed request: {type(error).__name__}")
+        finally:
+            self.close_connection = self.close_connection or not self.body.finished
+
+    do_GET = do_HEAD = do_POST = do_PUT = dispatch  # noqa: N815 - names given by BaseHTTPRequestHandler
+
+    def answer(self, route: Route) -> None:
+        """Call the method of a route."""
+        getattr(self, route.method)(**route.arguments)
+
+    # who and what
+
+    def whoami(self) -> None:
+        self.send_json(
+            {"type": "user", "name": "local", "fullname": "Local Hub", "orgs": [], "auth": {"type": "access_token"}}
+        )
+
+    def validate_yaml(self) -> None:
+        content = self._json()["content"]
+        errors = []
+        if content.startswith("---\n"):
+            try:
+                metadata = yaml.safe_load(content[4:].split("\n---", 1)[0])
+                if not isinstance(metadata, dict):
+                    errors.append({"message": "The metadata block is not a mapping"})
+            except yaml.YAMLError as error:
+                errors.append({"message": f"The metadata block is not YAML: {error}"})
+        self.send_json({"errors": errors, "warnings": []}, status=400 if errors else 200)
+
+    def create_repo(self) -> None:
+        request = self._json()
+        if request.get("type", "model") != "model":
+            raise StoreError(reasons.INVALID, "This Hub serves model repositories only")
+        repo_id = f"{request.get('organization') or 'local'}/{request['name']}"
+        answer = {"url": f"{self._base()}/{repo_id}", "name": repo_id, "id": repo_id}
+        try:
+            self.store.create_repo(
+                repo_id, private=request.get("visibility") == "private" or bool(request.get("private"))
+            )
+        except StoreError as error:
+            if error.kind != reasons.CONFLICT:
+                raise
+            self.send_json({**answer, "error": str(error)}, status=409)
+        else:
+            self.send_json(answer)
+
+    # reading
+
+    def model_info(self, repo_id: str, revision: str = "main") -> None:
+        sha = self.store.resolve(repo_id, revision)
+        record = self.store.commit_record(repo_id, sha)
+        siblings = [{"rfilename": path} for path in record["files"]]
+        repo = self.store.repo(repo_id)
+        self.send_json({**repo, "modelId": repo_id, "sha": sha, "lastModified": record["date"], "siblings": siblings})
+
+    def refs(self, repo_id: str) -> None:
+        refs = self.store.refs(repo_id)
+
+        def listed(kind: str) -> list[dict]:
+            return [
+                {"name": n, "ref": f"refs/{kind}/{n}", "targetCommit": sha} for n, sha in sorted(refs[kind].items())
+            ]
+
+        self.send_json({"branches": listed("heads"), "tags": listed("tags"), "converts": [], "pullRequests": []})
+
+    def commits(self, repo_id: str, revision: str) -> None:
+        history = self.store.history(repo_id, self.store.resolve(repo_id, revision))
+        self.send_json(
+            [
+                {
+                    "id": sha,
+                    "authors": [],
+                    "date": commit["date"],
+                    "title": commit["title"],
+                    "message": commit["description"],
+                }
+                for sha, commit in history
+            ]
+        )
+
+    def tree(self, repo_id: str, revision: str, folder: str = "") -> None:
+        files = self.store.files(repo_id, self.store.resolve(repo_id, revision))
+        recursive = self.query.get("recursive", ["false"])[0].lower() in ("true", "1")
+        prefix = f"{folder}/" if folder else ""
+        listed = [path for path in with_folders(files) if path.startswith(prefix) and path != folder]
+        if prefix and not listed:
+            raise StoreError(reasons.ENTRY_NOT_FOUND, f"{folder} does not exist on {revision}")
+        if not recursive:
+            listed = [path for path in listed if "/" not in path[len(prefix) :]]
+        self.send_json([described(path, files) for path in listed])
+
+    def paths_info(self, repo_id: str, revision: str) -> None:
+        files = self.store.files(repo_id, self.store.resolve(repo_id, revision))
+        known = set(with_folders(files))
+        self.send_json([described(path, files) for path in self._form("paths") if path in known])
+
+    def resolve(self, repo_id: str, revision: str, path: str) -> None:
+        sha = self.store.resolve(repo_id, revision)
+        entry = self.store.files(repo_id, sha).get(path)
+        if entry is None:
+            raise StoreError(reasons.ENTRY_NOT_FOUND, "Entry not found")
+        part = parse_range(self.headers.get("Range"), entry.size)
+        headers = {
+            "X-Repo-Commit": sha,
+            "ETag": f'"{entry.sha256 if entry.lfs else entry.blob_id}"',
+            "Accept-Ranges": "bytes",
+        }
+        if part is None:
+            self._send_head(416, 0, {**headers, "Content-Range": f"bytes */{entry.size}"})
+            return
+        start, stop = part
+        if "Range" in self.headers:
+            headers["Content-Range"] = f"bytes {start}-{stop - 1}/{entry.size}"
+        self._send_head(206 if "Range" in self.headers else 200, stop - start, headers)
+        if self.command == "GET":
+            self._send_file(self.store.blob_path(entry.sha256), start, stop)
+
+    # writing
+
+    def add_branch(self, repo_id: str, branch: str) -> None:
+        self.store.add_ref(repo_id, "heads", branch, self._json().get("startingPoint") or "main")
+        self.send_json({})
+
+    def add_tag(self, repo_id: str, revision: str) -> None:
+        self.store.add_ref(repo_id, "tags", self._json()["tag"], revision)
+        self.send_json({})
+
+    def preupload(self, repo_id: str, revision: str) -> None:
+        files = self.store.files(repo_id, self.store.resolve(repo_id, revision))
+        asked = self._json()["files"]
+        if len(asked) > 256:
+            self.send_error_json(413, reasons.INVALID, "At most 256 files in a call")
+            return
+        self.send_json({"files": [upload_mode(file, files.get(file["path"])) for file in asked]})
+
+    def lfs_batch(self, repo_id: str) -> None:
+        self.store.repo(repo_id)
+        objects = []
+        for item in self._json()["objects"]:
+            oid, size = item["oid"], int(item["size"])
+            objects.append({"oid": oid, "size": size})
+            if not self.store.has_blob(oid):
+                upload = f"{self._base()}/lfs/{oid}?size={size}&signature={self.server.sign(oid, size)}"
+                verify = {"href": f"{self._base()}/{repo_id}.git/info/lfs/objects/verify"}
+                objects[-1]["actions"] = {"upload": {"href": upload}, "verify": verify}
+        self.send_json({"transfer": "basic", "objects": objects})
+
+    def lfs_upload(self, oid: str) -> None:
+        size = int(self.query["size"][0])
+        if not hmac.compare_digest(self.query["signature"][0], self.server.sign(oid, size)):
+            self.send_error_json(403, reasons.INVALID, "Wrong signature")
+            return
+        self.store.put_stream(self.body.reader, oid, size)
+        self._send_head(200, 0, {})
+
+    def lfs_verify(self, repo_id: str) -> None:
+        item = self._json()
+        if self.store.large_file(item["oid"]).size != item["size"]:
+            raise StoreError(reasons.INVALID, f"Uploaded object {item['oid']} has another size")
+        self.send_json({})
+
+    def commit(self, repo_id: str, revision: str) -> None:
+        self.store.repo(repo_id)
+        header, changes = {"summary": ""}, []
+        for line in self.body.lines():
+            item = json.loads(line)
+            if item["key"] == "header":
+                header = item["value"]
+            else:
+                changes.append((item["key"], item["value"]["path"], self._stored(item["key"], item["value"])))
+
+        sha = self.store.commit(
+            repo_id,
+            revision,
+            lambda files: apply_changes(changes, files),
+            parent=header.get("parentCommit"),
+            title=header["summary"],
+            description=header.get("description", ""),
+        )
+        url = f"{self._base()}/{repo_id}/commit/{sha}"
+        self.send_json({"success": True, "commitOid": sha, "commitUrl": url, "hookOutput": ""})
+
+    # answers
+
+    def send_json(self, value: object, *, status: int = 200, headers: dict[str, str] | None = None) -> None:
+        data = json.dumps(value).encode()
+        self._send_head(status, len(data), {"Content-Type": "application/json", **(headers or {})})
+        if self.command != "HEAD":
+            self.wfile.write(data)
+
+    def send_error_json(self, status: int, code: str, message: str) -> None:
+        """An error as the client understands it: `X-Error-Code` decides the exception it raises."""
+        self.body.drain()  # closing on unread bytes would reset the connection before the client has read the answer
+        self.send_json(
+            {"error": message}, status=status, headers={"X-Error-Code": code, "X-Error-Message": _one_line(message)}
+        )
+
+    def log_message(self, format: str, *args: object) -> None:
+        # the path without its query: signatures and tokens stay out of logs
+        logger.debug("%s %s %s", self.client_address[0], self.command, urlsplit(getattr(self, "path", "")).path)
+
+    @property
+    def store(self) -> Store:
+        return self.server.store
+
+    def _allowed(self, route: Route) -> bool:
+        host = urlsplit(f"//{self.headers.get('Host', '')}").hostname
+        if self.server.bound_name in LOOPBACK_NAMES and host not in LOOPBACK_NAMES:
+            self.send_error_json(403, reasons.INVALID, "This Hub answers to loopback names only")
+            return False
+        if self.server.token is None or route.method == "lfs_upload":  # upload addresses carry their own signature
+            return True
+        given = self.headers.get("Authorization", "")
+        if hmac.compare_digest(given.encode(), f"Bearer {self.server.token}".encode()):
+            return True
+        message = "Invalid credentials in Authorization header" if given else "Invalid username or password."
+        self.send_error_json(401, "Unauthorized", message)
+        return False
+
+    def _stored(self, key: str, value: dict) -> Entry | None:
+        """The entry of an added file (its bytes are stored now), None for a deletion."""
+        if key == "file":
+            if value.get("encoding") != "base64":
+                raise StoreError(reasons.INVALID, f"{value['path']}: unknown encoding {value.get('encoding')!r}")
+            return self.store.put_bytes(base64.b64decode(value["content"], validate=True))
+        return self.store.large_file(value["oid"]) if key == "lfsFile" else None
+
+    def _json(self) -> dict:
+        return json.loads(self.body.read_all())
+
+    def _form(self, field: str) -> list[str]:
+        text = self.body.read_all().decode()
+        if self.headers.get_content_type() == "application/json":
+            return json.loads(text)[field]
+        return parse_qs(text).get(field, [])
+
+    def _base(self) -> str:
+        return f"http://{self.headers['Host']}"
+
+    def _send_head(self, status: int, length: int, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(length)}.items():
+            self.send_header(name, value)
+        if not self.body.finished:
+            self.send_header("Connection", "close")
+        self.end_headers()
+
+    def _send_file(self, path: Path, start: int, stop: int) -> None:
+        with open(path, "rb") as file:
+            for chunk in _part(file, start, stop):
+                self.wfile.write(chunk)
+
+
+def _part(file: BinaryIO, start: int, stop: int) -> Iterator[bytes]:
+    file.seek(start)
+    while start < stop and (chunk := file.read(min(1 << 20, stop - start))):
+        start += len(chunk)
+        yield chunk
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split()).encode("ascii", "replace").decode()

@@ -1,0 +1,232 @@
+"""Publishing in two steps: a pipeline folder becomes a verified candidate branch; a candidate becomes `main`.
+
+`publish` uploads with one commit and downloads the result again to compare every file; `promote` copies a candidate's
+files onto `main` with one commit (large files by reference) and tags it. Both may be run again at any time: what is
+already there is neither sent nor changed. `main` never holds half a model.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, HfApi
+
+from moa.errors import (
+    HubError,
+    NothingToPublishError,
+    PublicationMismatchError,
+    RepositoryConflictError,
+    UnsafeFileError,
+)
+from moa.hub.card import CardInput, render_card
+from moa.hub.client import hub_client
+from moa.hub.commit import Operation, commit_files, retrying
+from moa.hub.content import LocalFile, differing, holds, local_file, remote_files
+from moa.hub.download import download
+from moa.hub.licences import licence_files, require_acceptance
+from moa.hub.publication import Promotion, Publication
+
+MAIN = "main"
+PICKLES = (".bin", ".ckpt", ".pkl", ".pickle", ".pt", ".pth")
+
+
+def publish(
+    pipeline_folder: Path,
+    *,
+    repo_id: str,
+    endpoint: str,
+    token: str | None,
+    branch: str,
+    card: CardInput,
+    accept_licences: bool = False,
+    private: bool = True,
+    cache_dir: Path | None = None,
+    record: Path | None = None,
+) -> Publication:
+    """Publish a pipeline folder as the content of a candidate branch, and verify it by downloading it again.
+
+    Args:
+        pipeline_folder: as written by `MoAPipeline.save_pretrained`, `adapter/` included.
+        repo_id: `owner/name`; created if missing.
+        token: from the environment of the caller; not needed on loopback, never logged or stored.
+        branch: candidate branch such as `run-<name>`; created from `main` if missing; not `main` itself.
+        accept_licences: that the publisher accepts the terms in `card.licences`; needed where they restrict use.
+        private: visibility of a repository that is created.
+        cache_dir: Hub cache for the verification, kept for later use; a temporary one without it.
+        record: where to write `publication.json`, last.
+
+    Raises:
+        LicenceRefusedError, NothingToPublishError, UnsafeFileError: before anything is sent.
+        RepositoryConflictError: somebody else pushed to the branch meanwhile.
+        PublicationMismatchError: what came back is not what was sent.
+        HubError: its other subclasses, see `moa.hub.client`.
+    """
+    require_acceptance(card.licences, accepted=accept_licences)
+    if branch == MAIN:
+        raise HubError("branch: main is moved by promote() only; publish to a candidate branch such as run-<name>")
+    files = published_files(Path(pipeline_folder), card, repo_id)
+    digest = adapter_digest(Path(pipeline_folder), files)
+    wanted = {path: file.names for path, file in files.items()}
+    with hub_client(endpoint, token=token, repo_id=repo_id, writing=True) as api:
+        retrying(lambda: api.create_repo(repo_id, private=private, exist_ok=True), what=f"create {repo_id}")
+        retrying(lambda: api.create_branch(repo_id, branch=branch, exist_ok=True), what=f"create {branch} of {repo_id}")
+
+        def operations(present: dict[str, str]) -> list[Operation]:
+            changed = [path for path in files if present.get(path) not in wanted[path]]
+            return _deletions(present, wanted) + [CommitOperationAdd(path, files[path].source) for path in changed]
+
+        commit = commit_files(api, repo_id, branch, wanted, operations, message=f"{card.title} ({digest[:19]})")
+        publication = Publication(
+            repo_id=repo_id,
+            endpoint=endpoint,
+            branch=branch,
+            commit=commit,
+            files={path: file.digest for path, file in files.items()},
+            adapter_digest=digest,
+        )
+        _verify(publication, token, cache_dir)
+    if record is not None:
+        publication.write(record)
+    return publication
+
+
+def promote(
+    publication: Publication,
+    *,
+    tag: str,
+    token: str | None,
+    endpoint: str | None = None,
+    card: CardInput | None = None,
+    record: Path | None = None,
+) -> Promotion:
+    """Make `main` hold exactly the files of a published candidate, and tag the result.
+
+    Promoting an earlier publication again (with a new tag) is the way back. Files of `main` that the candidate lacks
+    are deleted.
+
+    Args:
+        endpoint: where the repository is now, if no longer where it was published (a local Hub on another port).
+        card: rewrites README.md in the same commit, for instance with the scores of the evaluation.
+        record: where to write `promotion.json`, last.
+
+    Raises:
+        RepositoryConflictError: `main` was moved by somebody else, or the tag stands for something else.
+        RepositoryMissingError: the candidate is not there.
+        HubError: its other subclasses, see `moa.hub.client`.
+    """
+    repo_id, endpoint = publication.repo_id, endpoint or publication.endpoint
+    readme = None if card is None else local_file(render_card(card, repo_id).encode())
+    with hub_client(endpoint, token=token, repo_id=repo_id, writing=True) as api:
+        candidate = retrying(
+            lambda: remote_files(api, repo_id, publication.commit), what=f"read candidate of {repo_id}"
+        )
+        if candidate.keys() != publication.files.keys():
+            raise PublicationMismatchError(
+                f"{repo_id}@{publication.commit}: does not hold the published files; publish again"
+            )
+        wanted = {path: frozenset({name}) for path, name in candidate.items()}
+        if readme is not None:
+            wanted["README.md"] = readme.names
+        _check_tag(api, repo_id, tag, wanted)
+
+        def operations(present: dict[str, str]) -> list[Operation]:
+            changed = [path for path in wanted if present.get(path) not in wanted[path]]
+            return _deletions(present, wanted) + [_promoted(path, publication.commit, readme) for path in changed]
+
+        commit = commit_files(api, repo_id, MAIN, wanted, operations, message=f"Promote {publication.branch} as {tag}")
+        retrying(lambda: api.create_tag(repo_id, tag=tag, revision=commit, exist_ok=True), what=f"tag {repo_id}")
+        history = retrying(lambda: api.list_repo_commits(repo_id, revision=commit), what=f"read history of {repo_id}")
+    promotion = Promotion(
+        repo_id=repo_id,
+        endpoint=endpoint,
+        candidate=publication.commit,
+        commit=commit,
+        previous=history[1].commit_id,
+        tag=tag,
+    )
+    if record is not None:
+        promotion.write(record)
+    return promotion
+
+
+def published_files(folder: Path, card: CardInput, repo_id: str) -> dict[str, LocalFile]:
+    """Everything that goes into the repository, by path: the folder's files, the model card and the licences.
+
+    Raises:
+        NothingToPublishError: no pipeline folder.
+        UnsafeFileError: a pickle is among the files.
+    """
+    if not (folder / "model_index.json").is_file():
+        raise NothingToPublishError(f"{folder}: no pipeline folder (model_index.json is missing); export the run first")
+    files = {}
+    for directory, names, members in os.walk(folder):
+        names[:] = sorted(name for name in names if not name.startswith("."))
+        for member in sorted(members):
+            path = Path(directory, member)
+            if member.startswith("."):
+                continue
+            if path.suffix.lower() in PICKLES:
+                raise UnsafeFileError(f"{path}: pickles are not published; save these weights as safetensors")
+            files[path.relative_to(folder).as_posix()] = local_file(path)
+    generated = {"README.md": render_card(card, repo_id).encode(), **licence_files(card.licences)}
+    return files | {path: local_file(data) for path, data in generated.items()}
+
+
+def adapter_digest(folder: Path, files: Mapping[str, LocalFile]) -> str:
+    """Digest of the adapter in a pipeline folder, after checking that its manifest and its files agree.
+
+    Raises:
+        NothingToPublishError: the adapter or its manifest is missing or unreadable.
+        UnsafeFileError: an adapter file is not the one in the manifest, or not in it.
+    """
+    path = folder / "adapter" / "manifest.json"
+    try:
+        manifest = json.loads(path.read_bytes())
+        listed, digest = (
+            {f"adapter/{name}": entry["sha256"] for name, entry in manifest["files"].items()},
+            manifest["digest"],
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise NothingToPublishError(f"{path}: no usable adapter manifest ({error}); export the run first") from error
+    present = {name: file.digest.sha256 for name, file in files.items() if name.startswith("adapter/")}
+    present.pop("adapter/manifest.json", None)
+    if wrong := sorted(name for name in present.keys() | listed.keys() if present.get(name) != listed.get(name)):
+        raise UnsafeFileError(
+            f"{folder}: {', '.join(wrong)}: not as adapter/manifest.json lists it; export the run again"
+        )
+    return digest
+
+
+def _deletions(present: Mapping[str, str], wanted: Mapping[str, frozenset[str]]) -> list[Operation]:
+    return [CommitOperationDelete(path) for path in sorted(present.keys() - wanted.keys())]
+
+
+def _promoted(path: str, candidate: str, readme: LocalFile | None) -> Operation:
+    if path == "README.md" and readme is not None:
+        return CommitOperationAdd(path, readme.source)
+    return CommitOperationCopy(path, path, src_revision=candidate)
+
+
+def _check_tag(api: HfApi, repo_id: str, tag: str, wanted: Mapping[str, frozenset[str]]) -> None:
+    """A tag never moves: it may exist only on what is about to be promoted."""
+    refs = retrying(lambda: api.list_repo_refs(repo_id), what=f"read tags of {repo_id}")
+    for existing in refs.tags:
+        if existing.name == tag and not holds(remote_files(api, repo_id, existing.target_commit), wanted):
+            raise RepositoryConflictError(f"{repo_id}: tag {tag} already stands for another model; choose another tag")
+
+
+def _verify(publication: Publication, token: str | None, cache_dir: Path | None) -> None:
+    """Download a publication at its commit and compare the SHA-256 of every file with what was sent."""
+    with tempfile.TemporaryDirectory(prefix="moa-verify-") as temporary:
+        cache = Path(temporary) if cache_dir is None else Path(cache_dir)
+        folder = download(publication.repo_id, publication.commit, publication.endpoint, cache, token=token)
+        expected = {path: frozenset({digest.sha256}) for path, digest in publication.files.items()}
+        if wrong := differing(folder, expected):
+            raise PublicationMismatchError(
+                f"{publication.repo_id}@{publication.commit}: {', '.join(wrong[:5])}: came back with other bytes; "
+                "do not use this revision, publish again"
+            )
