@@ -3,3 +3,7 @@
 A flow reads like a numbered list; each of its tasks calls one core function of `preprocessing`, `moa` or `reports`. The
 cores know nothing of Prefect and run without it.
 """
+
+from flows.prefect_environment import prepare
+
+prepare()

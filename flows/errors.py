@@ -29,3 +29,11 @@ class ProcessCancelledError(FlowError):
 
 class MissingInputError(FlowError):
     """A stage lacks a file that an earlier stage, or the user, has to provide."""
+
+
+class SettingsError(FlowError):
+    """A setting of the environment is unusable."""
+
+
+class ServeError(FlowError):
+    """Server, worker or deployments could not be started, or ended by themselves."""

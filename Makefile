@@ -1,0 +1,64 @@
+# The verbs of the project. `make help` lists them; each one sets up .venv first and reuses it afterwards.
+
+PYTHON ?= python3
+NAME ?= miniature
+PORT ?= 4200
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+# PYTHONSAFEPATH keeps the project root off the import path: its datasets/ would shadow Hugging Face datasets.
+export PYTHONSAFEPATH := 1
+export PREFECT_HOME := $(CURDIR)/.prefect
+export DO_NOT_TRACK := 1
+export HF_HUB_DISABLE_TELEMETRY := 1
+export TOKENIZERS_PARALLELISM := false
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test ui check format bench report contact-sheet zoo clean
+
+demo: $(READY) ## the whole lifecycle on the miniature world, on a CPU; ends with the path of the report
+	@HF_HUB_OFFLINE=1 $(BIN)/python -m flows.lifecycle --preset miniature --name $(NAME)
+
+test: $(READY) ## every test that needs no GPU and no network
+	@$(BIN)/python -m pytest -q
+
+ui: $(READY) ## Prefect server, worker and deployments; prints the URL; Ctrl-C ends everything (PORT=4200)
+	@$(BIN)/python -m flows.serve --port $(PORT)
+
+check: $(READY) ## format, lint and types
+	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
+
+format: $(READY) ## formats the code and mends what the linter can mend
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+bench: $(READY) ## benchmarks against the named baselines; writes benchmarks/*.json
+	@set -- benchmarks/*.py; test -e "$$1" || { echo "There are no benchmarks yet."; exit 0; }; \
+	for file; do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
+
+report: $(READY) ## builds runs/NAME/report/index.html again (NAME=miniature)
+	@$(BIN)/python -m reports runs/$(NAME)
+
+contact-sheet: $(READY) ## draws a sheet of scenes of the miniature world: data/contact-sheet.png
+	@$(BIN)/python -m preprocessing.world --out data/contact-sheet.png
+
+zoo: $(READY) ## trains the models of the miniature world again (hours on a CPU)
+	@$(BIN)/python -m moa.zoo
+
+clean: ## removes .venv, .prefect and caches; data and runs stay
+	@rm -rf $(VENV) .prefect .pytest_cache .ruff_cache .mypy_cache build *.egg-info
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# The stamp is newer than the lock file and pyproject.toml when the environment is complete.
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	{ echo "This project needs Python 3.11 or newer, and '$(PYTHON)' is not. Choose one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+	{ echo "Could not make a virtual environment; on Debian: apt install python3-venv" >&2; exit 1; }
+	@echo "Installing the pinned packages into $(VENV) (once, some minutes) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	@touch $@

@@ -1,0 +1,45 @@
+"""The command line of every flow: `python -m flows.<verb> --preset miniature [--set a.b=c] [--name NAME]`.
+
+Exit status 0; 1 when the flow failed, after one line that says why; 2 for arguments that do not resolve, before any
+work starts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from prefect import Flow
+
+from flows.errors import FlowError
+from flows.prefect_environment import reachable_server
+from flows.settings import PRESETS, resolve
+from moa.errors import MoAError
+from preprocessing.errors import PreprocessingError
+from reports.errors import ReportError
+
+TOLD = (FlowError, MoAError, PreprocessingError, ReportError)  # errors whose message is enough for a person
+
+
+def run(flow: Flow[..., Any], arguments: Sequence[str] | None = None) -> int:
+    """Runs a flow from the command line, prints what it returns, and returns the exit status."""
+    parser = argparse.ArgumentParser(prog=f"python -m flows.{flow.name}", description=flow.description)
+    parser.add_argument("--preset", default="miniature", help=f"one of {', '.join(PRESETS)} (default miniature)")
+    parser.add_argument("--set", action="append", default=[], metavar="a.b=c", dest="overrides", help="one field")
+    parser.add_argument("--name", help="folder of the run below runs/ (default: the preset's)")
+    given = parser.parse_args(arguments)
+    try:
+        resolve(given.preset, given.overrides, given.name)
+    except FlowError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    try:
+        with reachable_server():
+            result = flow(preset=given.preset, overrides=given.overrides, name=given.name)
+    except TOLD as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(result)
+    return 0

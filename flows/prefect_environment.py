@@ -1,0 +1,64 @@
+"""What has to be set before Prefect is imported, for every way a flow is started. Imported by `flows/__init__.py`.
+
+* `prefect.toml` of the project counts wherever the command is run (Prefect itself reads it in the working directory
+  only); variables of the environment win over it.
+* Prefect's home is `<project>/.prefect`, so that nothing is written to the user's own one.
+* The project root leaves the import path: its `datasets/` would shadow Hugging Face datasets.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+def prepare() -> None:
+    """Sets the environment of this process and its children. Does nothing that was decided already."""
+    sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != PROJECT]
+    os.environ.setdefault("PREFECT_HOME", str(PROJECT / ".prefect"))
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    for name, value in _variables(tomllib.loads((PROJECT / "prefect.toml").read_text(encoding="utf-8")), "PREFECT"):
+        os.environ.setdefault(name, value)
+
+
+@contextmanager
+def reachable_server() -> Iterator[None]:
+    """Inside, flows report to the server of `make ui` when it answers; else Prefect starts a private one for them."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    if _answers(PREFECT_API_URL.value()):
+        yield
+        return
+    with temporary_settings({PREFECT_API_URL: None}):
+        yield
+
+
+def _variables(table: dict[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
+    """`{"server": {"ephemeral": {...}}}` as the environment variables Prefect knows."""
+    for key, value in table.items():
+        name = f"{prefix}_{key}".upper()
+        if isinstance(value, dict):
+            yield from _variables(value, name)
+        else:
+            yield name, str(value)
+
+
+def _answers(url: str | None) -> bool:
+    """True when something listens at the URL's port."""
+    if not url:
+        return False
+    address = urlsplit(url)
+    try:
+        with socket.create_connection((address.hostname or "127.0.0.1", address.port or 4200), timeout=1):
+            return True
+    except OSError:
+        return False

@@ -1,0 +1,156 @@
+"""The Prefect UI with everything behind it: `python -m flows.serve [--port 4200] [--pools cpu gpu]`, or `make ui`.
+
+Starts the server on 127.0.0.1, creates the work pools, deploys everything in prefect.yaml and starts one worker per
+pool, one run at a time each. Ctrl-C ends all of it, running flows included; those runs are then marked as crashed, and a
+new run of the same name goes on from its files. Logs: .prefect/server.log, .prefect/worker-<pool>.log.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import FrameType
+
+from flows.child import Child
+from flows.errors import FlowError, ServeError
+from flows.prefect_environment import PROJECT
+
+LOGS = PROJECT / ".prefect"
+POOLS = ("cpu", "gpu")
+START_SECONDS = 300  # a fresh database on a slow machine takes 40 s
+STOP_SECONDS = 10.0
+PREFECT = [sys.executable, "-m", "prefect"]
+
+
+def serve(port: int, pools: Sequence[str]) -> None:
+    """Runs server and workers until one of them ends or a signal comes. Raises ServeError, naming the log to read."""
+    if _is_taken(port):
+        raise ServeError(f"Port {port} is in use: another server? Stop it, or choose another port: make ui PORT=4300")
+    url = f"http://127.0.0.1:{port}"
+    os.environ.update(_environment(url))
+    with ExitStack() as stack:
+        print("Starting the Prefect server (the first start migrates its database: up to a minute) ...", flush=True)
+        server = stack.enter_context(
+            _running("server", ["server", "start", "--host", "127.0.0.1", "--port", str(port)])
+        )
+        _wait_for(f"{url}/api/health", server)
+        stack.callback(_mark_interrupted)
+        _mark_interrupted()
+        print("Creating work pools and deployments ...", flush=True)
+        for pool in POOLS:
+            _prefect("work-pool", "create", pool, "--type", "process", "--overwrite")
+        _prefect("--no-prompt", "deploy", "--all")
+        command = ["worker", "start", "--type", "process", "--limit", "1", "--pool"]
+        workers = [stack.enter_context(_running(f"worker-{pool}", [*command, pool])) for pool in pools]
+        print(_invitation(url, pools), flush=True)
+        while all(child.is_running for child in (server, *workers)):
+            time.sleep(0.5)
+        raise ServeError(f"A process ended unexpectedly; see the logs in {LOGS}.")
+
+
+def _environment(url: str) -> dict[str, str]:
+    """What server, worker and the flow runs they start share."""
+    return {
+        "PREFECT_API_URL": f"{url}/api",
+        "PREFECT_SERVER_UI_API_URL": f"{url}/api",
+        "MOA_PROJECT_DIR": str(PROJECT),
+        "PYTHONSAFEPATH": "1",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+
+
+@contextmanager
+def _running(name: str, arguments: Sequence[str]) -> Iterator[Child]:
+    """A `prefect` command in the background, its whole tree ended on the way out."""
+    LOGS.mkdir(exist_ok=True)
+    with (LOGS / f"{name}.log").open("a", encoding="utf-8") as log:
+        child = Child([*PREFECT, *arguments], output=log)
+        try:
+            yield child
+        finally:
+            child.end(STOP_SECONDS)
+
+
+def _prefect(*arguments: str) -> None:
+    """A `prefect` command run to its end."""
+    done = subprocess.run([*PREFECT, *arguments], cwd=PROJECT, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise ServeError(f"`prefect {' '.join(arguments)}` failed:\n{(done.stdout + done.stderr)[-4000:]}")
+
+
+def _wait_for(health: str, server: Child) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while server.is_running and time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(health, timeout=5):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.5)
+    raise ServeError(f"The Prefect server did not start; see {LOGS / 'server.log'}.")
+
+
+def _mark_interrupted() -> None:
+    """Runs that a worker of an earlier or of this session left behind are not running any more: says so in the UI."""
+    from prefect import get_client
+    from prefect.client.schemas.filters import FlowRunFilter
+    from prefect.states import Crashed
+
+    message = "The worker was stopped. A new run of the same name goes on from the files."
+    unfinished = {"type": {"any_": ["RUNNING", "CANCELLING", "PENDING"]}}
+    of_workers = FlowRunFilter.model_validate({"state": unfinished, "deployment_id": {"is_null_": False}})
+    with get_client(sync_client=True) as client:
+        runs = client.read_flow_runs(flow_run_filter=of_workers)
+        parents = {"any_": [str(run.id) for run in runs]}
+        below = FlowRunFilter.model_validate({"state": unfinished, "parent_flow_run_id": parents})
+        for run in [*runs, *client.read_flow_runs(flow_run_filter=below)]:
+            client.set_flow_run_state(run.id, Crashed(message=message), force=True)
+
+
+def _invitation(url: str, pools: Sequence[str]) -> str:
+    return f"""
+Prefect UI         {url}
+Workers            {", ".join(pools)}
+Run the lifecycle  {Path(sys.executable).parent}/prefect deployment run 'lifecycle/miniature' --watch
+                   (in {PROJECT}{"" if url.endswith(":4200") else f", with PREFECT_API_URL={url}/api"})
+Ctrl-C ends everything.
+"""
+
+
+def _is_taken(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m flows.serve", description="Prefect server, worker, deployments.")
+    parser.add_argument("--port", type=int, default=4200, help="port of the server on 127.0.0.1 (default 4200)")
+    parser.add_argument("--pools", nargs="+", choices=POOLS, default=["cpu"], help="pools to work on (default cpu)")
+    given = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        serve(given.port, given.pools)
+    except KeyboardInterrupt:
+        print("Everything was ended.")
+        return 0
+    except FlowError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

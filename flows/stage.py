@@ -1,0 +1,88 @@
+"""What the stages have in common: the resolved configuration on disk, their progress, and what they say at the end.
+
+The files of a stage are the truth about it. Each core leaves finished work alone, so a stage is "up to date" when its
+manifest is the same file after the call as before it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from prefect import get_run_logger
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+
+from flows.errors import MissingInputError
+from flows.settings import LifecycleConfig, resolve, write_lifecycle
+
+SECONDS_BETWEEN_UPDATES = 5.0  # an update costs the server 40 ms
+
+
+def begin(preset: str, overrides: list[str] | None, name: str | None) -> LifecycleConfig:
+    """Resolves the parameters of a flow and writes the result to `runs/<name>/lifecycle.json`."""
+    config = resolve(preset, overrides or [], name)
+    get_run_logger().info("Configuration: %s", write_lifecycle(config))
+    return config
+
+
+@contextmanager
+def announced(stage: str, manifest: Path) -> Iterator[None]:
+    """Says of the work inside whether it wrote `manifest` or found it up to date."""
+    before = _identity(manifest)
+    yield
+    unchanged = before is not None and before == _identity(manifest)
+    get_run_logger().info("%s: %s (%s)", stage, "up to date" if unchanged else "done", manifest)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Inode and time of change: os.replace gives a rewritten file new ones."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_mtime_ns
+
+
+class Progress:
+    """A progress artifact of the run page, updated every few seconds at most. Used as a context manager and called.
+
+    with Progress("train", "Training") as progress:
+        progress(10, 150, "loss 0.21")
+    """
+
+    def __init__(self, key: str, description: str) -> None:
+        self._key, self._description = key, description
+        self._last = 0.0
+
+    def __enter__(self) -> Self:
+        self._artifact = create_progress_artifact(progress=0.0, key=self._key, description=self._description)
+        return self
+
+    def __call__(self, done: int, total: int, message: str = "") -> None:
+        """`done` of `total` units; `message` goes to the log."""
+        now = time.monotonic()
+        if now - self._last < SECONDS_BETWEEN_UPDATES:
+            return
+        self._last = now
+        get_run_logger().info("%s: %d of %d %s", self._description, done, total, message)
+        self._set(100.0 * done / max(total, 1))
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if error is None:
+            self._set(100.0)
+
+    def _set(self, percent: float) -> None:
+        update_progress_artifact(artifact_id=self._artifact, progress=percent, description=self._description)
+
+
+def require(path: Path, stage: str) -> Path:
+    """Returns `path`. Raises MissingInputError, naming the stage that writes it, when it is not there."""
+    if not path.exists():
+        raise MissingInputError(
+            f"{path} is missing: run `python -m flows.{stage}` with the same preset and name first."
+        )
+    return path

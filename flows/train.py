@@ -1,0 +1,81 @@
+"""Shards -> adapter: `python -m flows.train --preset miniature`.
+
+Starts the training processes (`torchrun -m moa.train`) on `runs/<name>/config.json` and watches them. They write
+metrics.jsonl, checkpoints/ and export/; run again, they resume, or find the export finished.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_table_artifact
+from prefect.cache_policies import NO_CACHE
+
+from flows.command import run
+from flows.files import write_json
+from flows.launch import flow_run_cancelled, run_process
+from flows.settings import LifecycleConfig, PresetName
+from flows.stage import Progress, announced, begin
+
+
+@task(cache_policy=NO_CACHE)
+def train_adapter(config: LifecycleConfig) -> Path:
+    """Runs the training processes to their end; returns the path of the exported adapter's manifest."""
+    manifest = config.run / "export" / "manifest.json"
+    with announced("train", manifest), Progress("train", "Training") as progress:
+        run_process(
+            torchrun(config),
+            log=config.run / "train.log",
+            on_record=lambda record: follow(record, config.train.steps, progress),
+            cancelled=flow_run_cancelled(),
+            time_limit=config.launch.hours and config.launch.hours * 3600,
+        )
+    return manifest
+
+
+def torchrun(config: LifecycleConfig) -> list[str]:
+    """The command that trains; its configuration file is written first."""
+    path = config.run / "config.json"
+    write_json(path, config.train.model_copy(update={"out": config.run}).model_dump(mode="json"))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+    return [*launcher, str(config.launch.processes), "-m", "moa.train", str(path)]
+
+
+def follow(record: dict[str, Any], steps: int, progress: Progress) -> None:
+    """Metrics lines move the progress bar; events go to the log."""
+    if "loss" in record:
+        progress(record["step"], steps, f"loss {record['loss']:.4f}" if record["loss"] is not None else "")
+    elif "event" in record:
+        get_run_logger().info("train: %s", {key: value for key, value in record.items() if key != "inputs"})
+
+
+@task(cache_policy=NO_CACHE)
+def show_metrics(run_folder: Path) -> None:
+    """The last lines of metrics.jsonl as a table on the run page."""
+    lines = (run_folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    create_table_artifact(
+        table=[json.loads(line) for line in lines[-10:]], key="train-metrics", description="Last metrics"
+    )
+
+
+@flow(name="train")
+def train(preset: PresetName = "miniature", overrides: list[str] | None = None, name: str | None = None) -> Path:
+    """Trains MoA on the shards of the preset's dataset and exports the adapter.
+
+    Args:
+        preset: which configuration to start from.
+        overrides: fields to replace, as `a.b=value`.
+        name: folder of the run below runs/; empty for the preset's own. The same name resumes.
+    """
+    config = begin(preset, overrides, name)
+    manifest = train_adapter(config)
+    show_metrics(config.run)
+    return manifest
+
+
+if __name__ == "__main__":
+    sys.exit(run(train))

@@ -1,0 +1,100 @@
+"""Presets and overrides: what resolves, and how a mistake is answered."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from flows.errors import OverrideError, SettingsError, UnknownPresetError
+from flows.settings import PRESETS, PresetName, resolve, write_lifecycle
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_resolves_to_absolute_paths(preset: str) -> None:
+    config = resolve(preset)
+    paths = [config.preprocess.dataset, config.preprocess.out, config.train.base, config.train.shards, config.run]
+    assert all(path.is_absolute() for path in paths)
+    assert config.train.shards == config.preprocess.out, "training has to read what preprocessing wrote"
+
+
+def test_the_parameter_type_lists_the_presets() -> None:
+    assert set(PresetName.__args__) == set(PRESETS)
+
+
+def test_the_papers_values() -> None:
+    """Section 4 of the paper: lr 5e-5, 40k steps, 4 GPUs x 32, lambda 1e-4."""
+    config = resolve("ffhq_sd15")
+    train = config.train
+    assert (train.learning_rate, train.steps, train.global_batch, config.launch.processes) == (5e-5, 40_000, 128, 4)
+    assert (train.lambda_router, train.lambda_object, train.max_timestep) == (1e-4, 1e-4, 800)
+    assert not config.publish.accept_licences, "nobody accepts a licence by default"
+
+
+@pytest.mark.parametrize(
+    ("override", "field", "expected"),
+    [
+        ("train.steps=7", "train.steps", 7),
+        ("train.learning_rate=1e-5", "train.learning_rate", 1e-5),  # YAML 1.1 reads 1e-5 as text
+        ("train.init=null", "train.init", None),
+        ("train.moa.router=mlp", "train.moa.router", "mlp"),
+        ("evaluate.ablations=[]", "evaluate.ablations", ()),
+        ("publish.endpoint=http://127.0.0.1:1", "publish.endpoint", "http://127.0.0.1:1"),
+        ("preprocess.source_root=photos", "preprocess.source_root", Path("photos").absolute()),
+    ],
+)
+def test_overrides_are_yaml(override: str, field: str, expected: object) -> None:
+    value: object = resolve("miniature", [override])
+    for part in field.split("."):
+        value = getattr(value, part)
+    assert value == expected
+
+
+def test_the_last_override_wins_and_name_is_one_of_them() -> None:
+    config = resolve("miniature", ["train.steps=7", "train.steps=8"], name="other")
+    assert (config.train.steps, config.name, config.run.name) == (8, "other", "other")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.stepz=7", "Did you mean 'train.steps'?"),
+        ("steps=7", "Did you mean 'train.steps'?"),
+        ("nonsense.field=7", "Valid are: evaluate, launch, name, preprocess, publish, train"),
+        ("train.steps", "has no '='"),
+        ("train.steps=0", "train.steps: Input should be greater than or equal to 1"),
+        ("train.moa.router=big", "train.moa.router"),
+        ("publish.endpoint=huggingface.co", "http(s) URL"),
+        ("launch.processes=3", "cannot be split evenly over 3"),
+        ("name=../outside", "name"),
+        ("train.steps=[1", "not YAML"),
+    ],
+)
+def test_mistakes_are_named(override: str, message: str) -> None:
+    with pytest.raises(OverrideError) as error:
+        resolve("miniature", [override])
+    assert message in str(error.value)
+
+
+def test_unknown_preset() -> None:
+    with pytest.raises(UnknownPresetError, match="Did you mean 'miniature'.*ffhq_sd15, miniature"):
+        resolve("minature")
+
+
+def test_roots_come_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MOA_RUNS_DIR", str(tmp_path / "r"))
+    monkeypatch.setenv("MOA_DATA_DIR", str(tmp_path / "d"))
+    config = resolve("miniature")
+    assert (config.run, config.train.shards) == (tmp_path / "r/miniature", tmp_path / "d/miniature")
+    monkeypatch.setenv("MOA_RUNS_DIR", "relative")
+    with pytest.raises(SettingsError, match="MOA_RUNS_DIR"):
+        _ = config.run
+
+
+def test_lifecycle_json_holds_everything(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MOA_RUNS_DIR", str(tmp_path))
+    config = resolve("miniature", ["train.steps=7"])
+    path = write_lifecycle(config)
+    assert path == tmp_path / "miniature/lifecycle.json"
+    assert type(config).model_validate(json.loads(path.read_text())) == config

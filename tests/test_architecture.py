@@ -1,0 +1,144 @@
+"""The house keeps its shape: who may import whom, what lies where, what is never used.
+
+The rules are those of CONTRIBUTING.md; a failing test names the file and the line.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parent.parent
+ROOMS = ("flows", "moa", "preprocessing", "reports")
+MAY_IMPORT = {"flows": {"moa", "preprocessing", "reports"}, "moa": set(), "preprocessing": set(), "reports": set()}
+TORCH_FREE = [
+    "flows",
+    "flows.settings",
+    "moa.config",
+    "moa.evaluation.suite",
+    "moa.train_config",
+    "preprocessing.config",
+    "reports.build",
+]
+VERBS = ("preprocess", "train", "publish", "evaluate", "lifecycle")
+SOURCES = [path for room in ROOMS for path in sorted((PROJECT / room).rglob("*.py"))]
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(PROJECT))
+
+
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+def imports(tree: ast.Module) -> Iterator[tuple[str, int]]:
+    """Every imported module with its line, those inside functions too; relative imports as `.`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield ("." if node.level else node.module or "", node.lineno)
+
+
+def calls(tree: ast.Module) -> Iterator[tuple[str, ast.Call]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func), node
+
+
+def test_there_is_something_to_check() -> None:
+    assert {name_of(path).split("/")[0] for path in SOURCES} == set(ROOMS)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_arrows(path: Path) -> None:
+    """flows -> {preprocessing, moa, reports}; these three never import each other; nobody imports flows or tests."""
+    room = name_of(path).split("/")[0]
+    forbidden = ({*ROOMS, "tests"} - MAY_IMPORT[room]) - {room}
+    wrong = [f"line {line}: {module}" for module, line in imports(parse(path)) if module.split(".")[0] in forbidden]
+    assert not wrong, f"{name_of(path)} imports another room: {wrong}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_prefect_stays_in_flows(path: Path) -> None:
+    found = [line for module, line in imports(parse(path)) if module.split(".")[0] == "prefect"]
+    assert not found or name_of(path).startswith("flows/"), f"{name_of(path)}:{found[0]} imports prefect"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_nothing_unpickles(path: Path) -> None:
+    """Weights are safetensors, records are JSON: a downloaded file never runs code."""
+    tree = parse(path)
+    modules = [f"line {line}: {module}" for module, line in imports(tree) if module in ("pickle", "dill", "joblib")]
+    loads = [
+        f"line {node.lineno}: {name} without weights_only=True"
+        for name, node in calls(tree)
+        if name == "torch.load"
+        and not any(k.arg == "weights_only" and ast.unparse(k.value) == "True" for k in node.keywords)
+    ]
+    assert not modules + loads, f"{name_of(path)}: {modules + loads}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_every_module_says_what_it_is(path: Path) -> None:
+    assert ast.get_docstring(parse(path)), f"{name_of(path)} has no module docstring"
+
+
+def test_no_drawers() -> None:
+    """A file is named after its concept."""
+    drawers = {"utils", "util", "helpers", "helper", "common", "misc", "shared", "legacy"}
+    paths = [*SOURCES, *(PROJECT / "tests").rglob("*.py")]
+    found = [name_of(path) for path in paths if drawers & {part.lower() for part in path.with_suffix("").parts[-2:]}]
+    assert not found
+
+
+def test_datasets_holds_declarations_only() -> None:
+    python = [name_of(path) for path in (PROJECT / "datasets").rglob("*.py")]
+    assert not python, "a Python package named datasets shadows Hugging Face datasets"
+
+
+@pytest.mark.parametrize("safe_path", ["1", ""], ids=["safepath", "plain"])
+def test_hugging_face_datasets_is_not_shadowed(tmp_path: Path, safe_path: str) -> None:
+    """From the project's folder, `datasets` is the installed library or nothing, never our folder."""
+    library = tmp_path / "datasets"
+    library.mkdir()
+    (library / "__init__.py").write_text("is_the_library = True\n")
+    code = (
+        "import flows, importlib.util as u, sys; spec = u.find_spec('datasets'); "
+        "assert spec is None or 'site-packages' in str(spec.origin), spec; "
+        f"sys.path.append({str(tmp_path)!r}); import datasets; assert spec or datasets.is_the_library"
+    )
+    environment = {**os.environ, "PYTHONSAFEPATH": safe_path}
+    subprocess.run([sys.executable, "-c", code], cwd=PROJECT, env=environment, check=True)
+
+
+def test_torch_free_modules() -> None:
+    """Settings and reports start without torch: they are read by the server, the worker and every `--help`."""
+    code = f"import sys, importlib; [importlib.import_module(m) for m in {TORCH_FREE!r}]; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=True)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_flows_are_thin(verb: str) -> None:
+    """A verb is about 60 lines, its tasks 5-15: the work is in the rooms."""
+    path = PROJECT / "flows" / f"{verb}.py"
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 100
+    for node in parse(path).body:
+        if isinstance(node, ast.FunctionDef) and any("task" in ast.unparse(item) for item in node.decorator_list):
+            assert node.end_lineno - node.lineno + 1 <= 20, f"{name_of(path)}: task {node.name} is too long"
+
+
+def test_every_format_is_written_down() -> None:
+    """A format name in the code (`moa-shards/1`) stands in datasets/FORMAT.md."""
+    known = set(re.findall(r"moa-[a-z-]+/\d+", (PROJECT / "datasets/FORMAT.md").read_text(encoding="utf-8")))
+    used = {name: name_of(path) for path in SOURCES for name in re.findall(r"\"(moa-[a-z-]+/\d+)\"", path.read_text())}
+    assert used.keys() <= known, {name: path for name, path in used.items() if name not in known}
+    assert {"moa-shards/1", "moa-adapter/1", "moa-evaluation/1"} <= used.keys()
