@@ -1,0 +1,98 @@
+"""`runs/` -> `runs/index.html`: every run with its headline figures and a link to its report, newest first.
+
+Manifests hold no clock times, so a run's place in time is the modification time of the first file it wrote
+(lifecycle.json, else config.json). A broken run keeps its row, with the error in it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from markupsafe import Markup
+
+from reports.charts import Line, line_chart
+from reports.errors import ReportError, RunNotFoundError
+from reports.files import write_text
+from reports.formats import MethodSummary
+from reports.images import Thumbnails
+from reports.page import render
+from reports.run_folder import Evaluation, Run, read_run
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row: a readable run (`run`), or what is wrong with it (`problem`). `report` is a link, or "" without a
+    report."""
+
+    name: str
+    when: datetime
+    run: Run | None
+    evaluation: Evaluation | None
+    shown: MethodSummary | None
+    prior: MethodSummary | None
+    report: str
+    problem: str = ""
+
+    @property
+    def date(self) -> str:
+        return self.when.strftime("%Y-%m-%d %H:%M")
+
+
+def build_history(runs_folder: Path) -> tuple[Path, list[str]]:
+    """Writes the index and returns its path with the problems of runs that could not be read.
+
+    Raises `RunNotFoundError` when the folder is not there or holds no run.
+    """
+    runs_folder = Path(runs_folder).resolve()
+    page = runs_folder / "index.html"
+    if not runs_folder.is_dir():
+        raise RunNotFoundError(f"{runs_folder} is not a folder: give the folder that holds the runs, usually runs/")
+    found = [_entry(folder, page) for folder in sorted(runs_folder.iterdir()) if _is_run(folder)]
+    if not found:
+        raise RunNotFoundError(f"{runs_folder} holds no run: run the lifecycle first")
+    entries = sorted(found, key=lambda entry: (entry.when, entry.name), reverse=True)
+    write_text(page, render("history.html.j2", entries=entries, chart=_chart(entries)))
+    return page, [entry.problem for entry in entries if entry.problem]
+
+
+def _is_run(folder: Path) -> bool:
+    return folder.is_dir() and any((folder / name).exists() for name in ("lifecycle.json", "config.json", "evaluation"))
+
+
+def _entry(folder: Path, page: Path) -> Entry:
+    first = next((p for p in (folder / "lifecycle.json", folder / "config.json") if p.is_file()), folder)
+    when = datetime.fromtimestamp(first.stat().st_mtime, UTC)
+    index = folder / "report" / "index.html"
+    report = Thumbnails(page.parent).href(index) if index.is_file() else ""
+    try:
+        run = read_run(folder)
+    except ReportError as problem:
+        return Entry(folder.name, when, None, None, None, None, report, str(problem))
+    main = run.main
+    shown = (main.first("moa") or main.methods[-1]) if main else None
+    return Entry(folder.name, when, run, main, shown, main.first("prior") if main else None, report)
+
+
+def _chart(entries: list[Entry]) -> Markup:
+    """IP and PC over the runs of the suite that most runs used, oldest first; nothing for fewer than two runs."""
+    suites = [entry.evaluation.summary.suite for entry in entries if entry.evaluation]
+    if not suites:
+        return Markup("")
+    suite = max(sorted(set(suites)), key=suites.count)
+    shown = [
+        entry.shown
+        for entry in reversed(entries)
+        if entry.evaluation and entry.shown and entry.evaluation.summary.suite == suite
+    ]
+    lines = []
+    for label, name, tone in (("IP", "ip", "moa"), ("PC", "pc", "ablation")):
+        points = [
+            (index, getattr(method, name).mean)
+            for index, method in enumerate(shown, 1)
+            if getattr(method, name).mean is not None
+        ]
+        if len(points) > 1:
+            lines.append(Line(label, tone, *zip(*points, strict=True)))
+    return line_chart(f"IP and PC over the runs of suite {suite}", lines, low=0.0, high=1.0) if lines else Markup("")

@@ -1,0 +1,55 @@
+"""The jinja2 environment of both pages: everything is escaped, only the project's own style and script enter as they
+are.
+
+A Content-Security-Policy allows images from the page's own folder and data URIs, the inline style, and exactly this
+script by its hash: a page that tried to load anything from a network, or ran an injected script, would be stopped by
+the browser.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def render(template: str, **values: Any) -> str:
+    """The page as HTML text."""
+    style, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    policy = (
+        "default-src 'none'; img-src 'self' data: file:; style-src 'unsafe-inline'; "
+        f"script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    )
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["score"] = score
+    environment.filters["count"] = lambda value: f"{value:,.0f}"
+    environment.filters["number"] = lambda value: f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
+    environment.filters["brief"] = brief
+    return environment.get_template(template).render(
+        style=Markup(style), script=Markup(script), policy=policy, **values
+    )
+
+
+def score(value: float | None, percent: bool = False) -> str:
+    """A score as people read it: three decimals, or one decimal of a percentage; a dash where there is none."""
+    if value is None:
+        return "–"
+    return f"{value * 100:.1f} %" if percent else f"{value:.3f}"
+
+
+def brief(value: str) -> str:
+    """A digest or commit short enough for a headline."""
+    return value.removeprefix("sha256:")[:10]
