@@ -1,0 +1,101 @@
+"""CLIP embeddings against transformers' own forward pass; the antialias switch, the batch size, and wrong folders."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision import transforms
+from transformers import CLIPConfig, CLIPModel
+
+from moa.data import file_digest
+from moa.errors import EvaluationError, EvaluatorWeightsError
+from moa.evaluation.clip import ClipScorer, load_clip
+from moa.evaluation.suite import ClipModel
+from tests.tiny_models import tiny_image_encoder, tiny_image_processor, tiny_text_encoder, tiny_tokenizer
+
+TEXTS = ["a man on the beach", "a woman with a red hat in the snow", "dog"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random CLIP, 32 x 32 pixels, 24 features."""
+    folder = tmp_path_factory.mktemp("clip")
+    config = CLIPConfig(
+        text_config=tiny_text_encoder().config.to_dict(),
+        vision_config=tiny_image_encoder().config.to_dict(),
+        projection_dim=24,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        CLIPModel(config).save_pretrained(folder)
+    tiny_tokenizer(folder).save_pretrained(folder)
+    tiny_image_processor().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def images() -> list[Image.Image]:
+    rng = np.random.default_rng(0)
+    sizes = [(64, 64), (64, 64), (50, 80), (33, 32), (90, 47)]
+    return [Image.fromarray(rng.integers(0, 256, (h, w, 3), dtype=np.uint8)) for w, h in sizes]
+
+
+@pytest.mark.parametrize("antialias", [True, False])
+def test_similarities_are_the_protocols(folder, images, antialias):
+    """FastComposer's image path written out with torchvision's transforms, and transformers' own forward pass."""
+    scorer = ClipScorer.from_folder(folder, antialias=antialias)
+    model, processor = CLIPModel.from_pretrained(folder).eval(), tiny_image_processor()
+    path = transforms.Compose(
+        [
+            transforms.ToTensor(),
+            transforms.Resize(32, interpolation=transforms.InterpolationMode.BICUBIC, antialias=antialias),
+            transforms.CenterCrop(32),
+            transforms.Normalize(processor.image_mean, processor.image_std),
+        ]
+    )
+    tokens = tiny_tokenizer(folder)(TEXTS, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        out = model(pixel_values=torch.stack([path(image) for image in images]), **tokens)
+        theirs = (out.logits_per_image / model.logit_scale.exp()).numpy()
+    assert np.abs(scorer.encode_images(images) @ scorer.encode_texts(TEXTS).T - theirs).max() < 1e-5
+
+
+def test_the_batch_size_changes_nothing(folder, images):
+    one, many = ClipScorer.from_folder(folder), ClipScorer.from_folder(folder)
+    one.batch_size, many.batch_size = 1, 4
+    assert np.allclose(one.encode_images(images), many.encode_images(images), atol=1e-6)
+    assert np.allclose(one.encode_texts(TEXTS), many.encode_texts(TEXTS), atol=1e-6)
+    assert np.allclose(np.linalg.norm(one.encode_images(images), axis=1), 1, atol=1e-6)
+    assert one.encode_images([]).shape == (0, 24) and one.encode_texts([]).shape == (0, 24)
+
+
+def test_antialias_changes_the_input_and_is_recorded(folder, images):
+    on, off = ClipScorer.from_folder(folder), ClipScorer.from_folder(folder, antialias=False)
+    assert np.abs(on.encode_images(images[:1]) - off.encode_images(images[:1])).max() > 1e-3
+    assert (on.describe()["antialias"], off.describe()["antialias"]) == (True, False)
+    assert on.describe()["weights"] == file_digest(folder / "model.safetensors")
+
+
+def test_grey_and_transparent_images_are_taken(folder):
+    scorer = ClipScorer.from_folder(folder)
+    grey = [Image.new(mode, (40, 40), colour) for mode, colour in (("L", 128), ("RGB", (128, 128, 128)))]
+    a, b = scorer.encode_images(grey)
+    assert np.allclose(a, b, atol=1e-6)
+
+
+def test_a_prompt_that_would_be_cut_is_refused(folder):
+    with pytest.raises(EvaluationError, match=r"'a man a man.*42 tokens, CLIP takes 32"):
+        ClipScorer.from_folder(folder).encode_texts(["a dog", " ".join(["a man"] * 20)])
+
+
+def test_wrong_weights_and_missing_files_are_named(folder, tmp_path):
+    with pytest.raises(EvaluatorWeightsError, match=r"model.safetensors: is sha256:.* is asked for"):
+        load_clip(ClipModel(path=str(folder), sha256="sha256:" + "0" * 64))
+    (tmp_path / "config.json").write_text(json.dumps({}), encoding="utf-8")
+    with pytest.raises(EvaluatorWeightsError, match=r"preprocessor_config.json.*missing.*--clip"):
+        load_clip(ClipModel(path=str(tmp_path)))

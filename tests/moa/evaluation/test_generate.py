@@ -1,0 +1,123 @@
+"""Generation: the same noise for all methods and people, one prior image for a word, resume by digest, halving when memory runs out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from moa.evaluation.generate import Method, generate, noise_seed, read_chunk, shots
+from moa.evaluation.run import open_pipeline
+from tests.moa.evaluation.fakes import tiny_suite
+
+PRIOR = Method("prior", "Prior only", "prior", "sha256:base")
+MOA = Method("moa", "MoA", "moa", "sha256:moa")
+
+
+class NoiseSampler:
+    """Paints the noise it is given; runs out of memory above `most` images."""
+
+    def __init__(self, most: int = 100):
+        self.calls, self.most = [], most
+
+    def __call__(self, prompt, **options):
+        if len(prompt) > self.most:
+            raise torch.OutOfMemoryError("too many")
+        self.calls.append({"prompt": prompt, **options})
+        size = (options["height"], options["width"], 3)
+        noise = [torch.randint(256, size, generator=generator) for generator in options["generator"]]
+        return SimpleNamespace(images=[Image.fromarray(n.numpy().astype(np.uint8)) for n in noise])
+
+
+def _pixels(folder, path):
+    return np.asarray(Image.open(folder / path))
+
+
+def test_paths_name_method_subject_prompt_and_seed(people):
+    paths = [shot.path for shot in shots(tiny_suite(), people, MOA)]
+    assert len(paths) == len(set(paths)) == 8 and paths[0] == "images/moa/man-0/hat/0.png"
+
+
+def test_the_prior_is_made_once_for_a_class_word(people):
+    twins = [people[0], replace(people[1], word="man")]
+    prior = shots(tiny_suite(), twins, PRIOR)
+    assert [shot.path for shot in prior][:2] == ["images/prior/man/hat/0.png", "images/prior/man/hat/1.png"]
+    assert len(prior) == 4 and len(shots(tiny_suite(), people, PRIOR)) == 8
+    assert all(shot.subject is None for shot in prior)
+
+
+def test_noise_belongs_to_prompt_and_seed(people, tmp_path):
+    for method in (PRIOR, MOA):
+        assert generate(tmp_path, tiny_suite(), people, method, NoiseSampler) == 8
+    one = _pixels(tmp_path, "images/moa/man-0/hat/0.png")
+    assert np.array_equal(one, _pixels(tmp_path, "images/moa/boy-2/hat/0.png"))
+    assert np.array_equal(one, _pixels(tmp_path, "images/prior/man/hat/0.png"))
+    assert not np.array_equal(one, _pixels(tmp_path, "images/moa/man-0/hat/1.png"))
+    assert not np.array_equal(one, _pixels(tmp_path, "images/moa/man-0/beach/0.png"))
+    chunk = read_chunk(tmp_path / "images/moa/man-0/hat/0.png")
+    assert chunk["noise_seed"] == noise_seed("hat", 0) and chunk["prompt"] == "a man with a hat"
+
+
+def test_a_second_run_makes_what_is_missing_damaged_or_stale(people, tmp_path):
+    suite, loaded = tiny_suite(), []
+
+    def run(suite=suite, method=MOA):
+        return generate(tmp_path, suite, people, method, lambda: loaded.append(1) or NoiseSampler())
+
+    assert run() == 8
+    assert (run(), len(loaded)) == (0, 1)  # not even the pipeline is loaded
+    (tmp_path / "images/moa/man-0/hat/0.png").unlink()
+    damaged = tmp_path / "images/moa/man-0/hat/1.png"
+    damaged.write_bytes(damaged.read_bytes()[:-400])
+    assert run() == 2
+    assert run(method=replace(MOA, digest="sha256:other")) == 8
+    assert run(tiny_suite(images={"size": 32, "steps": 3, "guidance": 2.0}), replace(MOA, digest="sha256:other")) == 8
+    assert not list(tmp_path.rglob(".*"))
+
+
+def test_an_interrupted_run_goes_on(people, tmp_path):
+    class Interrupted(NoiseSampler):
+        def __call__(self, prompt, **options):
+            if len(self.calls) == 2:
+                raise KeyboardInterrupt
+            return super().__call__(prompt, **options)
+
+    with pytest.raises(KeyboardInterrupt):
+        generate(tmp_path, tiny_suite(), people, MOA, Interrupted, batch_size=3)
+    seen = []
+    made = generate(tmp_path, tiny_suite(), people, MOA, NoiseSampler, batch_size=3, progress=lambda *x: seen.append(x))
+    assert made == 2 and seen == [(8, 8, "images/moa/boy-2/beach/1.png")]
+
+
+def test_a_batch_that_does_not_fit_is_halved(people, tmp_path):
+    sampler = NoiseSampler(most=2)
+    generate(tmp_path / "halved", tiny_suite(), people, MOA, lambda: sampler, batch_size=8)
+    generate(tmp_path / "whole", tiny_suite(), people, MOA, NoiseSampler, batch_size=8)
+    assert [len(call["prompt"]) for call in sampler.calls] == [2, 2, 2, 2]
+    for shot in shots(tiny_suite(), people, MOA):
+        assert np.array_equal(_pixels(tmp_path / "halved", shot.path), _pixels(tmp_path / "whole", shot.path))
+    with pytest.raises(torch.OutOfMemoryError):
+        generate(tmp_path / "none", tiny_suite(), people, MOA, lambda: NoiseSampler(most=0))
+
+
+def test_a_real_pipeline_shows_the_subject_whatever_the_batch(people, pipeline, tmp_path):
+    for batch_size in (1, 4):
+        for method in (PRIOR, MOA):
+            folder = tmp_path / str(batch_size)
+            generate(
+                folder,
+                tiny_suite(seeds=[0]),
+                people,
+                method,
+                lambda m=method: open_pipeline(pipeline, m, "cpu"),
+                batch_size=batch_size,
+            )
+    for path in ("images/moa/man-0/hat/0.png", "images/prior/man/hat/0.png"):
+        alone, together = (_pixels(tmp_path / size, path).astype(int) for size in ("1", "4"))
+        assert np.abs(alone - together).max() <= 1
+    moa, prior = (_pixels(tmp_path / "1", f"images/{m}/hat/0.png").astype(int) for m in ("moa/man-0", "prior/man"))
+    assert np.abs(moa - prior).mean() > 1

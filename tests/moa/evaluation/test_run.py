@@ -1,0 +1,177 @@
+"""A whole evaluation with a tiny pipeline: what it writes, when it does nothing, what it refuses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from moa.data import file_digest
+from moa.errors import EvaluationError
+from moa.evaluation import run
+from moa.evaluation.run import Source, evaluate, find_methods
+from moa.evaluation.score import read_scores
+from tests.moa.evaluation.fakes import ColourClip, ColourFaces, declaration, tiny_suite
+
+
+def _evaluate(pipeline, shards, adapters, out, suite=None, **options) -> Path:
+    given = {
+        "shards": shards,
+        "ablations": {"Other adapter": adapters[1]},
+        "faces": ColourFaces(),
+        "clip": ColourClip(),
+    }
+    return evaluate(pipeline, suite or tiny_suite(), out, **{**given, **options})
+
+
+@pytest.fixture(scope="module")
+def done(pipeline, shards, adapters, tmp_path_factory) -> Path:
+    """One finished evaluation. Read only."""
+    out = tmp_path_factory.mktemp("run") / "tiny"
+    _evaluate(pipeline, shards, adapters, out, source=Source(repo_id="me/moa", commit="abc"), command="the command")
+    return out
+
+
+def test_it_writes_what_the_format_says(done, pipeline):
+    names = {"suite.json", "references", "images", "measurements.jsonl", "scores.parquet", "scores.csv"}
+    assert {path.name for path in done.iterdir()} == names | {"summary.json", "manifest.json"}
+    rows, summary = read_scores(done), json.loads((done / "summary.json").read_text())
+    assert len(rows) == 3 * 8 and set(rows["outcome"]) == {"scored"}
+    assert all((done / image).is_file() for image in rows["image"])
+    assert [(m["method"], m["kind"], m["label"]) for m in summary["methods"]] == [
+        ("prior", "prior", "Prior only"),
+        ("moa", "moa", "MoA"),
+        ("other-adapter", "ablation", "Other adapter"),
+    ]
+    adapter = json.loads((pipeline / "adapter" / "manifest.json").read_text())["digest"]
+    provenance = summary["provenance"]
+    assert (provenance["repo_id"], provenance["commit"], provenance["adapter_digest"]) == ("me/moa", "abc", adapter)
+    assert provenance["command"] == "the command"
+    suite = json.loads((done / "suite.json").read_text())
+    assert [(p["id"], p["source"]) for p in suite["people"]] == [("man-0", "000000000"), ("boy-2", "000000002")]
+    with Image.open(done / "references" / "man-0.png") as reference:
+        assert reference.mode == "RGBA"
+    manifest = json.loads((done / "manifest.json").read_text())
+    assert manifest["outcomes"] == {"scored": 24}
+    assert all(file_digest(done / name) == digest for name, digest in manifest["files"].items())
+
+
+def test_the_adapters_differ_and_the_prior_is_the_base_model(done):
+    moa, other, prior = (
+        np.asarray(Image.open(done / f"images/{name}/hat/0.png")).astype(int)
+        for name in ("moa/man-0", "other-adapter/man-0", "prior/man")
+    )
+    assert np.abs(moa - other).mean() > 1 and np.abs(moa - prior).mean() > 1
+
+
+def test_a_second_run_does_nothing(done, pipeline, shards, adapters, monkeypatch):
+    monkeypatch.setattr(run, "open_pipeline", lambda *_: pytest.fail("a pipeline was loaded"))
+    before = {path: path.stat().st_mtime_ns for path in done.rglob("*")}
+    seen = []
+    _evaluate(pipeline, shards, adapters, done, progress=lambda *x: seen.append(x[0]))
+    assert seen == ["up to date"] and before == {path: path.stat().st_mtime_ns for path in done.rglob("*")}
+
+
+def test_a_damaged_run_is_repaired_to_the_same_bytes(done, pipeline, shards, adapters, tmp_path):
+    out = tmp_path / "copy"
+    shutil.copytree(done, out)
+    (out / "images/moa/man-0/hat/0.png").unlink()
+    (out / "summary.json").write_text("{}", encoding="utf-8")
+    made = []
+    _evaluate(
+        pipeline,
+        shards,
+        adapters,
+        out,
+        source=Source(repo_id="me/moa", commit="abc"),
+        command="the command",
+        progress=lambda *x: made.append(x),
+    )
+    assert [x for x in made if x[0].startswith("generate")] == [("generate moa", 8, 8, "images/moa/man-0/hat/0.png")]
+    for name in ("suite.json", "summary.json", "manifest.json"):
+        assert (out / name).read_bytes() == (done / name).read_bytes()
+
+
+def test_a_changed_prompt_makes_its_images_again(done, pipeline, shards, adapters, tmp_path):
+    out = tmp_path / "copy"
+    shutil.copytree(done, out)
+    prompts = [declaration()["prompts"][0], {"id": "beach", "category": "context", "text": "a {word} in the park"}]
+    made = []
+    _evaluate(
+        pipeline, shards, adapters, out, tiny_suite(prompts=prompts, version="2"), progress=lambda *x: made.append(x)
+    )
+    assert [x[:3] for x in made if x[0].startswith("generate")] == [
+        (f"generate {method}", 8, 8) for method in ("prior", "moa", "other-adapter")
+    ]
+    assert set(read_scores(out)["prompt"]) == {
+        f"a {w} {t}" for w in ("man", "boy") for t in ("with a hat", "in the park")
+    }
+
+
+def test_methods_need_a_pipeline_and_an_adapter(pipeline, adapters, tmp_path):
+    with pytest.raises(EvaluationError, match="is no MoA pipeline folder, it lacks unet/"):
+        find_methods(tmp_path, {})
+    with pytest.raises(EvaluationError, match=r"--ablation 'x'.*no adapter folder"):
+        find_methods(pipeline, {"x": tmp_path})
+    with pytest.raises(EvaluationError, match=r"--ablation 'MoA'.*empty or taken"):
+        find_methods(pipeline, {"MoA": adapters[1]})
+    prior, moa, same, other = find_methods(pipeline, {"a": adapters[0], "b": adapters[1]})
+    assert moa.digest == same.digest and len({prior.digest, moa.digest, other.digest}) == 3
+
+
+@pytest.fixture
+def command(pipeline, shards, tmp_path, monkeypatch) -> list[str]:
+    """Arguments of the command line, with measuring models that need no weights."""
+    monkeypatch.setattr(run, "load_faces", lambda *_: ColourFaces())
+    monkeypatch.setattr(run, "load_clip", lambda *_: ColourClip())
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(declaration(seeds=[0])), encoding="utf-8")
+    parts = {"--pipeline": pipeline, "--suite": tmp_path / "tiny.yaml", "--shards": shards, "--out": tmp_path / "out"}
+    return [str(part) for pair in parts.items() for part in pair]
+
+
+def test_the_command_prints_a_table_and_the_manifest(command, adapters, tmp_path, capsys):
+    assert run.main([*command, "--ablation", f"Other={adapters[1]}", "--batch-size", "3", "--device", "cpu"]) == 0
+    printed = capsys.readouterr().out
+    assert "generate other: 4/4" in printed and str(tmp_path / "out" / "manifest.json") in printed
+    assert [line.split()[0] for line in printed.splitlines() if " 4 " in line] == ["Prior", "MoA", "Other"]
+    assert "--batch-size 3" in json.loads((tmp_path / "out/summary.json").read_text())["provenance"]["command"]
+
+
+def test_an_image_that_went_bad_is_named_in_the_exit_status(command, tmp_path, monkeypatch, capsys):
+    broken = tmp_path / "out/images/moa/man-0/hat/0.png"
+    score = run.Scorer.score
+
+    def damage_first(self, *arguments, **options):
+        broken.write_bytes(b"no image")
+        return score(self, *arguments, **options)
+
+    monkeypatch.setattr(run.Scorer, "score", damage_first)
+    assert run.main(command) == 2
+    assert f"unreadable: {broken}" in capsys.readouterr().err
+    assert (read_scores(tmp_path / "out")["outcome"] == "scored").sum() == 7
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--ablation", "no folder"], "LABEL=FOLDER"),
+        (["--suite", "absent.yaml"], "absent.yaml: cannot be read"),
+        (["--shards", "absent"], "absent"),
+        (["--pipeline", "absent"], "is no MoA pipeline folder"),
+    ],
+)
+def test_bad_input_ends_with_one_line(command, change, message, capsys):
+    assert run.main([*command, *change]) == 1
+    errors = capsys.readouterr().err
+    assert errors.startswith("error: ") and message in errors and "Traceback" not in errors
+
+
+def test_missing_weights_stop_before_anything_is_generated(pipeline, shards, tmp_path):
+    with pytest.raises(EvaluationError, match="weights are missing"):
+        evaluate(pipeline, tiny_suite(), tmp_path / "out", shards=shards)
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,104 @@
+"""Suite declarations: the shipped ones hold what the protocol says, wrong ones are refused by file and field."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+
+from moa.errors import SuiteError
+from moa.evaluation.suite import load_suite
+from tests.moa.evaluation.fakes import declaration
+
+SUITES = Path(__file__).resolve().parents[3] / "datasets" / "suites"
+
+
+def test_celeba_is_the_published_protocol():
+    suite = load_suite(SUITES / "celeba-15.yaml")
+    assert Counter(item.word for item in suite.subjects.items) == {"man": 6, "woman": 9}
+    order = [prompt.category for prompt in suite.prompts]
+    assert order == ["accessory"] * 10 + ["style"] * 10 + ["action"] * 10 + ["context"] * 10
+    assert len(suite.subjects.items) * len(suite.prompts) * len(suite.seeds) == 2400
+    assert (suite.images.size, suite.images.steps, suite.images.guidance) == (512, 50, 5.0)
+    table3 = {row.method: (row.ip, row.pc) for row in suite.published if row.source.startswith("MoA")}
+    assert table3["MoA"] == (0.555, 0.202) and table3["FastComposer"] == (0.514, 0.243) and len(table3) == 6
+
+
+def test_miniature_has_two_prompts_of_each_category():
+    suite = load_suite(SUITES / "miniature.yaml")
+    assert Counter(prompt.category for prompt in suite.prompts) == dict.fromkeys(
+        ("accessory", "style", "action", "context"), 2
+    )
+    assert suite.subjects.kind == "shards" and suite.subjects.split == "heldout" and suite.subjects.count == 6
+
+
+def test_every_shipped_suite_loads_and_bears_its_file_name():
+    files = sorted(SUITES.glob("*.yaml"))
+    assert files and [load_suite(path).name for path in files] == [path.stem for path in files]
+
+
+def test_a_prompt_takes_the_class_word():
+    prompt = load_suite(SUITES / "celeba-15.yaml").prompts[20]
+    assert prompt.for_word("woman") == "a woman riding a horse"
+
+
+def _write(folder: Path, content: object) -> Path:
+    path = folder / "suite.yaml"
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return path
+
+
+def _prompts(**changes: str) -> list[dict[str, str]]:
+    return [{"id": "p", "category": "c", "text": "a {word}", **changes}]
+
+
+FOLDER = {"kind": "folder", "items": [{"id": "a", "word": "man", "image": "a"}]}
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"promts": []}, "promts"),
+        ({"prompts": _prompts(text="a man")}, "prompts.0.text"),
+        ({"prompts": _prompts(text="a {word} and a {thing}")}, "prompts.0.text"),
+        ({"prompts": _prompts(id="../up")}, "prompts.0.id"),
+        ({"prompts": _prompts() * 2}, "prompts holds 'p' more than once"),
+        ({"seeds": [1, 1]}, "seeds holds 1 more than once"),
+        ({"seeds": []}, "seeds"),
+        ({"images": {"size": 30, "steps": 2, "guidance": 1}}, "images.size"),
+        ({"subjects": {"kind": "cloud"}}, "subjects"),
+        ({"subjects": {**FOLDER, "items": FOLDER["items"] * 2}}, "subjects.items holds 'a' more than once"),
+        ({"subjects": {**FOLDER, "items": [{"id": "a", "word": "man", "image": "../a"}]}}, "items.0.image"),
+        ({"evaluators": {"faces": {"kind": "facenet", "path": "f", "sha256": "abc"}, "clip": {"path": "c"}}}, "sha256"),
+    ],
+)
+def test_a_wrong_declaration_names_file_and_field(tmp_path, change, field):
+    path = _write(tmp_path, declaration(**change))
+    with pytest.raises(SuiteError) as caught:
+        load_suite(path)
+    assert str(path) in str(caught.value) and field in str(caught.value)
+
+
+def test_a_missing_file_and_broken_yaml_are_named(tmp_path):
+    with pytest.raises(SuiteError, match="absent.yaml: cannot be read"):
+        load_suite(tmp_path / "absent.yaml")
+    (tmp_path / "broken.yaml").write_text("name: [", encoding="utf-8")
+    with pytest.raises(SuiteError, match="broken.yaml: is not YAML"):
+        load_suite(tmp_path / "broken.yaml")
+
+
+def test_places_are_relative_to_the_file_and_can_be_replaced(tmp_path):
+    path = _write(tmp_path, declaration(subjects={**FOLDER, "root": "people"}))
+    suite = load_suite(path, clip=tmp_path / "other")
+    assert suite.evaluators.faces.path == str(tmp_path / "faces")
+    assert suite.evaluators.clip.path == str(tmp_path / "other")
+    assert suite.subjects.root == str(tmp_path / "people")
+
+
+def test_declarations_import_no_torch():
+    code = "import sys; import moa.evaluation.suite; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
