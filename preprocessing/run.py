@@ -132,7 +132,7 @@ def _make_shards(
         with worker_pool(workers, to_do) as pool:
             for plan in pending:
                 results = _results(config, source, annotators, pool, plan.items)
-                counted = _counted(results, done, partial(report, total=total, message=plan.name))
+                counted = _counted(results, report, done, total, plan.name)
                 records[plan.name] = write_shard(folder, plan, counted)
                 done += len(plan.items)
     return [records[plan.name] for plan in plans]
@@ -153,12 +153,13 @@ def _build_or_pass(config: DatasetConfig, result: Annotated | Rejected) -> Sampl
 
 
 def _counted(
-    batches: Iterator[list[Sample | Rejected]], done: int, report: Callable[..., None]
+    batches: Iterator[list[Sample | Rejected]], report: Progress, done: int, total: int, message: str
 ) -> Iterator[list[Sample | Rejected]]:
+    """The same batches; `report` hears of each one that has been written."""
     for batch in batches:
         yield batch
         done += len(batch)
-        report(done)
+        report(done, total, message)
 
 
 def _finished(out: Path, config: DatasetConfig, inputs: str) -> bool:

@@ -50,7 +50,7 @@ class Mask2FormerSegmenter:
         self._processor = load_pretrained(
             AutoImageProcessor.from_pretrained, config.model, config.revision, backend="pil"
         )
-        model = load_pretrained(
+        model: Any = load_pretrained(
             Mask2FormerForUniversalSegmentation.from_pretrained, config.model, config.revision, use_safetensors=True
         )
         self._persons = {number for number, label in model.config.id2label.items() if label.lower() == PERSON}
@@ -94,7 +94,7 @@ class HeadAndShouldersSegmenter:
 
     Proportions of the face box (width w, height h; MTCNN's goes from eyebrows to chin and ear to ear): the head with its
     hair is an ellipse of 1.44 w x 1.6 h, the shoulders rise 0.3 h below the chin, are 3.6 w wide and the torso ends
-    2.5 h below the chin. Hats, long hair and arms are lost, some background is kept: good enough for a try.
+    2.5 h below the chin. Hats, long hair and arms are lost.
     """
 
     def segment(self, frames: list[Frame], faces: list[list[Face]]) -> list[list[PersonMask]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from preprocessing.errors import Rejection
 
@@ -49,7 +50,7 @@ def find_words(caption: str) -> list[Word]:
     """Singular person words of a caption in reading order; possessives ("woman's") only when nothing else is there."""
     tokens = list(_TOKEN.finditer(caption))
     heads, owners = [], []
-    for match, following in zip(tokens, [*tokens[1:], None], strict=True):
+    for match, following in zip_longest(tokens, tokens[1:]):
         word, possessive = _bare(match.group())
         if word not in SINGULAR:
             continue
