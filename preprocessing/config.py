@@ -48,6 +48,9 @@ class RendererSource(Declaration):
     kind: Literal["renderer"]
     seed: int = 1
     size: int = Field(default=64, ge=32, le=1024)
+    identities: int | None = Field(
+        default=None, ge=2, description="people per split; null: as many as there are pictures"
+    )
     counts: RendererCounts
 
 

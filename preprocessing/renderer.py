@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class RendererReader:
-    """Draws the scenes of `World(seed, size)`."""
+    """Draws the scenes of `World(seed, size, identities)`."""
 
     seed: int
     size: int
+    identities: int | None
 
     def items(self, config: DatasetConfig, inventory: Path) -> list[Item]:
         """Training scenes first, then the held-out ones; nothing is drawn yet, so `inventory` is not used."""
@@ -44,7 +45,7 @@ class RendererReader:
 
     def read(self, item: Item) -> Picture:
         """Draw one scene; its digest is that of its pixels."""
-        scene = _world(self.seed, self.size).scene(int(item.name.rpartition("-")[2]), item.split)  # type: ignore[arg-type]
+        scene = _world(self.seed, self.size, self.identities).scene(int(item.name.rpartition("-")[2]), item.split)  # type: ignore[arg-type]
         attributes = {**scene.attributes, "description": scene.description}
         image = scene.image.convert("RGB")
         return Picture(
@@ -61,7 +62,7 @@ class RendererReader:
 
 
 @lru_cache(maxsize=1)
-def _world(seed: int, size: int) -> World:
+def _world(seed: int, size: int, identities: int | None) -> World:
     from preprocessing.world import World
 
-    return World(seed=seed, size=size)
+    return World(seed=seed, size=size, identities=identities)
