@@ -3,6 +3,7 @@
     store.py        repositories on disk: content-addressed blobs, commits, branches, tags
     request.py, protocol.py, handler.py    the Hub's HTTP protocol over a store
     server.py       a Hub on this machine: `python -m moa.hub.server --root DIR`
+    git_names.py    the ids git gives to files
     client.py       one place that talks to huggingface_hub: tokens, offline mode, xet, time limits, typed errors
     content.py      what a folder holds and what a revision holds, compared by digest
     commit.py       one atomic commit, retried without doing it twice

@@ -41,6 +41,7 @@ from moa.errors import (
 
 TIME_LIMIT = httpx2.Timeout(30.0, read=300.0)  # seconds to connect and send a piece; to wait for an answer
 _BUSY = (408, 429, 500, 502, 503, 504)
+_MISSING = {RepositoryNotFoundError: "repository", RevisionNotFoundError: "revision", EntryNotFoundError: "file"}
 _lock = threading.RLock()
 
 
@@ -65,8 +66,8 @@ def hub_client(endpoint: str, *, token: str | None, repo_id: str, writing: bool)
             f"{endpoint}: publishing {repo_id} needs an access token with write permission; set HF_TOKEN"
         )
     with _lock:
-        if local:
-            set_client_factory(_client)
+        if local and not isinstance(get_session(), LoopbackClient):
+            set_client_factory(LoopbackClient)
         get_session().timeout = TIME_LIMIT
         xet, constants.HF_HUB_DISABLE_XET = constants.HF_HUB_DISABLE_XET, constants.HF_HUB_DISABLE_XET or local
         try:
@@ -78,6 +79,20 @@ def hub_client(endpoint: str, *, token: str | None, repo_id: str, writing: bool)
             raise translated from error
         finally:
             constants.HF_HUB_DISABLE_XET = xet
+
+
+class LoopbackClient(httpx2.Client):
+    """The HTTP client of `huggingface_hub` with loopback exempt from offline mode and from proxies."""
+
+    def __init__(self) -> None:
+        direct = {f"all://{name}": None for name in ("localhost", "127.0.0.1", "[::1]")}
+        hooks = {"request": [_refuse_network_when_offline]}
+        super().__init__(event_hooks=hooks, follow_redirects=True, timeout=TIME_LIMIT, mounts=direct)
+
+
+def _refuse_network_when_offline(request: httpx2.Request) -> None:
+    if is_offline_mode() and not is_loopback(str(request.url)):
+        raise OfflineModeIsEnabled(f"Cannot reach {request.url}: HF_HUB_OFFLINE is set")
 
 
 def is_loopback(url: str) -> bool:
@@ -112,18 +127,6 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__
 
 
-def _client() -> httpx2.Client:
-    """The HTTP client of `huggingface_hub` with loopback exempt from offline mode and from proxies."""
-    direct = {f"all://{name}": None for name in ("localhost", "127.0.0.1", "[::1]")}
-    hooks = {"request": [_refuse_network_when_offline]}
-    return httpx2.Client(event_hooks=hooks, follow_redirects=True, timeout=TIME_LIMIT, mounts=direct)
-
-
-def _refuse_network_when_offline(request: httpx2.Request) -> None:
-    if is_offline_mode() and not is_loopback(str(request.url)):
-        raise OfflineModeIsEnabled(f"Cannot reach {request.url}: HF_HUB_OFFLINE is set")
-
-
 def _translated(error: Exception, endpoint: str, repo_id: str) -> HubError | None:
     """The typed error for a failure of the Hub or its client; None for what is already typed or is neither."""
     if isinstance(error, HubError):
@@ -136,10 +139,9 @@ def _translated(error: Exception, endpoint: str, repo_id: str) -> HubError | Non
         )
     if status in (401, 403):
         return AccessDeniedError(f"{where}: the Hub refused access ({status}); check HF_TOKEN and its write permission")
-    if isinstance(error, (RepositoryNotFoundError, RevisionNotFoundError)) or (
-        isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError)
-    ):
-        return RepositoryMissingError(f"{where}: {str(error).strip().splitlines()[0]}")
+    for kind, name in _MISSING.items():
+        if isinstance(error, kind) and not isinstance(error, LocalEntryNotFoundError):
+            return RepositoryMissingError(f"{where}: no such {name}, or the token may not see it")
     if status in (409, 412):
         return RepositoryConflictError(
             f"{where}: somebody else changed it meanwhile ({status}); nothing was overwritten"

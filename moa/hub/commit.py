@@ -66,7 +66,7 @@ def commit_files(
     """Make a branch hold exactly the wanted files; returns the commit that does. Nothing is sent if it already does.
 
     Args:
-        wanted: path -> the names (`git:...`, `sha256:...`) its bytes may go by.
+        wanted: path -> the git ids its bytes may go by, see `moa.hub.content`.
         operations: given the files of the head, the operations that lead to the wanted ones. Called anew for each
             attempt.
 

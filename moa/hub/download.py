@@ -4,7 +4,7 @@
     'cache'))"
 
 Files land in a Hub cache folder. `huggingface_hub` checks sizes only; here every file is hashed and compared with the
-name the Hub gives its bytes, and a damaged copy in the cache is fetched again once.
+git id the Hub lists, and a damaged copy in the cache is fetched again once.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from moa.errors import PublicationMismatchError
 from moa.hub.client import hub_client
 from moa.hub.commit import head_of, retrying
-from moa.hub.content import differing, remote_name
+from moa.hub.content import damaged_files, listed_files
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -64,4 +64,4 @@ def _sound_copy(repo_id: str, commit: str, cache_dir: Path) -> Path | None:
 
 def _damaged(repo_id: str, commit: str, cache_dir: Path, folder: Path) -> list[str]:
     tree = get_cached_repo_tree(repo_id, revision=commit, cache_dir=cache_dir)
-    return differing(folder, {entry.path: frozenset({remote_name(entry)}) for entry in tree})
+    return damaged_files(folder, listed_files(tree))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 
 from moa.errors import StoreError
-from moa.hub.store import ENTRY_NOT_FOUND, INVALID, Entry, git_sha1, pointer_of
+from moa.hub.git_names import git_sha1, pointer_of
+from moa.hub.store import ENTRY_NOT_FOUND, INVALID, Entry
 
 LARGE_FILE = 10 << 20  # bytes; the Hub takes larger or binary files by LFS only
 LARGE_SUFFIXES = (".safetensors", ".bin", ".npz", ".onnx", ".tar", ".zip", ".gz", ".parquet")

@@ -25,7 +25,7 @@ from moa.errors import (
 from moa.hub.card import CardInput, render_card
 from moa.hub.client import hub_client
 from moa.hub.commit import Operation, commit_files, retrying
-from moa.hub.content import LocalFile, differing, holds, local_file, remote_files
+from moa.hub.content import LocalFile, holds, local_file, remote_files
 from moa.hub.download import download
 from moa.hub.licences import licence_files, require_acceptance
 from moa.hub.publication import Promotion, Publication
@@ -224,8 +224,8 @@ def _verify(publication: Publication, token: str | None, cache_dir: Path | None)
     with tempfile.TemporaryDirectory(prefix="moa-verify-") as temporary:
         cache = Path(temporary) if cache_dir is None else Path(cache_dir)
         folder = download(publication.repo_id, publication.commit, publication.endpoint, cache, token=token)
-        expected = {path: frozenset({digest.sha256}) for path, digest in publication.files.items()}
-        if wrong := differing(folder, expected):
+        wrong = [path for path, digest in publication.files.items() if local_file(folder / path).digest != digest]
+        if wrong:
             raise PublicationMismatchError(
                 f"{publication.repo_id}@{publication.commit}: {', '.join(wrong[:5])}: came back with other bytes; "
                 "do not use this revision, publish again"

@@ -23,10 +23,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
 from moa.errors import StoreError
+from moa.hub.git_names import git_sha1, pointer_of
 
 REPO_NOT_FOUND, REVISION_NOT_FOUND, ENTRY_NOT_FOUND = "RepoNotFound", "RevisionNotFound", "EntryNotFound"
 CONFLICT, STALE_PARENT, INVALID = "Conflict", "StaleParent", "Invalid"
@@ -55,6 +57,7 @@ class Store:
         self.root = Path(root).resolve()
         self.incoming = self.root / "incoming"
         self.incoming.mkdir(parents=True, exist_ok=True)
+        self._commits = lru_cache(maxsize=64)(self._read_json)  # a commit never changes
 
     # repositories and references
 
@@ -103,8 +106,8 @@ class Store:
     # commits
 
     def commit_record(self, repo_id: str, sha: str) -> dict:
-        """`{"parent", "title", "description", "date", "files"}` of a commit."""
-        return self._read_json(self._commit_file(repo_id, sha))
+        """`{"parent", "title", "description", "date", "files"}` of a commit; shared, not to be edited."""
+        return self._commits(self._commit_file(repo_id, sha))
 
     def files(self, repo_id: str, sha: str) -> dict[str, Entry]:
         """All files of a commit by path, sorted."""
@@ -261,13 +264,3 @@ def check_paths(paths: dict[str, Entry]) -> None:
         for depth in range(1, len(parts)):
             if "/".join(parts[:depth]) in paths:
                 raise StoreError(INVALID, f"{'/'.join(parts[:depth])!r} cannot be a file and a folder")
-
-
-def git_sha1(data: bytes, kind: str = "blob") -> str:
-    """The id git gives to an object with these bytes."""
-    return hashlib.sha1(f"{kind} {len(data)}\0".encode() + data).hexdigest()
-
-
-def pointer_of(sha256: str, size: int) -> bytes:
-    """The Git LFS pointer file that stands for a large file in git (git-lfs spec v1)."""
-    return f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {size}\n".encode()

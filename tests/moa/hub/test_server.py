@@ -1,4 +1,4 @@
-"""The local Hub as the stock client and plain HTTP see it: endpoints, errors, what it refuses, what survives a restart."""
+"""The local Hub as the stock client and plain HTTP see it: endpoints, errors, what it refuses, what survives."""
 
 from __future__ import annotations
 
@@ -11,10 +11,16 @@ from urllib.parse import urlsplit
 
 import pytest
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
-from huggingface_hub.errors import HfHubHTTPError, RemoteEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    RemoteEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
 from moa.errors import AccessDeniedError, HubError
 from moa.hub.client import hub_client
+from moa.hub.git_names import git_sha1, pointer_of
 from moa.hub.server import LocalHub
 
 REPO = "lab/model"
@@ -54,13 +60,13 @@ def test_files_come_back_as_they_were_sent_by_either_way(api, tmp_path):
         assert Path(api.hf_hub_download(REPO, path, revision=sha, cache_dir=tmp_path)).read_bytes() == data
 
 
-def test_blob_ids_are_those_of_git(api):
-    """`printf hello | git hash-object --stdin`, and the same of the LFS pointer file (git-lfs spec)."""
+def test_files_are_listed_by_the_ids_of_git(api):
     add(api, {"hello.txt": b"hello", "w.safetensors": b"hello"})
     oids = {entry.path: entry.blob_id for entry in api.get_paths_info(REPO, ["hello.txt", "w.safetensors"])}
-    assert oids["hello.txt"] == "b6fc4c620b67d95f953a5c1c1230aaab5db5a1b0"
-    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{hashlib.sha256(b'hello').hexdigest()}\nsize 5\n"
-    assert oids["w.safetensors"] == hashlib.sha1(f"blob {len(pointer)}\0{pointer}".encode()).hexdigest()
+    assert oids == {
+        "hello.txt": git_sha1(b"hello"),
+        "w.safetensors": git_sha1(pointer_of(hashlib.sha256(b"hello").hexdigest(), 5)),
+    }
 
 
 def test_tree_lists_one_level_or_all(api):
@@ -186,7 +192,9 @@ def test_chunked_bodies_are_read(hub):
     assert call(hub, "GET", "/api/models/lab/chunked")[0] == 200
 
 
-@pytest.mark.parametrize("body", [b"", b"not json\n", b'{"key": "file"}\n', b'{"key": "mystery", "value": {"path": "x"}}\n'])
+@pytest.mark.parametrize(
+    "body", [b"", b"not json\n", b'{"key": "file"}\n', b'{"key": "mystery", "value": {"path": "x"}}\n']
+)
 def test_malformed_commits_are_refused_and_the_server_lives(api, hub, body):
     before = api.model_info(REPO).sha
     status = call(hub, "POST", f"/api/models/{REPO}/commit/main", body)[0]
@@ -203,7 +211,10 @@ def test_with_a_token_every_request_needs_it(tmp_path):
     with LocalHub(tmp_path, token="secret") as hub:
         assert call(hub, "GET", "/api/whoami-v2")[0] == 401
         for wrong in (None, "guess"):
-            with pytest.raises(AccessDeniedError), hub_client(hub.endpoint, token=wrong, repo_id=REPO, writing=True) as api:
+            with (
+                pytest.raises(AccessDeniedError),
+                hub_client(hub.endpoint, token=wrong, repo_id=REPO, writing=True) as api,
+            ):
                 api.create_repo(REPO)
         with hub_client(hub.endpoint, token="secret", repo_id=REPO, writing=True) as api:
             assert api.whoami()["name"] == "local"

@@ -1,0 +1,89 @@
+"""The model card and the licences: what they say, that the Hub's tools read it, and that the usage example runs."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from huggingface_hub import ModelCard
+
+from moa.errors import LicenceRefusedError
+from moa.hub.card import render_card
+from moa.hub.licences import LICENCES, licence_files, require_acceptance
+from tests.moa.hub.pipeline_folder import make_card
+
+METRIC = {"name": "Identity", "kind": "ip", "suite": "miniature 1", "value": 0.51234, "low": 0.4, "high": 0.6}
+
+
+def test_the_metadata_is_read_back_by_the_hubs_own_tools():
+    card = make_card(metrics=[METRIC], base_model_id="lab/base")
+    data = ModelCard(render_card(card, "lab/moa")).data
+    assert (data.library_name, data.pipeline_tag, data.license) == ("diffusers", "text-to-image", "mit")
+    assert (data.base_model, data.base_model_relation, data.model_name) == ("lab/base", "adapter", card.title)
+    (result,) = data.eval_results
+    assert (result.metric_type, result.metric_value, result.dataset_name) == ("ip", 0.5123, "miniature 1")
+
+
+def test_restricted_terms_show_in_the_metadata():
+    data = ModelCard(render_card(make_card(licences=LICENCES["ffhq_sd15"]), "lab/moa")).data
+    assert (data.license, data.license_link) == ("other", "LICENSE.md")
+    assert "non-commercial" in data.license_name
+
+
+def test_the_card_tells_how_the_model_was_made():
+    card = make_card(limits=["Trained on cartoons."])
+    text = render_card(card, "lab/moa")
+    for said in (
+        card.command,
+        card.code_commit,
+        card.dataset_digest,
+        card.base_model,
+        "Trained on cartoons.",
+        "## Consent",
+    ):
+        assert said in text
+    assert "| 100, 1 |" in text
+    assert "not in a git checkout" in render_card(make_card(code_commit=None), "lab/moa")
+
+
+def test_scores_appear_only_when_there_are_any():
+    assert "not been evaluated" in render_card(make_card(), "lab/moa")
+    text = render_card(make_card(metrics=[METRIC, METRIC | {"name": "Prompt"}]), "lab/moa")
+    assert "| Identity | miniature 1 | 0.512 | 0.400 to 0.600 |\n| Prompt |" in text
+    assert "not been evaluated" not in text
+
+
+def test_the_same_input_gives_the_same_bytes():
+    assert render_card(make_card(metrics=[METRIC]), "lab/moa") == render_card(make_card(metrics=[METRIC]), "lab/moa")
+
+
+def test_tables_are_not_torn_by_blank_lines():
+    lines = render_card(make_card(metrics=[METRIC, METRIC]), "lab/moa").splitlines()
+    rows = [i for i, line in enumerate(lines) if line.startswith("|")]
+    gaps = [b - a for a, b in zip(rows, rows[1:], strict=False)]
+    assert gaps.count(1) == len(rows) - 2  # two tables
+
+
+def test_the_licences_are_for_programs_and_for_people():
+    for key, licences in LICENCES.items():
+        files = licence_files(licences)
+        assert json.loads(files["licences.json"]) == licences.model_dump(mode="json"), key
+        for part in licences.components:
+            assert part.licence in files["LICENSE.md"].decode()
+    text = licence_files(LICENCES["ffhq_sd15"])["LICENSE.md"].decode()
+    assert "Attachment A" in text and "exploiting, harming or attempting to exploit or harm minors" in text
+    assert "Attachment A" not in licence_files(LICENCES["miniature"])["LICENSE.md"].decode()
+
+
+def test_only_restricted_terms_need_acceptance():
+    require_acceptance(LICENCES["miniature"], accepted=False)
+    require_acceptance(LICENCES["ffhq_sd15"], accepted=True)
+    with pytest.raises(LicenceRefusedError, match="accept_licences"):
+        require_acceptance(LICENCES["ffhq_sd15"], accepted=False)
+
+
+def test_the_usage_example_compiles():
+    (code,) = re.findall(r"```python\n(.*?)```", render_card(make_card(), "lab/moa"), re.DOTALL)
+    compile(code, "README.md", "exec")
+    assert 'from_pretrained("lab/moa")' in code

@@ -1,0 +1,78 @@
+"""Downloads are pinned to a commit and verified byte by byte."""
+
+from __future__ import annotations
+
+import pytest
+
+from moa.errors import HubUnavailableError, PublicationMismatchError, RepositoryMissingError
+from moa.hub.download import download
+from moa.hub.publish import publish
+from moa.hub.server import LocalHub
+from tests.moa.hub.faulty_hub import busy
+from tests.moa.hub.pipeline_folder import write_pipeline
+
+REPO = "lab/moa"
+WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
+
+
+@pytest.fixture
+def published(hub, pipeline, card):
+    return publish(pipeline, repo_id=REPO, endpoint=hub.endpoint, token=None, branch="run-a", card=card)
+
+
+def test_a_branch_is_pinned_to_the_commit_it_was_at(hub, published, pipeline, card, tmp_path):
+    first = download(REPO, "run-a", hub.endpoint, tmp_path)
+    assert first.name == published.commit
+    write_pipeline(pipeline, b"\0second weights" * 100)
+    second = publish(pipeline, repo_id=REPO, endpoint=hub.endpoint, token=None, branch="run-a", card=card)
+    assert download(REPO, published.commit, hub.endpoint, tmp_path) == first
+    assert download(REPO, "run-a", hub.endpoint, tmp_path).name == second.commit
+
+
+def test_a_complete_copy_needs_no_hub(hub, published, tmp_path):
+    folder = download(REPO, published.commit, hub.endpoint, tmp_path)
+    hub.seen.clear()
+    assert download(REPO, published.commit, "https://hub.example", tmp_path) == folder
+    assert hub.seen == []
+
+
+@pytest.mark.parametrize("damage", ["changed", "gone"])
+def test_a_damaged_copy_is_fetched_again(hub, published, tmp_path, damage):
+    folder = download(REPO, published.commit, hub.endpoint, tmp_path)
+    good, blob = (folder / WEIGHTS).read_bytes(), (folder / WEIGHTS).resolve()
+    if damage == "changed":
+        blob.write_bytes(bytes(len(good)))  # same size: the client itself would not notice
+    else:
+        (folder / WEIGHTS).unlink()
+    assert (download(REPO, published.commit, hub.endpoint, tmp_path) / WEIGHTS).read_bytes() == good
+
+
+def test_wrong_bytes_from_the_hub_are_refused(hub, published, tmp_path):
+    store = hub._server.store
+    sha256 = published.files[WEIGHTS].sha256.removeprefix("sha256:")
+    path = store.blob_path(sha256)
+    path.write_bytes(bytes(path.stat().st_size))
+    with pytest.raises(PublicationMismatchError, match=WEIGHTS):
+        download(REPO, published.commit, hub.endpoint, tmp_path)
+
+
+def test_one_failure_is_survived_and_many_are_a_typed_error(hub, published, tmp_path):
+    hub.faults = {"tree": [busy]}
+    assert download(REPO, "run-a", hub.endpoint, tmp_path / "one").name == published.commit
+    hub.faults = {"model_info": [busy] * 20}
+    with pytest.raises(HubUnavailableError, match="look up run-a"):
+        download(REPO, "run-a", hub.endpoint, tmp_path / "many")
+
+
+def test_missing_things_are_named(hub, published, tmp_path):
+    with pytest.raises(RepositoryMissingError, match="lab/other.*no such repository"):
+        download("lab/other", "main", hub.endpoint, tmp_path)
+    with pytest.raises(RepositoryMissingError, match="no such revision"):
+        download(REPO, "nowhere", hub.endpoint, tmp_path)
+
+
+def test_a_hub_that_is_gone_is_a_typed_error(tmp_path):
+    with LocalHub(tmp_path / "hub") as hub:
+        endpoint = hub.endpoint
+    with pytest.raises(HubUnavailableError):
+        download(REPO, "main", endpoint, tmp_path / "cache")

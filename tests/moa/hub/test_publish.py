@@ -1,0 +1,372 @@
+"""Publishing and promoting over the real client: the round trip, doing it twice, and the ways a Hub can fail."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import traceback
+from pathlib import Path
+
+import httpx2
+import huggingface_hub.constants
+import pytest
+from huggingface_hub import CommitOperationAdd, HfApi
+
+from moa.errors import (
+    HubError,
+    HubOfflineError,
+    HubUnavailableError,
+    LicenceRefusedError,
+    MissingTokenError,
+    NothingToPublishError,
+    PublicationMismatchError,
+    RepositoryConflictError,
+    RepositoryMissingError,
+    UnsafeFileError,
+    XetUnavailableError,
+)
+from moa.hub import client
+from moa.hub.client import hub_client
+from moa.hub.download import download
+from moa.hub.licences import LICENCES
+from moa.hub.publication import Promotion, Publication
+from moa.hub.publish import promote, publish
+from tests.moa.hub.faulty_hub import FaultyHub, busy, lost_answer
+from tests.moa.hub.pipeline_folder import make_card, write_pipeline
+
+REPO = "lab/moa"
+GENERATED = {"README.md", "LICENSE.md", "licences.json"}
+
+
+def send(hub: FaultyHub, folder: Path, card=None, branch="run-a", **options) -> Publication:
+    options = {"token": None, "repo_id": REPO, "endpoint": hub.endpoint} | options
+    return publish(folder, branch=branch, card=card or make_card(), **options)
+
+
+def look(hub: FaultyHub, revision: str) -> tuple[str, set[str]]:
+    """Head and files of a revision."""
+    with hub_client(hub.endpoint, token=None, repo_id=REPO, writing=False) as api:
+        info = api.model_info(REPO, revision=revision)
+        return info.sha, {entry.rfilename for entry in info.siblings} - {".gitattributes"}
+
+
+def push(hub: FaultyHub, branch: str, data: bytes) -> None:
+    """Somebody else's commit, straight into the store so that no fault meets it."""
+    store = hub._server.store
+    entry = store.put_bytes(data)
+    store.commit(
+        REPO, branch, lambda files: files.update({"theirs.txt": entry}), parent=None, title="x", description=""
+    )
+
+
+# the round trip
+
+
+def test_what_comes_back_is_what_was_published(hub, pipeline, tmp_path):
+    publication = send(hub, pipeline, record=tmp_path / "run" / "publication.json")
+    folder = download(REPO, publication.commit, hub.endpoint, tmp_path / "cache")
+
+    sent = {path.relative_to(pipeline).as_posix(): path for path in pipeline.rglob("*") if path.is_file()}
+    assert set(publication.files) == set(sent) | GENERATED
+    for name, path in sent.items():
+        assert (folder / name).read_bytes() == path.read_bytes()
+        assert publication.files[name].sha256 == "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
+    assert publication.adapter_digest == json.loads((pipeline / "adapter" / "manifest.json").read_text())["digest"]
+    assert Publication.read(tmp_path / "run" / "publication.json") == publication
+
+
+def test_publishing_leaves_main_and_the_folder_alone(hub, pipeline):
+    before = sorted(pipeline.rglob("*"))
+    publication = send(hub, pipeline)
+    assert sorted(pipeline.rglob("*")) == before
+    assert look(hub, "main")[1] == set()
+    assert look(hub, "run-a")[0] == publication.commit
+
+
+def test_one_publication_is_one_commit_however_many_files(hub, pipeline):
+    for i in range(300):
+        (pipeline / f"extra-{i}.txt").write_text(str(i))
+    publication = send(hub, pipeline)
+    assert len(publication.files) > 300
+    assert hub.seen.count("commit") == 1
+
+
+def test_publishing_again_sends_nothing(hub, pipeline):
+    first = send(hub, pipeline)
+    hub.seen.clear()
+    assert send(hub, pipeline) == first
+    assert not {"preupload", "lfs_batch", "lfs_upload", "commit"} & set(hub.seen)
+
+
+def test_a_changed_folder_sends_what_changed_and_deletes_what_is_gone(hub, pipeline, tmp_path):
+    (pipeline / "old.txt").write_text("old")
+    first = send(hub, pipeline)
+    (pipeline / "old.txt").unlink()
+    (pipeline / "unet" / "config.json").write_text('{"new": 1}')
+    hub.seen.clear()
+    second = send(hub, pipeline)
+    assert second.commit != first.commit
+    assert look(hub, "run-a")[1] == set(second.files) and "old.txt" not in second.files
+    assert "lfs_upload" not in hub.seen
+    assert (download(REPO, first.commit, hub.endpoint, tmp_path) / "old.txt").read_text() == "old"
+
+
+def test_a_new_repository_is_private_unless_asked_otherwise(hub, pipeline):
+    for repo_id, options, private in (("lab/a", {}, True), ("lab/b", {"private": False}, False)):
+        send(hub, pipeline, repo_id=repo_id, **options)
+        with hub_client(hub.endpoint, token=None, repo_id=repo_id, writing=False) as api:
+            assert api.model_info(repo_id).private is private
+
+
+# the Hub fails
+
+
+@pytest.mark.parametrize("endpoint", ["create_repo", "add_branch", "commit", "model_info", "tree"])
+@pytest.mark.parametrize("fault", [busy, lost_answer])
+def test_one_failure_anywhere_is_survived(hub, pipeline, endpoint, fault):
+    hub.faults = {endpoint: [fault]}
+    publication = send(hub, pipeline)
+    assert hub.faults[endpoint] == []
+    assert look(hub, "run-a") == (publication.commit, set(publication.files))
+
+
+def test_a_lost_answer_is_not_committed_twice(hub, pipeline):
+    hub.faults = {"commit": [lost_answer]}
+    publication = send(hub, pipeline)
+    assert hub.seen.count("commit") == 1
+    with hub_client(hub.endpoint, token=None, repo_id=REPO, writing=False) as api:
+        assert [c.commit_id for c in api.list_repo_commits(REPO, revision="run-a")][0] == publication.commit
+        assert len(api.list_repo_commits(REPO, revision="run-a")) == 2
+
+
+def test_a_server_that_never_answers_runs_into_the_time_limit(hub, pipeline, monkeypatch):
+    monkeypatch.setattr(client, "TIME_LIMIT", httpx2.Timeout(5.0, read=0.3))
+    release = []
+    hub.faults = {"commit": [lambda handler, route: release.append(handler.rfile.read(1)) or stall(handler)]}
+
+    def stall(handler) -> bool:
+        handler.connection.settimeout(5)
+        while handler.connection.recv(1 << 16):  # until the client hangs up
+            pass
+        handler.close_connection = True
+        return False
+
+    publication = send(hub, pipeline)
+    assert hub.seen.count("commit") == 2
+    assert look(hub, "run-a")[0] == publication.commit
+
+
+def test_a_hub_that_stays_down_is_a_typed_error_and_changes_nothing(hub, pipeline, tmp_path):
+    hub.faults = {"commit": [busy] * 20}
+    with pytest.raises(HubUnavailableError, match="run-a of lab/moa"):
+        send(hub, pipeline, record=tmp_path / "publication.json")
+    assert look(hub, "run-a")[1] == set()
+    assert not (tmp_path / "publication.json").exists()
+
+
+def test_a_push_between_look_and_commit_is_a_conflict(hub, pipeline):
+    def meanwhile(handler, route) -> bool:
+        push(hub, "run-a", b"theirs")
+        return True
+
+    hub.faults = {"commit": [meanwhile]}
+    with pytest.raises(RepositoryConflictError, match="run-a moved"):
+        send(hub, pipeline)
+    assert look(hub, "run-a")[1] == {"theirs.txt"}
+
+
+def test_a_push_while_we_wait_to_retry_is_a_conflict(hub, pipeline):
+    def meanwhile(handler, route) -> bool:
+        push(hub, "run-a", b"theirs")
+        return busy(handler, route)
+
+    hub.faults = {"commit": [meanwhile]}
+    with pytest.raises(RepositoryConflictError, match="run-a moved"):
+        send(hub, pipeline)
+    assert look(hub, "run-a")[1] == {"theirs.txt"}
+
+
+def test_bytes_that_come_back_changed_are_noticed(hub, pipeline, tmp_path):
+    def damage(handler, route) -> bool:
+        handler._send_file = lambda path, start, stop: handler.wfile.write(b"x" * (stop - start))
+        return True
+
+    hub.faults = {"resolve": [damage] * 1000}
+    with pytest.raises(PublicationMismatchError):
+        send(hub, pipeline, record=tmp_path / "publication.json")
+    assert not (tmp_path / "publication.json").exists()
+
+
+# refusals before anything is sent
+
+
+def test_nothing_to_publish(hub, pipeline, tmp_path):
+    with pytest.raises(NothingToPublishError, match="model_index.json"):
+        send(hub, tmp_path / "missing")
+    (pipeline / "adapter" / "manifest.json").unlink()
+    with pytest.raises(NothingToPublishError, match="adapter/manifest.json"):
+        send(hub, pipeline)
+    assert hub.seen == []
+
+
+def test_an_adapter_that_is_not_the_one_in_its_manifest_is_refused(hub, pipeline):
+    (pipeline / "adapter" / "moa.safetensors").write_bytes(b"other")
+    with pytest.raises(UnsafeFileError, match="adapter/moa.safetensors"):
+        send(hub, pipeline)
+    assert hub.seen == []
+
+
+def test_pickles_are_refused(hub, pipeline):
+    (pipeline / "unet" / "weights.bin").write_bytes(b"x")
+    with pytest.raises(UnsafeFileError, match="weights.bin"):
+        send(hub, pipeline)
+    assert hub.seen == []
+
+
+def test_restricted_terms_must_be_accepted(hub, pipeline):
+    card = make_card(licences=LICENCES["ffhq_sd15"])
+    with pytest.raises(LicenceRefusedError, match="CC BY-NC-SA 4.0"):
+        send(hub, pipeline, card)
+    assert hub.seen == []
+    assert send(hub, pipeline, card, accept_licences=True).commit
+
+
+def test_main_is_not_a_candidate(hub, pipeline):
+    with pytest.raises(HubError, match="branch"):
+        send(hub, pipeline, branch="main")
+    assert hub.seen == []
+
+
+def test_a_hub_beyond_this_machine_needs_a_token_and_the_network(pipeline, monkeypatch):
+    remote = {"repo_id": REPO, "endpoint": "https://hub.example", "branch": "run-a", "card": make_card()}
+    with pytest.raises(HubOfflineError, match="HF_HUB_OFFLINE"):
+        publish(pipeline, token="secret", **remote)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    with pytest.raises(MissingTokenError, match="HF_TOKEN"):
+        publish(pipeline, token=None, **remote)
+
+
+def test_offline_mode_still_guards_the_network(hub):
+    """The exemption is for loopback: the same client goes nowhere else."""
+    with hub_client(hub.endpoint, token=None, repo_id=REPO, writing=False), pytest.raises(Exception, match="OFFLINE"):
+        HfApi(endpoint="https://hub.example", token=False).model_info("a/b")
+
+
+def test_a_server_without_xet_is_named_as_such(hub, pipeline, monkeypatch):
+    """A mirror beyond this machine without xet; played by the local Hub, which is not recognised as one here."""
+    pytest.importorskip("hf_xet", reason="the client without hf_xet never tries xet")
+    send(hub, pipeline)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", False)
+    monkeypatch.setattr(client, "is_loopback", lambda url: False)
+    write_pipeline(pipeline, b"\0other weights" * 100)
+    with pytest.raises(XetUnavailableError, match="HF_HUB_DISABLE_XET=1"):
+        send(hub, pipeline, token="secret")
+
+
+def test_xet_is_off_for_a_local_hub_only_while_it_is_used(hub, pipeline, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", False)
+    send(hub, pipeline)
+    assert huggingface_hub.constants.HF_HUB_DISABLE_XET is False
+    assert "lfs_upload" in hub.seen
+
+
+def test_the_token_is_in_no_message_and_no_file(tmp_path, pipeline, caplog):
+    caplog.set_level(logging.DEBUG)
+    secret = "hf_averysecrettoken"
+    with FaultyHub(tmp_path / "hub", token=secret) as hub:
+        send(hub, pipeline, token=secret, record=tmp_path / "publication.json")
+        hub.faults = {"commit": [busy] * 20}
+        (pipeline / "unet" / "config.json").write_text('{"new": 1}')
+        with pytest.raises(HubUnavailableError) as failure:
+            send(hub, pipeline, token=secret)
+    assert secret not in "".join(traceback.format_exception(failure.value)) + caplog.text
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert not [path for path in written if secret.encode() in path.read_bytes()]
+
+
+# promotion
+
+
+def test_promotion_makes_main_the_candidate_without_uploading_weights(hub, pipeline, tmp_path):
+    publication = send(hub, pipeline)
+    hub.seen.clear()
+    promotion = promote(publication, tag="v1", token=None, record=tmp_path / "promotion.json")
+    assert "lfs_upload" not in hub.seen and hub.seen.count("commit") == 1
+    folder = download(REPO, "v1", hub.endpoint, tmp_path / "cache")
+    assert folder.name == promotion.commit == look(hub, "main")[0]
+    for name, digest in publication.files.items():
+        assert "sha256:" + hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest.sha256
+    assert Promotion.read(tmp_path / "promotion.json") == promotion
+
+
+def test_promoting_again_changes_nothing_and_says_the_same(hub, pipeline):
+    publication = send(hub, pipeline)
+    first = promote(publication, tag="v1", token=None)
+    assert promote(publication, tag="v1", token=None) == first
+
+
+def test_main_can_go_back_to_an_earlier_publication(hub, pipeline):
+    old = send(hub, pipeline)
+    promote(old, tag="v1", token=None)
+    write_pipeline(pipeline, b"\0second weights" * 100)
+    (pipeline / "new.txt").write_text("only in the second")
+    new = send(hub, pipeline, branch="run-b")
+    second = promote(new, tag="v2", token=None)
+    assert look(hub, "main")[1] == set(new.files)
+    back = promote(old, tag="v3", token=None)
+    assert back.previous == second.commit
+    assert look(hub, "main")[1] == set(old.files)
+
+
+def test_promotion_writes_the_scores_into_the_card_of_main(hub, pipeline, tmp_path):
+    publication = send(hub, pipeline)
+    metric = {"name": "Identity", "kind": "ip", "suite": "miniature 1", "value": 0.5, "low": 0.4, "high": 0.6}
+    promotion = promote(publication, tag="v1", token=None, card=make_card(metrics=[metric]))
+    candidate = download(REPO, publication.commit, hub.endpoint, tmp_path)
+    main = download(REPO, promotion.commit, hub.endpoint, tmp_path)
+    assert "not been evaluated" in (candidate / "README.md").read_text()
+    assert "0.400 to 0.600" in (main / "README.md").read_text()
+
+
+@pytest.mark.parametrize("endpoint", ["commit", "add_tag", "refs", "paths_info", "commits"])
+@pytest.mark.parametrize("fault", [busy, lost_answer])
+def test_a_failing_promotion_is_finished_and_main_is_never_half(hub, pipeline, endpoint, fault):
+    publication = send(hub, pipeline)
+    hub.faults = {endpoint: [fault]}
+    promotion = promote(publication, tag="v1", token=None)
+    assert look(hub, "main") == look(hub, "v1") == (promotion.commit, set(publication.files))
+
+
+def test_a_push_to_main_during_promotion_is_a_conflict(hub, pipeline):
+    publication = send(hub, pipeline)
+
+    def meanwhile(handler, route) -> bool:
+        push(hub, "main", b"theirs")
+        return True
+
+    hub.faults = {"commit": [meanwhile]}
+    with pytest.raises(RepositoryConflictError, match="main moved"):
+        promote(publication, tag="v1", token=None)
+    assert look(hub, "main")[1] == {"theirs.txt"}
+
+
+def test_a_tag_never_moves(hub, pipeline):
+    promote(send(hub, pipeline), tag="v1", token=None)
+    before = look(hub, "main")
+    write_pipeline(pipeline, b"\0second weights" * 100)
+    with pytest.raises(RepositoryConflictError, match="tag v1"):
+        promote(send(hub, pipeline), tag="v1", token=None)
+    assert look(hub, "main") == before
+
+
+def test_only_what_was_published_can_be_promoted(hub, pipeline):
+    publication = send(hub, pipeline)
+    with pytest.raises(RepositoryMissingError):
+        promote(publication.model_copy(update={"commit": "0" * 40}), tag="v1", token=None)
+    with hub_client(hub.endpoint, token=None, repo_id=REPO, writing=True) as api:
+        other = api.create_commit(REPO, [CommitOperationAdd("x.txt", b"x")], commit_message="x", revision="run-a").oid
+    with pytest.raises(PublicationMismatchError):
+        promote(publication.model_copy(update={"commit": other}), tag="v1", token=None)
+    assert look(hub, "main")[1] == set()
