@@ -32,7 +32,7 @@ def find_words(prompt: str, words: Sequence[str]) -> list[tuple[int, int]]:
         if used[key] >= len(found):
             raise WordNotFoundError(
                 f"the prompt {prompt!r} has the subject word {word!r} {len(found)} time(s), but "
-                f"{used[key] + 1} subject(s) are to be bound to it: name each subject in the prompt, e.g. 'a man and a man'"
+                f"{used[key] + 1} subject(s) are to be bound to it: name each in the prompt, e.g. 'a man and a man'"
             )
         spans.append(found[used[key]])
         used[key] += 1

@@ -112,12 +112,12 @@ class SubjectsMixin:
 
     @classmethod
     def from_pipe(cls, pipeline: Any, **options: Any) -> Any:
-        """This kind of pipeline with the components of another one; `options` as in diffusers, e.g. `controlnet=`."""
+        """This kind of pipeline with the components of another; `options` as in diffusers, e.g. `controlnet=`."""
         return super().from_pipe(pipeline, unet=pipeline.unet, **options)  # type: ignore[misc]
 
     @torch.no_grad()
     def encode_subjects(self, images: Sequence[Image.Image]) -> Tensor:
-        """Image features [n, image_dim] of n subjects, fp32 on the CPU: to keep, mix, or give as `Subject(features=)`."""
+        """Image features [n, image_dim] of n subjects, fp32, CPU: to keep, mix, or give as `Subject(features=)`."""
         pixels = encoder_pixels(images, self.feature_extractor)
         pixels = pixels.to(self._execution_device, self.image_encoder.dtype)
         return image_features(self.image_encoder, pixels).float().cpu()

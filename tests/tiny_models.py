@@ -5,7 +5,8 @@
 `tiny_base(folder)` writes a Stable Diffusion folder (unet, vae, text_encoder, tokenizer, scheduler, model_index.json)
 and beside it `image_encoder/` and `feature_extractor/`: about 0.4 M parameters, written in a fraction of a second,
 the same bytes for the same seed. Nothing in it is trained; it has the geometry of the real thing and nothing else:
-32 x 32 images, 8 x 8 x 4 latents, a U-Net of two cross-attention levels, prompts of at most 32 tokens, image features of 24.
+32 x 32 images, 8 x 8 x 4 latents, a U-Net of two cross-attention levels, prompts of at most 32 tokens, image features
+of 24.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ from transformers import (
     CLIPVisionConfig,
     CLIPVisionModelWithProjection,
 )
+
+from moa.config import MoAConfig
+from moa.unet import MoAUNet2DConditionModel
 
 IMAGE_SIZE = 32
 LATENT_SIZE = 8
@@ -67,6 +71,17 @@ def tiny_unet(**overrides: object) -> UNet2DConditionModel:
         "norm_num_groups": 8,
     }
     return UNet2DConditionModel(**{**options, **overrides}).eval()
+
+
+def tiny_moa_unet(
+    unet: UNet2DConditionModel | None = None, strength: float = 0.3, **config: object
+) -> MoAUNet2DConditionModel:
+    """A mixture on `unet` (default: a new tiny one) as if trained: noise is added to all its zeros and copies."""
+    model = MoAUNet2DConditionModel.from_unet(unet or tiny_unet(), MoAConfig(**{"image_dim": IMAGE_DIM, **config}))
+    with torch.no_grad():
+        for _, parameter in model.moa_parameters():
+            parameter.add_(strength * torch.randn_like(parameter))
+    return model.eval()
 
 
 def tiny_vae() -> AutoencoderKL:

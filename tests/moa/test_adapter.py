@@ -1,0 +1,136 @@
+"""The adapter folder: what it holds, what it fits, and what is refused.    pytest tests/moa/test_adapter.py"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from moa.adapter import load_adapter, read_adapter, save_adapter
+from moa.errors import AdapterError, AdapterGeometryError
+from tests.tiny_models import tiny_moa_unet, tiny_unet
+
+PROVENANCE = {"inputs": {"shards": "sha256:1", "base": "sha256:2", "init": None}, "step": 7, "commit": "abc", "seed": 3}
+
+
+@pytest.fixture(scope="module")
+def unet():
+    """Weights that fp16 holds exactly, so a round trip can be compared bit for bit."""
+    model = tiny_moa_unet(router="mlp")
+    with torch.no_grad():
+        for _, parameter in model.moa_parameters():
+            parameter.copy_(parameter.half())
+    return model
+
+
+@pytest.fixture
+def folder(unet, tmp_path):
+    save_adapter(unet, tmp_path / "adapter", PROVENANCE)
+    return tmp_path / "adapter"
+
+
+def test_the_folder_is_what_the_format_says(unet, folder):
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "manifest.json", "moa.safetensors"]
+    assert manifest["format"] == "moa-adapter/1"
+    assert {key: manifest[key] for key in ("inputs", "step", "commit")} == {
+        key: PROVENANCE[key] for key in ("inputs", "step", "commit")
+    }
+    for name, entry in manifest["files"].items():
+        data = (folder / name).read_bytes()
+        assert entry == {"sha256": f"sha256:{hashlib.sha256(data).hexdigest()}", "bytes": len(data)}
+    tensors = load_file(folder / "moa.safetensors")
+    assert tensors.keys() == unet.moa_state_dict().keys()
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.float16}
+    config = json.loads((folder / "config.json").read_text())
+    assert config["moa"]["router"] == "mlp" and config["provenance"] == PROVENANCE
+
+
+def test_a_loaded_adapter_is_the_saved_one_on_another_base(unet, folder):
+    base = tiny_unet()
+    loaded = load_adapter(base, folder)
+    assert loaded.moa_config == unet.moa_config
+    for name, tensor in unet.moa_state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor), name
+    back = loaded.to_base_unet().state_dict()
+    assert all(torch.equal(back[name], tensor) for name, tensor in base.state_dict().items())
+    assert [n for n, p in loaded.named_parameters() if p.requires_grad] == [n for n, _ in loaded.moa_parameters()]
+
+
+def test_it_takes_the_precision_of_the_base(folder):
+    loaded = load_adapter(tiny_unet().bfloat16(), folder)
+    assert {p.dtype for p in loaded.parameters()} == {torch.bfloat16}
+
+
+def test_the_same_adapter_has_the_same_bytes_and_the_commit_is_not_in_the_digest(unet, folder, tmp_path):
+    save_adapter(unet, tmp_path / "again", PROVENANCE)
+    for path in folder.iterdir():
+        assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes()
+    read = read_adapter(folder)
+    assert read.provenance == PROVENANCE and read.config == unet.moa_config
+    other = tiny_moa_unet(router="mlp")
+    save_adapter(other, tmp_path / "other", PROVENANCE)
+    assert read_adapter(tmp_path / "other").digest != read.digest
+
+
+@pytest.mark.parametrize("name", ["moa.safetensors", "config.json", "manifest.json"])
+def test_missing_and_damaged_files_are_named(folder, name):
+    data = (folder / name).read_bytes()
+    for damaged in (data[:-20], data[:40] + b"?" + data[41:], b""):
+        (folder / name).write_bytes(damaged)
+        with pytest.raises(AdapterError, match="manifest" if name == "manifest.json" else name):
+            load_adapter(tiny_unet(), folder)
+    (folder / name).unlink()
+    with pytest.raises(AdapterError, match=f"{name} cannot be read"):
+        load_adapter(tiny_unet(), folder)
+
+
+def test_other_formats_are_refused(folder):
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "format": "moa-adapter/9"}))
+    with pytest.raises(AdapterError, match="moa-adapter/9"):
+        load_adapter(tiny_unet(), folder)
+
+
+def test_a_wrong_set_of_tensors_is_refused(unet, folder):
+    tensors = load_file(folder / "moa.safetensors")
+    lost = sorted(tensors)[0]
+    del tensors[lost]
+    save_file(tensors, folder / "moa.safetensors")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    data = (folder / "moa.safetensors").read_bytes()
+    manifest["files"]["moa.safetensors"]["sha256"] = f"sha256:{hashlib.sha256(data).hexdigest()}"
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(AdapterError, match=f"1 tensors, e.g. {lost}"):
+        load_adapter(tiny_unet(), folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"cross_attention_dim": 48}, "text width 32, this base has 48"),
+        ({"layers_per_block": 2}, "14 attention layers, this base has 20"),
+        ({"block_out_channels": (16, 48)}, "'dim': 32.*'dim': 48"),
+        ({"attention_head_dim": 4}, "'heads': 2.*'heads': 4"),
+    ],
+    ids=["text", "layers", "width", "heads"],
+)
+def test_a_base_of_another_geometry_is_refused_with_the_difference(folder, change, message):
+    with pytest.raises(AdapterGeometryError, match=message):
+        load_adapter(tiny_unet(**change), folder)
+
+
+def test_a_base_that_differs_where_moa_does_not_look_is_fine(folder, unet):
+    inpainting = load_adapter(tiny_unet(in_channels=9), folder)
+    assert inpainting.conv_in.in_channels == 9
+
+
+def test_overwriting_leaves_no_temporary_files(unet, folder):
+    save_adapter(unet, folder, {**PROVENANCE, "step": 8})
+    assert len(list(folder.iterdir())) == 3
+    assert read_adapter(folder).provenance["step"] == 8
+    shutil.rmtree(folder)

@@ -1,0 +1,141 @@
+"""Eq. 8 against loops in float64, and what a `MoAInput` must be.    pytest tests/moa/test_conditioning.py"""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from moa.conditioning import MoAContext, MoAInput, MultimodalPrompt, SpacetimeEncoding
+from moa.config import MoAConfig
+from moa.errors import ConditioningError
+
+IMAGE, TEXT = 5, 6
+LAYERS = (1, 3, 7)
+
+
+@pytest.fixture(autouse=True)
+def fresh_seed():
+    print("seed", torch.seed())
+
+
+def prompt(**config) -> MultimodalPrompt:
+    """The learned part with no zeros left in it, in float64."""
+    module = MultimodalPrompt(MoAConfig(image_dim=IMAGE, **config), TEXT, LAYERS).double()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(0.5 * torch.randn_like(parameter))
+    return module
+
+
+def token_by_hand(module: MultimodalPrompt, f: Tensor, w: Tensor, t: float, layer: int) -> Tensor:
+    """Eq. 8 for one subject, written out."""
+    m = torch.cat([f, w])
+    if module.encoding is not None:
+        time, place = module.encoding.frequencies
+        phases = [2 * math.pi * (t / 1000 * float(a) + layer * float(b)) for a, b in zip(time, place, strict=True)]
+        fourier = torch.tensor([math.cos(p) for p in phases] + [math.sin(p) for p in phases], dtype=torch.float64)
+        m = m + module.encoding.project.weight @ fourier + module.encoding.project.bias
+    normal = (m - m.mean()) / torch.sqrt(m.var(unbiased=False) + module.norm.eps)
+    x = module.hidden.weight @ (normal * module.norm.weight + module.norm.bias) + module.hidden.bias
+    x = torch.tensor([0.5 * float(v) * (1 + math.erf(float(v) / math.sqrt(2))) for v in x], dtype=torch.float64)
+    return w + module.token.weight @ x + module.token.bias
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("spacetime", [True, False])
+def test_token_is_equation_8(spacetime):
+    module = prompt(spacetime=spacetime, hidden_dim=9, fourier_features=4)
+    features, words = torch.randn(2, 3, IMAGE).double(), torch.randn(2, 3, TEXT).double()
+    timesteps = torch.tensor([17.0, 801.0])
+    tokens = module(features, words, timesteps)
+    assert tokens.shape == (3, 2, 3, TEXT)
+    for i, layer in enumerate(LAYERS):
+        for row in range(2):
+            for slot in range(3):
+                f, w = features[row, slot], words[row, slot]
+                expected = token_by_hand(module, f, w, float(timesteps[row]), layer)
+                torch.testing.assert_close(tokens[i, row, slot], expected, rtol=0, atol=1e-4)  # phases are fp32
+
+
+@torch.no_grad()
+def test_spacetime_tells_timesteps_and_layers_apart_and_without_it_neither():
+    features, words = torch.randn(1, 1, IMAGE).double(), torch.randn(1, 1, TEXT).double()
+    for spacetime in (True, False):
+        module = prompt(spacetime=spacetime)
+        early, late = (module(features, words, torch.tensor([t])) for t in (100.0, 600.0))
+        assert torch.allclose(early, late) != spacetime
+        assert torch.allclose(early[0], early[1]) != spacetime
+        assert any("encoding" in name for name, _ in module.named_parameters()) == spacetime
+
+
+@torch.no_grad()
+def test_before_training_the_token_is_the_word_itself():
+    module = MultimodalPrompt(MoAConfig(image_dim=IMAGE), TEXT, LAYERS)
+    words = torch.randn(2, 3, TEXT)
+    tokens = module(torch.randn(2, 3, IMAGE), words, torch.tensor([5, 900]))
+    assert all(torch.equal(tokens[i], words) for i in range(3))
+
+
+def test_every_parameter_learns():
+    module = prompt().float()
+    module(torch.randn(2, 1, IMAGE), torch.randn(2, 1, TEXT), torch.tensor([5, 900])).square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in module.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_keeps_the_frequencies_and_new_models_have_the_same(dtype):
+    first, second = SpacetimeEncoding(32, 8), SpacetimeEncoding(32, 8)
+    assert torch.equal(first.frequencies, second.frequencies)
+    torch.testing.assert_close(first.to(dtype).frequencies.float(), second.frequencies, rtol=0, atol=1e-7)
+
+
+def context(positions: Tensor, tokens: Tensor) -> MoAContext:
+    return MoAContext(len(positions), slice(0, len(positions)), {4: tokens}, positions, (8, 8), None)
+
+
+def test_prompt_replaces_the_subject_tokens_and_nothing_else():
+    text, tokens = torch.randn(2, 7, TEXT), torch.randn(2, 2, TEXT)
+    result = context(torch.tensor([[5, 2], [7, 3]]), tokens).prompt(4, text)
+    expected = text.clone()
+    expected[0, 5], expected[0, 2], expected[1, 3] = tokens[0, 0], tokens[0, 1], tokens[1, 1]
+    assert torch.equal(result, expected)
+
+
+def test_grid_follows_the_levels_of_the_unet():
+    moa = MoAContext(1, slice(0, 1), {}, torch.zeros(1, 0), (9, 16), None)
+    assert [moa.grid(n) for n in (144, 40, 12)] == [(9, 16), (5, 8), (3, 4)]
+    with pytest.raises(ConditioningError, match="13 pixels"):
+        moa.grid(13)
+
+
+@pytest.mark.parametrize(
+    ("active", "expected"),
+    [([0, 0, 1, 1], slice(2, 4)), ([1, 1, 1, 1], slice(0, 4)), ([0, 0, 0, 0], slice(0, 0)), ([1, 0, 0, 1], [0, 3])],
+)
+def test_active_rows_are_a_slice_where_they_are_neighbours(active, expected):
+    moa = MoAInput(torch.zeros(4, 1, IMAGE), torch.zeros(4, 1, dtype=torch.long), torch.tensor(active).bool())
+    rows = moa.rows
+    assert (rows.tolist() if isinstance(rows, Tensor) else rows) == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"features": torch.zeros(2, IMAGE)}, "features must be"),
+        ({"positions": torch.zeros(2, 4, dtype=torch.long)}, "positions"),
+        ({"positions": torch.zeros(2, 3)}, "integer"),
+        ({"active": torch.zeros(2)}, "bool"),
+        ({"active": torch.zeros(3).bool()}, "one per row"),
+    ],
+)
+def test_inputs_that_do_not_belong_together_are_refused(change, message):
+    fields = {
+        "features": torch.zeros(2, 3, IMAGE),
+        "positions": torch.zeros(2, 3, dtype=torch.long),
+        "active": torch.ones(2).bool(),
+    }
+    with pytest.raises(ConditioningError, match=message):
+        MoAInput(**{**fields, **change})

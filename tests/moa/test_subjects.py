@@ -1,0 +1,95 @@
+"""What the image encoder sees of a subject, and which subjects are refused.    pytest tests/moa/test_subjects.py"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from moa.errors import SubjectError
+from moa.subjects import Subject, check_features, encoder_pixels, image_features
+from tests.tiny_models import IMAGE_DIM, IMAGE_SIZE, tiny_image_encoder, tiny_image_processor
+
+PROCESSOR = tiny_image_processor()
+RED, CLEAR = (255, 0, 0, 255), (9, 200, 9, 0)
+
+
+def normalised(colour: tuple[int, ...]) -> torch.Tensor:
+    values = [(c / 255 - m) / s for c, m, s in zip(colour, PROCESSOR.image_mean, PROCESSOR.image_std, strict=False)]
+    return torch.tensor(values).view(3, 1, 1)
+
+
+def test_transparent_parts_and_padding_are_neutral_and_nothing_is_cropped():
+    image = Image.new("RGBA", (IMAGE_SIZE, IMAGE_SIZE // 2), CLEAR)
+    image.paste(RED, (0, 0, 4, IMAGE_SIZE // 2))  # touches the left edge
+    (pixels,) = encoder_pixels([image], PROCESSOR)
+    assert pixels.shape == (3, IMAGE_SIZE, IMAGE_SIZE)
+    quarter = IMAGE_SIZE // 4
+    torch.testing.assert_close(pixels[:, quarter:-quarter, :4], normalised(RED).expand(3, IMAGE_SIZE // 2, 4))
+    neutral = pixels.clone()
+    neutral[:, quarter:-quarter, :4] = 0
+    assert neutral.abs().max() < 0.5 / 255 / 0.25
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "LA", "CMYK", "1"])
+def test_any_mode_and_size_becomes_encoder_input(mode):
+    image = Image.fromarray(np.random.default_rng().integers(0, 255, (50, 20, 3), dtype=np.uint8)).convert(mode)
+    pixels = encoder_pixels([image, Image.new("RGB", (300, 200), "blue")], PROCESSOR)
+    assert pixels.shape == (2, 3, IMAGE_SIZE, IMAGE_SIZE) and torch.isfinite(pixels).all()
+
+
+def test_a_photograph_is_turned_upright():
+    upright = Image.fromarray(np.random.default_rng().integers(0, 255, (32, 32, 3), dtype=np.uint8))
+    turned = upright.rotate(90)
+    turned.getexif()[0x0112] = 6  # "rotate by 90 degrees clockwise to display"
+    assert torch.equal(encoder_pixels([turned], PROCESSOR), encoder_pixels([upright], PROCESSOR))
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (Image.new("RGB", (0, 5)), "empty"),
+        (Image.new("RGBA", (8, 8), CLEAR), "transparent"),
+        ("photo.png", "str"),
+    ],
+    ids=["no pixels", "nothing visible", "a path"],
+)
+def test_images_without_a_subject_are_refused(image, message):
+    with pytest.raises(SubjectError, match=f"image 1 .*{message}"):
+        encoder_pixels([Image.new("RGB", (8, 8)), image], PROCESSOR)
+
+
+@torch.no_grad()
+def test_features_are_the_projected_embeddings_of_the_encoder():
+    encoder = tiny_image_encoder()
+    pixels = torch.randn(3, 3, IMAGE_SIZE, IMAGE_SIZE)
+    features = image_features(encoder, pixels)
+    assert features.shape == (3, IMAGE_DIM)
+    pooled = encoder.vision_model(pixels).pooler_output
+    torch.testing.assert_close(features, pooled @ encoder.visual_projection.weight.T)
+
+
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        (torch.zeros(IMAGE_DIM + 1), "shape"),
+        (torch.zeros(2, IMAGE_DIM), "shape"),
+        (torch.full((IMAGE_DIM,), float("nan")), "NaN"),
+        (torch.full((IMAGE_DIM,), float("inf")), "infinity"),
+    ],
+)
+def test_bad_features_are_refused_by_name(features, message):
+    with pytest.raises(SubjectError, match=f"'man'.*{message}"):
+        check_features(features, IMAGE_DIM, "man")
+
+
+def test_good_features_are_flattened():
+    features = torch.randn(1, IMAGE_DIM)
+    assert torch.equal(check_features(features, IMAGE_DIM, "man"), features[0])
+
+
+def test_a_subject_has_an_image_or_features():
+    for fields in ({}, {"image": Image.new("RGB", (1, 1)), "features": torch.zeros(2)}):
+        with pytest.raises(SubjectError, match="'man'"):
+            Subject("man", **fields)

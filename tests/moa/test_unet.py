@@ -1,0 +1,386 @@
+"""The whole U-Net against a naive reference, and what MoA must not disturb.    pytest tests/moa/test_unet.py"""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+import torch
+from accelerate import cpu_offload, init_empty_weights
+from diffusers import ControlNetModel, UNet2DConditionModel
+from peft import LoraConfig
+from torch import Tensor
+
+from moa.conditioning import MoAInput
+from moa.config import MoAConfig
+from moa.errors import ConditioningError, UnsupportedBaseError
+from moa.recorder import Recorder
+from moa.unet import MoAUNet2DConditionModel, is_moa_key
+from tests.tiny_models import IMAGE_DIM, LATENT_SIZE, MAX_TOKENS, TEXT_DIM, tiny_moa_unet, tiny_unet
+
+EMPTY = -1
+SD15 = {
+    "block_out_channels": (320, 640, 1280, 1280),
+    "cross_attention_dim": 768,
+    "attention_head_dim": 8,
+    "sample_size": 64,
+}
+
+
+@pytest.fixture(autouse=True)
+def fresh_seed():
+    print("seed", torch.seed())
+
+
+def inputs(batch: int = 4) -> tuple[Tensor, Tensor, Tensor]:
+    """Latents, one timestep per row, text."""
+    latents = torch.randn(batch, 4, LATENT_SIZE, LATENT_SIZE)
+    return latents, torch.randint(0, 1000, (batch,)), torch.randn(batch, MAX_TOKENS, TEXT_DIM)
+
+
+def subjects(active=(0, 0, 1, 1), recorder: Recorder | None = None) -> MoAInput:
+    """Two subjects in the last row, one in the others."""
+    positions = torch.tensor([[5, EMPTY]] * (len(active) - 1) + [[3, 9]])
+    return MoAInput(torch.randn(len(active), 2, IMAGE_DIM), positions, torch.tensor(active).bool(), recorder)
+
+
+def run(unet: UNet2DConditionModel, given: tuple[Tensor, Tensor, Tensor], moa: MoAInput | None) -> Tensor:
+    kwargs = {"cross_attention_kwargs": {"moa": moa}} if moa is not None else {}
+    return unet(*given, **kwargs).sample
+
+
+def reference(unet: MoAUNet2DConditionModel, given: tuple[Tensor, Tensor, Tensor], moa: MoAInput) -> Tensor:
+    """Eq. 6-8 the slow way: a stock U-Net whose attention modules are replaced by a closure over plain matrices."""
+    base, weights = unet.to_base_unet(), unet.state_dict()
+    _, timesteps, text = given
+    layers = {layer.name: layer for layer in unet.moa_layers()}
+
+    def attend(name: str, heads: int, z: Tensor, c: Tensor, q: str, k: str, v: str, out: str) -> Tensor:
+        split = [
+            (x @ weights[f"{name}.{w}.weight"].T).reshape(len(x), -1, heads, z.shape[-1] // heads).transpose(1, 2)
+            for x, w in ((z, q), (c, k), (c, v))
+        ]
+        scores = split[0] @ split[1].transpose(-1, -2) / (z.shape[-1] // heads) ** 0.5
+        mixed = (scores.softmax(-1) @ split[2]).transpose(1, 2).reshape(z.shape)
+        return mixed @ weights[f"{name}.{out}.weight"].T + weights[f"{name}.{out}.bias"]
+
+    def multimodal_prompt(index: int) -> Tensor:
+        prompt = text.clone()
+        for row, slot in ((moa.positions >= 0) & moa.active[:, None]).nonzero().tolist():
+            position = moa.positions[row, slot]
+            where = unet._cross_layers.index(index)
+            f, w = moa.features[row, slot].view(1, 1, -1), text[row, position].view(1, 1, -1)
+            prompt[row, position] = unet.moa(f, w, timesteps[row : row + 1].to(f.dtype))[where, 0, 0]
+        return prompt
+
+    def replaced(name: str, module: torch.nn.Module):
+        def forward(hidden_states, encoder_hidden_states=None, **_):
+            z, c = hidden_states, hidden_states if encoder_hidden_states is None else encoder_hidden_states
+            prior = attend(name, module.heads, z, c, "to_q", "to_k", "to_v", "to_out.0")
+            if name not in layers:
+                return prior
+            c1 = z if encoder_hidden_states is None else multimodal_prompt(layers[name].index)
+            branch = f"{name}.moa"
+            personal = attend(branch, module.heads, z, c1, "query", "key", "value", "out")
+            if unet.moa_config.architecture == "single_branch":
+                return personal
+            logits = z @ weights[f"{branch}.router.logits.weight"].T + weights[f"{branch}.router.logits.bias"]
+            shares = logits.softmax(-1)
+            mixed = shares[..., :1] * prior + shares[..., 1:] * personal
+            return torch.where(moa.active[:, None, None], mixed, prior)
+
+        return forward
+
+    for name, module in base.named_modules():
+        if name.endswith(("attn1", "attn2")):
+            module.forward = replaced(name, module)
+    return base(*given).sample
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("config", [{}, {"architecture": "single_branch"}, {"self_attention": False}], ids=str)
+@pytest.mark.parametrize("active", [(0, 0, 1, 1), (1, 0, 0, 1), (1, 1, 1, 1)], ids=str)
+def test_the_unet_is_the_slow_reference(config, active):
+    unet = tiny_moa_unet(**config).double()
+    latents, timesteps, text = inputs()
+    given = (latents.double(), timesteps, text.double())
+    moa = subjects(active)
+    moa = MoAInput(moa.features.double(), moa.positions, moa.active)
+    out = run(unet, given, moa)
+    torch.testing.assert_close(out, reference(unet, given, moa), rtol=0, atol=1e-4)
+    assert (out - run(unet, given, None)).abs().max() > 1e-2
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("config", [{}, {"architecture": "single_branch"}, {"self_attention": False}], ids=str)
+def test_without_subjects_it_is_the_base_bit_for_bit(config):
+    base, given = tiny_unet(), inputs()
+    unet = tiny_moa_unet(base, **config)
+    expected = base(*given).sample
+    assert torch.equal(run(unet, given, None), expected)
+    assert torch.equal(unet(*given, cross_attention_kwargs={"moa": None}).sample, expected)
+    assert torch.equal(unet(*given, cross_attention_kwargs={}).sample, expected)
+
+
+@torch.no_grad()
+def test_inactive_rows_are_the_base_bit_for_bit():
+    base, given = tiny_unet(), inputs()
+    unet, expected = tiny_moa_unet(base), base(*given).sample
+    assert torch.equal(run(unet, given, subjects((0, 0, 0, 0))), expected)
+    out = run(unet, given, subjects((0, 1, 0, 1)))
+    assert torch.equal(out[[0, 2]], expected[[0, 2]])
+    assert not torch.allclose(out[[1, 3]], expected[[1, 3]])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("architecture", ["moa", "single_branch"])
+def test_training_starts_from_the_base_model(architecture):
+    base, given = tiny_unet(), inputs()
+    unet = MoAUNet2DConditionModel.from_unet(base, MoAConfig(image_dim=IMAGE_DIM, architecture=architecture))
+    torch.testing.assert_close(run(unet, given, subjects()), base(*given).sample, rtol=0, atol=1e-4)
+
+
+@torch.no_grad()
+def test_padded_slots_change_nothing_whatever_they_hold():
+    unet, given, moa = tiny_moa_unet(), inputs(), subjects()
+    garbage = torch.where((moa.positions == EMPTY)[..., None], float("nan"), moa.features)
+    assert torch.equal(run(unet, given, moa), run(unet, given, MoAInput(garbage, moa.positions, moa.active)))
+    features = torch.cat([moa.features, torch.randn(4, 3, IMAGE_DIM)], dim=1)
+    positions = torch.cat([moa.positions, torch.full((4, 3), EMPTY)], dim=1)
+    wide = run(unet, given, MoAInput(features, positions, moa.active))
+    torch.testing.assert_close(run(unet, given, moa), wide, rtol=0, atol=1e-4)
+
+
+def test_padded_slots_leave_no_gradient():
+    unet, given, moa = tiny_moa_unet(), inputs(), subjects((1, 1, 1, 1))
+    garbage = torch.where((moa.positions == EMPTY)[..., None], float("nan"), moa.features).requires_grad_()
+    run(unet, given, MoAInput(garbage, moa.positions, moa.active)).square().mean().backward()
+    assert all(torch.isfinite(p.grad).all() for _, p in unet.moa_parameters())
+    assert not garbage.grad[moa.positions == EMPTY].any()
+
+
+@torch.no_grad()
+def test_rows_do_not_see_each_other_and_slots_have_no_order():
+    unet, given, moa = tiny_moa_unet(), inputs(), subjects((1, 1, 1, 1))
+    out = run(unet, given, moa)
+    for row in range(4):
+        one = slice(row, row + 1)
+        alone = run(
+            unet, tuple(x[one] for x in given), MoAInput(moa.features[one], moa.positions[one], moa.active[one])
+        )
+        torch.testing.assert_close(alone, out[one], rtol=0, atol=1e-4)
+    flipped = MoAInput(moa.features.flip(1), moa.positions.flip(1), moa.active)
+    torch.testing.assert_close(run(unet, given, flipped), out, rtol=0, atol=1e-4)
+
+
+@torch.no_grad()
+def test_each_subject_and_where_it_is_bound_matter():
+    unet, given, moa = tiny_moa_unet(), inputs(), subjects()
+    out = run(unet, given, moa)
+    for slot in (0, 1):
+        features = moa.features.clone()
+        features[3, slot] += 1
+        assert not torch.allclose(run(unet, given, MoAInput(features, moa.positions, moa.active))[3], out[3])
+    swapped = MoAInput(moa.features, moa.positions.flip(1), moa.active)
+    assert not torch.allclose(run(unet, given, swapped)[3], out[3])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", [int, float, torch.tensor], ids=["int", "float", "0-d"])
+def test_one_timestep_for_the_whole_batch(kind):
+    unet, (latents, _, text), moa = tiny_moa_unet(), inputs(), subjects()
+    expected = run(unet, (latents, torch.full((4,), 421), text), moa)
+    torch.testing.assert_close(run(unet, (latents, kind(421), text), moa), expected)
+
+
+@torch.no_grad()
+def test_every_option_changes_the_model():
+    given, moa, base = inputs(), subjects(), tiny_unet()
+    options = [
+        {},
+        {"architecture": "single_branch"},
+        {"router": "mlp"},
+        {"spacetime": False},
+        {"self_attention": False},
+        {"hidden_dim": 7},
+        {"fourier_features": 5},
+    ]
+    outputs = []
+    for config in options:
+        torch.manual_seed(0)
+        outputs.append(run(tiny_moa_unet(base, **config), given, moa))
+    for i, first in enumerate(outputs):
+        for second in outputs[i + 1 :]:
+            assert not torch.allclose(first, second, atol=1e-3)
+
+
+def gradients(unet: MoAUNet2DConditionModel, given: tuple[Tensor, Tensor, Tensor]) -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    recorder = Recorder()
+    loss = run(unet, given, subjects(recorder=recorder)).square().mean()
+    maps = [*recorder.router.values(), *recorder.attention.values()]
+    (loss + sum(m.square().mean() for m in maps)).backward()
+    found = {name: p.grad.clone() for name, p in unet.moa_parameters()}
+    unet.zero_grad()
+    return found
+
+
+def test_gradient_checkpointing_gives_the_same_gradients_through_output_and_maps():
+    unet, given = tiny_moa_unet().train(), inputs()
+    plain = gradients(unet, given)
+    unet.enable_gradient_checkpointing()
+    recomputed = gradients(unet, given)
+    assert all(grad.abs().sum() > 0 for grad in plain.values())
+    for name, grad in plain.items():
+        torch.testing.assert_close(recomputed[name], grad, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("active", [(0, 0, 1, 1), (0, 0, 0, 0)], ids=["some", "none"])
+def test_a_training_step_moves_moa_and_never_the_prior(active):
+    unet, given = tiny_moa_unet(), inputs()
+    prior = {name: p for name, p in unet.named_parameters() if not is_moa_key(name)}
+    before = digest(prior)
+    optimizer = torch.optim.AdamW((p for p in unet.parameters() if p.requires_grad), lr=0.1, weight_decay=0.0)
+    run(unet, given, subjects(active)).square().mean().backward()  # also when every row was dropped
+    moved = digest(dict(unet.moa_parameters()))
+    optimizer.step()
+    assert digest(prior) == before
+    assert (digest(dict(unet.moa_parameters())) != moved) == any(active)
+    assert not any(p.requires_grad for p in prior.values())
+
+
+def digest(parameters: dict[str, Tensor]) -> str:
+    return hashlib.sha256(b"".join(p.detach().numpy().tobytes() for _, p in sorted(parameters.items()))).hexdigest()
+
+
+@torch.no_grad()
+def test_save_and_load_keep_every_weight_and_option(tmp_path):
+    base, given, moa = tiny_unet(use_linear_projection=True, norm_eps=1e-4), inputs(), subjects()
+    unet = tiny_moa_unet(base, router="mlp", spacetime=False)
+    unet.save_pretrained(tmp_path)
+    loaded = MoAUNet2DConditionModel.from_pretrained(tmp_path)
+    assert loaded.config.use_linear_projection and loaded.config.norm_eps == 1e-4
+    assert loaded.moa_config == unet.moa_config
+    assert torch.equal(run(loaded, given, moa), run(unet, given, moa))
+    assert [n for n, p in loaded.named_parameters() if p.requires_grad] == [n for n, _ in loaded.moa_parameters()]
+
+
+def test_a_plain_unet_folder_is_refused_and_nothing_stays_on_meta(tmp_path):
+    base = tiny_unet()
+    unet = tiny_moa_unet(base)
+    assert not any(t.is_meta for t in [*unet.state_dict().values(), *unet.buffers()])
+    base.save_pretrained(tmp_path)
+    with pytest.raises(UnsupportedBaseError, match="from_unet"):
+        MoAUNet2DConditionModel.from_pretrained(tmp_path, moa_config={"image_dim": IMAGE_DIM})
+
+
+@torch.no_grad()
+def test_to_base_unet_gives_the_stock_model_back():
+    base, given = tiny_unet(), inputs()
+    back = tiny_moa_unet(base).to_base_unet()
+    assert type(back) is UNet2DConditionModel
+    assert torch.equal(back(*given).sample, base(*given).sample)
+    ControlNetModel.from_unet(back)  # strict about its keys
+
+
+@torch.no_grad()
+def test_lora_layers_land_on_the_prior_only():
+    unet = tiny_moa_unet()
+    unet.add_adapter(LoraConfig(r=2, target_modules=["to_q", "to_k", "to_v", "to_out.0"]))
+    names = [name for name, _ in unet.named_parameters() if "lora_A" in name]
+    assert len(names) == 4 * len(unet.moa_layers())
+    assert not any(is_moa_key(name) for name in names)
+    with pytest.raises(UnsupportedBaseError, match="LoRA"):
+        unet.to_base_unet()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("change", ["slicing", "fused", "offloaded"])
+def test_what_diffusers_does_to_attention_keeps_moa(change):
+    unet, given, moa = tiny_moa_unet(), inputs(), subjects()
+    expected = run(unet, given, moa)
+    if change == "slicing":
+        unet.set_attention_slice("max")
+    elif change == "fused":
+        unet.fuse_qkv_projections()
+    else:
+        cpu_offload(unet, execution_device=torch.device("cpu"))
+    torch.testing.assert_close(run(unet, given, moa), expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_torch_compile_finds_no_graph_break():
+    unet, given, moa = tiny_moa_unet(), inputs(), subjects()
+    compiled = torch.compile(unet, fullgraph=True, backend="eager")
+    torch.testing.assert_close(run(compiled, given, moa), run(unet, given, moa), rtol=0, atol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_close_to_full(dtype):
+    unet, (latents, timesteps, text), moa = tiny_moa_unet(strength=0.05), inputs(), subjects()
+    expected = run(unet, (latents, timesteps, text), moa)
+    moa = MoAInput(moa.features.to(dtype), moa.positions, moa.active)
+    out = run(unet.to(dtype), (latents.to(dtype), timesteps, text.to(dtype)), moa)
+    assert out.dtype == dtype
+    assert (out.float() - expected).abs().mean() < 0.02 * expected.abs().mean()
+
+
+def test_fp32_weights_train_under_bf16_autocast_on_a_bf16_prior():
+    unet, given = tiny_moa_unet(), inputs()
+    for name, parameter in unet.named_parameters():
+        if not is_moa_key(name):
+            parameter.data = parameter.data.bfloat16()
+    latents, timesteps, text = given
+    recorder = Recorder()
+    with torch.autocast("cpu", torch.bfloat16):
+        out = run(unet, (latents.bfloat16(), timesteps, text.bfloat16()), subjects(recorder=recorder))
+    (out.float().square().mean() + sum(m.float().sum() for m in recorder.attention.values())).backward()
+    assert all(p.grad.dtype == torch.float32 and torch.isfinite(p.grad).all() for _, p in unet.moa_parameters())
+
+
+def test_sd15_geometry():
+    """32 attention layers; L of eq. 10 leaves out the first two and the last three transformer blocks; adapter size."""
+    with init_empty_weights():
+        unet = MoAUNet2DConditionModel.from_unet(UNet2DConditionModel(**SD15), MoAConfig(image_dim=768))
+    layers = unet.moa_layers()
+    assert len(layers) == 32 and [layer.index for layer in layers] == list(range(32))
+    left_out = [layer.name for layer in layers if not layer.in_router_loss]
+    assert left_out == [layer.name for layer in layers[:4] + layers[-6:]]
+    assert [layer.block for layer in layers][12:14] == ["mid_block", "mid_block"]
+    experts = [p for name, p in unet.moa_parameters() if name.split(".")[-2] in ("query", "key", "value", "out")]
+    assert round(sum(p.numel() for p in experts) / 1e6, 1) == 93.5
+    added = sum(p.numel() for _, p in unet.moa_parameters())
+    assert 93.5e6 < added < 97e6
+
+
+def test_bases_of_another_kind_are_refused():
+    config = MoAConfig(image_dim=IMAGE_DIM)
+    with init_empty_weights():
+        sdxl = UNet2DConditionModel(
+            **SD15,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=256,
+            projection_class_embeddings_input_dim=2816,
+        )
+    with pytest.raises(UnsupportedBaseError, match="text_time"):
+        MoAUNet2DConditionModel.from_unet(sdxl, config)
+    with pytest.raises(UnsupportedBaseError, match="already"):
+        MoAUNet2DConditionModel.from_unet(tiny_moa_unet(), config)
+    with pytest.raises(UnsupportedBaseError, match="text width"):
+        MoAUNet2DConditionModel.from_unet(tiny_unet(cross_attention_dim=(8, 16)), config)
+    plain = tiny_unet(
+        down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2, mid_block_type="UNetMidBlock2D"
+    )
+    with pytest.raises(UnsupportedBaseError, match="no transformer block"):
+        MoAUNet2DConditionModel.from_unet(plain, config)
+
+
+def test_inputs_that_do_not_fit_the_model_are_refused():
+    unet, given = tiny_moa_unet(), inputs()
+    with pytest.raises(ConditioningError, match="doubled batch"):
+        run(unet, given, subjects((1, 1)))
+    wide = MoAInput(torch.zeros(4, 1, IMAGE_DIM + 1), torch.zeros(4, 1, dtype=torch.long), torch.ones(4).bool())
+    with pytest.raises(ConditioningError, match="image encoder"):
+        run(unet, given, wide)
