@@ -51,7 +51,7 @@ def _subjects(suite: Suite, images: Path | None, shards: Path | None) -> tuple[l
     subjects, unusable = [], []
     for item in suite.subjects.items:
         try:
-            subjects.append(resolve_item(suite, item, images))
+            subjects.append(resolve_item(suite.name, suite.subjects, item, images))
         except SuiteError as error:
             unusable.append(str(error))
     return subjects, unusable

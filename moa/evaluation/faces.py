@@ -91,7 +91,7 @@ class MtcnnDetector:
             boxes, probabilities = self.mtcnn.detect([images[i].convert("RGB") for i in batch])
             for i, box, probability in zip(batch, boxes, probabilities, strict=True):
                 if box is not None:
-                    found = [Face(tuple(map(float, b)), float(p)) for b, p in zip(box, probability, strict=True)]
+                    found = [_face(b, p) for b, p in zip(box, probability, strict=True)]
                     faces[i] = [face for face in found if _has_pixels(face, images[i])]
         return faces
 
@@ -174,7 +174,7 @@ class MiniatureFaces:
     def detect(self, images: Sequence[Image.Image]) -> list[list[Face]]:
         """Faces of each image, largest first."""
         detected = self.model.detect([image.convert("RGB") for image in images])
-        return [[Face(tuple(map(float, box)), float(probability)) for box, probability in faces] for faces in detected]
+        return [[_face(box, probability) for box, probability in faces] for faces in detected]
 
     def embed(self, images: Sequence[Image.Image], faces: Sequence[Face]) -> np.ndarray:
         """Unit embeddings, float32 `[n, d]`, of one face in each image."""
@@ -182,6 +182,11 @@ class MiniatureFaces:
 
     def describe(self) -> dict:
         return {"name": "Miniature identity model", "weights": self.weights}
+
+
+def _face(box: Sequence[float], probability: float) -> Face:
+    x0, y0, x1, y1 = map(float, box)
+    return Face((x0, y0, x1, y1), float(probability))
 
 
 def face_crop(image: Image.Image, face: Face) -> np.ndarray:

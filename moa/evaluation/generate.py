@@ -138,8 +138,8 @@ def read_chunk(path: Path) -> dict[str, Any]:
     try:
         with Image.open(path) as image:
             image.load()
-            return json.loads(image.text[CHUNK])
-    except (OSError, AttributeError, KeyError, ValueError, SyntaxError):
+            return json.loads(image.info[CHUNK])
+    except (OSError, KeyError, ValueError, TypeError, SyntaxError):
         return {}
 
 
@@ -167,10 +167,10 @@ def _sample(
 
 
 def _call(sampler: Sampler, suite: Suite, batch: list[Shot]) -> list[Image.Image]:
-    personal = batch[0].subject is not None
+    people = [[Subject(word=shot.word, image=shot.subject.reference)] for shot in batch if shot.subject]
     return sampler(
         prompt=[shot.text for shot in batch],
-        subjects=[[Subject(word=shot.word, image=shot.subject.reference)] for shot in batch] if personal else None,
+        subjects=people or None,
         num_inference_steps=suite.images.steps,
         guidance_scale=suite.images.guidance,
         height=suite.images.size,

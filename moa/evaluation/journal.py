@@ -23,7 +23,8 @@ class Journal:
     for."""
 
     def __init__(self, path: Path):
-        self.path, self._used = path, {}
+        self.path = path
+        self._used: dict[str, Measured] = {}
         self._known: dict[str, Measured] = dict(_lines(path)) if path.is_file() else {}
 
     def __enter__(self) -> Self:

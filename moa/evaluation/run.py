@@ -131,9 +131,10 @@ def find_methods(pipeline: Path, ablations: dict[str, Path]) -> list[Method]:
 def open_pipeline(folder: Path, method: Method, device: str) -> MoAPipeline:
     """The pipeline of a method, quiet, on `device`: the folder's own, with the adapter exchanged
     for an ablation."""
-    pipeline = MoAPipeline.from_pretrained(folder)
+    pipeline: Any = MoAPipeline.from_pretrained(folder)
     if method.adapter is not None:
-        pipeline.register_modules(unet=load_adapter(pipeline.unet.to_base_unet(), method.adapter).eval())
+        unet: Any = load_adapter(pipeline.unet.to_base_unet(), method.adapter)
+        pipeline.register_modules(unet=unet.eval())
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)
 

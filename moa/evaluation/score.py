@@ -73,7 +73,8 @@ class Scorer:
         by_image: dict[str, list[_Cell]] = {}
         for cell in cells:
             by_image.setdefault(cell.image, []).append(cell)
-        images, measured = list(by_image), {}
+        images = list(by_image)
+        measured: dict[str, Measured] = {}
         with Journal(self.folder / "measurements.jsonl") as journal:
             for start in range(0, len(images), batch_size):
                 batch = {image: by_image[image] for image in images[start : start + batch_size]}

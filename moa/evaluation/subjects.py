@@ -15,7 +15,7 @@ from PIL import Image, UnidentifiedImageError
 
 from moa.data import ShardDataset
 from moa.errors import SuiteError
-from moa.evaluation.suite import ShardSubjects, SubjectItem, Suite
+from moa.evaluation.suite import FolderSubjects, ShardSubjects, SubjectItem, Suite
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 MAX_PIXELS = 64_000_000  # larger photographs are taken for decompression bombs
@@ -53,7 +53,7 @@ def resolve_subjects(suite: Suite, *, shards: Path | None = None, images: Path |
         if shards is None:
             raise SuiteError(f"suite {suite.name}: subjects come from shards; say which with --shards FOLDER")
         return _from_shards(suite, suite.subjects, shards)
-    return [resolve_item(suite, item, images) for item in suite.subjects.items]
+    return [resolve_item(suite.name, suite.subjects, item, images) for item in suite.subjects.items]
 
 
 def _from_shards(suite: Suite, declared: ShardSubjects, folder: Path) -> list[SuiteSubject]:
@@ -76,12 +76,12 @@ def _from_shards(suite: Suite, declared: ShardSubjects, folder: Path) -> list[Su
     )
 
 
-def resolve_item(suite: Suite, item: SubjectItem, images: Path | None) -> SuiteSubject:
-    """One person of a suite of kind `folder`; `images` overrides the declared root. Raises `SuiteError`."""
-    root = images or (Path(suite.subjects.root) if suite.subjects.root else None)
+def resolve_item(name: str, declared: FolderSubjects, item: SubjectItem, images: Path | None) -> SuiteSubject:
+    """One person of the suite `name`; `images` overrides the declared root. Raises `SuiteError`."""
+    root = images or (Path(declared.root) if declared.root else None)
     if root is None:
-        raise SuiteError(f"suite {suite.name}: subjects.root is not declared; name the folder with --images FOLDER")
-    field = f"suite {suite.name}: subjects.items.{item.id}.image"
+        raise SuiteError(f"suite {name}: subjects.root is not declared; name the folder with --images FOLDER")
+    field = f"suite {name}: subjects.items.{item.id}.image"
     path = find_photo(root / item.image)
     if path is None:
         raise SuiteError(f"{field}: {root / item.image} holds no photograph; is it the right folder (--images)?")

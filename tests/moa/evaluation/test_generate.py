@@ -1,4 +1,4 @@
-"""Generation: the same noise for all methods and people, one prior image for a word, resume by digest, halving when memory runs out."""
+"""Generation: the same noise for all methods and people, one prior image for a word, resume by digest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scores: each row equals the measurement done by hand, a bad image costs its own row, the journal saves work and is never stale."""
+"""Scores: each row is the measurement done by hand, a bad image costs its own row, the journal is never stale."""
 
 from __future__ import annotations
 
