@@ -78,6 +78,10 @@ def read_adapter(folder: str | Path) -> Adapter:
     manifest = _read_json(folder, MANIFEST)
     if manifest.get("format") != FORMAT:
         raise AdapterError(f"{folder / MANIFEST} has format {manifest.get('format')!r}, this version reads {FORMAT!r}")
+    if manifest.get("digest") != _digest(manifest):
+        raise AdapterError(
+            f"{folder / MANIFEST} is damaged: it does not match its own digest; download or export it again"
+        )
     for name, entry in manifest["files"].items():
         if _sha256(_read(folder, name)) != entry["sha256"]:
             raise AdapterError(

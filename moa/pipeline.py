@@ -59,7 +59,7 @@ class SubjectsMixin:
         """
         guided = guidance_scale > 1 and self.unet.config.time_cond_proj_dim is None
         moa = self.moa_input(
-            prompt if prompt_embeds is None else [None] * len(prompt_embeds),
+            prompt if prompt_embeds is None else _unnamed(len(prompt_embeds)),
             subjects,
             guided=guided,
             num_images_per_prompt=num_images_per_prompt,
@@ -90,8 +90,9 @@ class SubjectsMixin:
         Rows are ordered as diffusers orders them: the images of a prompt together, and under guidance the
         unconditional half first, which runs the prior only. Prompts without subjects do the same.
         """
-        prompts = [prompt] if prompt is None or isinstance(prompt, str) else list(prompt)
-        groups = _subjects_per_prompt(subjects, prompts, isinstance(prompt, str))
+        single = prompt is None or isinstance(prompt, str)
+        prompts = [prompt] if single else list(prompt)
+        groups = _subjects_per_prompt(subjects, prompts, single)
         if not any(groups):
             return None
         slots = max(map(len, groups))
@@ -224,6 +225,11 @@ class MoAInpaintPipeline(SubjectsMixin, StableDiffusionInpaintPipeline):
 
 class MoAControlNetPipeline(SubjectsMixin, StableDiffusionControlNetPipeline):
     """Pose control with subjects: `MoAControlNetPipeline.from_pipe(pipe, controlnet=controlnet)`."""
+
+
+def _unnamed(count: int) -> list[None] | None:
+    """Stands for `count` prompts given as embeddings: a lone one is a single prompt, like a `str`."""
+    return None if count == 1 else [None] * count
 
 
 def _subjects_per_prompt(subjects: Any, prompts: list[Any], single: bool) -> list[list[Subject]]:

@@ -132,6 +132,10 @@ def _image_encoder(folder: Path, dtype: torch.dtype) -> tuple[CLIPVisionModelWit
     if (folder / "image_encoder").is_dir():
         encoder = _model(CLIPVisionModelWithProjection, folder, "image_encoder", dtype=dtype)
         return encoder, _component(CLIPImageProcessor, folder, "feature_extractor")
+    if not (folder / "config.json").is_file():
+        raise PipelineFolderError(
+            f"{folder} has no image_encoder/ and is no CLIP folder itself: give the image encoder's"
+        )
     return _model(CLIPVisionModelWithProjection, folder, "", dtype=dtype), _component(CLIPImageProcessor, folder, "")
 
 
