@@ -22,7 +22,7 @@ def augment_subject(crop: Image.Image, config: SubjectAugmentation, rng: np.rand
     options are, so changing one option leaves the others' choices alone.
     """
     flip, background = rng.random(2)
-    fill = tuple(int(v) for v in rng.integers(0, 256, size=3))
+    red, green, blue = rng.integers(0, 256, size=3).tolist()
     brightness, contrast, saturation = 1 + config.colour * rng.uniform(-1, 1, size=3)
     shift_x, shift_y, zoom, turn = rng.uniform(-1, 1, size=4)
 
@@ -34,7 +34,7 @@ def augment_subject(crop: Image.Image, config: SubjectAugmentation, rng: np.rand
         shift = (config.geometry * shift_x, config.geometry * shift_y)
         moved = _move(crop, shift, 1 + config.geometry * zoom, config.rotation * turn)
         crop = moved if moved.getchannel("A").getbbox() else crop  # a sliver at the edge is not moved out of sight
-    return _over(crop, fill) if background < config.background else crop
+    return _over(crop, (red, green, blue)) if background < config.background else crop
 
 
 def _recolour(crop: Image.Image, brightness: float, contrast: float, saturation: float) -> Image.Image:

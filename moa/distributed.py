@@ -21,6 +21,8 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
+from moa.errors import TrainConfigError
+
 TIMEOUT = timedelta(minutes=10)
 _PR_SET_PDEATHSIG = 1
 
@@ -47,7 +49,7 @@ class Ranks:
         """Replaces each tensor by rank 0's."""
         if self.world > 1:
             for tensor in tensors:
-                dist.broadcast(tensor, src=0)
+                dist.broadcast(tensor.detach(), src=0)
 
     def from_first(self, value: int) -> int:
         """Rank 0's value of an integer, on every rank. Also a barrier."""
@@ -61,29 +63,31 @@ class Ranks:
 
 
 @contextmanager
-def ranks(device: str | None = None) -> Iterator[Ranks]:
-    """Joins the process group torchrun described in the environment, and leaves it at the end.
+def ranks() -> Iterator[Ranks]:
+    """Joins the process group that torchrun describes in the environment, and leaves it at the end.
 
-    A rank is killed with its launcher (Linux), so that a launcher that died leaves no rank behind. `device` is "cuda"
-    or "cpu"; default: cuda where there is one for each local rank.
+    One GPU per rank where the machine has GPUs, else CPUs. A rank is killed with its launcher (Linux), so that a
+    launcher that died leaves no rank behind. Raises `TrainConfigError` for more ranks than GPUs.
     """
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     local, per_node = int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     launched = "TORCHELASTIC_RUN_ID" in os.environ
     if launched:
         die_with_parent()
-    if device is None:
-        device = "cuda" if torch.cuda.device_count() >= per_node else "cpu"
-    here = torch.device(device, local) if device == "cuda" else torch.device(device)
-    if device == "cuda":
-        torch.cuda.set_device(here)
+    gpus = torch.cuda.device_count()
+    if 0 < gpus < per_node:
+        raise TrainConfigError(
+            f"{per_node} ranks on a machine with {gpus} GPU(s): start torchrun with --nproc_per_node {gpus}, or hide "
+            "the GPUs with CUDA_VISIBLE_DEVICES='' to train on CPUs"
+        )
+    device = torch.device("cuda", local) if gpus else torch.device("cpu")
+    if gpus:
+        torch.cuda.set_device(device)
     if launched:
-        dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=TIMEOUT)
-    try:
-        yield Ranks(rank, world, here)
-    finally:
-        if launched:
-            dist.destroy_process_group()
+        dist.init_process_group("nccl" if gpus else "gloo", timeout=TIMEOUT, device_id=device if gpus else None)
+    yield Ranks(rank, world, device)
+    if launched:  # not after an error: the other ranks may be waiting in a collective, and torchrun ends them
+        dist.destroy_process_group()
 
 
 def die_with_parent() -> None:

@@ -30,14 +30,14 @@ class StepLosses:
     masked: Tensor
     router: Tensor  # eq. 9; 0 for a single branch, which has no router
     object: Tensor  # eq. 12
-    background_share: Tensor  # prior expert's share (eq. 10) of background pixels, summed over the active samples
+    background_share: Tensor  # prior expert's share (eq. 10) of background pixels, summed over the routed samples
     foreground_share: Tensor  # the same on foreground pixels
-    active: Tensor  # number of active samples
+    routed: Tensor  # number of samples that went through a router: those with conditions
 
     def statistics(self, share: float) -> Tensor:
         """What a step adds up over micro-batches and ranks: the fields in order [7], losses weighted by `share`."""
         means = torch.stack([self.total, self.masked, self.router, self.object]) * share
-        return torch.cat([means, torch.stack([self.background_share, self.foreground_share, self.active])]).detach()
+        return torch.cat([means, torch.stack([self.background_share, self.foreground_share, self.routed])]).detach()
 
 
 def training_losses(models: Models, batch: Batch, config: TrainConfig) -> StepLosses:
@@ -76,7 +76,7 @@ def training_losses(models: Models, batch: Batch, config: TrainConfig) -> StepLo
         object_,
         background_share=(prior_share(routers, 1 - foreground) * batch.active).sum(),
         foreground_share=(prior_share(routers, foreground) * batch.active).sum(),
-        active=batch.active.sum().float(),
+        routed=batch.active.sum().float() * bool(routers),
     )
 
 
@@ -119,6 +119,6 @@ def prior_share(router_maps: Sequence[Tensor], mask: Tensor) -> Tensor:
     """Mean prior share [B] inside `mask` [B, 1, h, w] over the layers' maps [B, h_l, w_l]; 0 without maps."""
     shares = [mask.new_zeros(len(mask))]
     for maps in router_maps:
-        weight = functional.adaptive_avg_pool2d(mask, maps.shape[-2:]).squeeze(1)
+        weight = functional.adaptive_avg_pool2d(mask, (maps.shape[-2], maps.shape[-1])).squeeze(1)
         shares.append((maps.detach() * weight).sum((1, 2)) / weight.sum((1, 2)).clamp(min=1e-6))
     return torch.stack(shares).sum(0) / max(1, len(router_maps))

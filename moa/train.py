@@ -37,7 +37,7 @@ from moa.train_state import TrainState
 
 EXIT_STOPPED = 143  # 128 + SIGTERM
 # What the ranks add up in each step besides gradients and the wish to stop (`StepLosses.statistics`).
-STATISTICS = ("loss", "loss_masked", "loss_router", "loss_object", "router_background", "router_foreground", "active")
+STATISTICS = ("loss", "loss_masked", "loss_router", "loss_object", "router_background", "router_foreground", "routed")
 
 
 def train(config: TrainConfig, here: Ranks, stop: StopRequest) -> int:
@@ -52,10 +52,10 @@ def train(config: TrainConfig, here: Ranks, stop: StopRequest) -> int:
         torch.set_num_threads(config.num_threads)
     inputs = find_inputs(config)
     record = {**config.model_dump(mode="json"), "inputs": inputs}
-    folder, metrics = config.out / "checkpoints", config.out / "metrics.jsonl"
+    folder, metrics = config.run_folder / "checkpoints", config.run_folder / "metrics.jsonl"
     done = here.from_first(_steps_done(config, record) if here.first else 0)
     if here.from_first(int(here.first and _is_exported(config, done))):
-        _tell(here, event="finished", step=done, path=str(config.out / "export"), message="nothing to do")
+        _tell(here, event="finished", step=done, path=str(config.run_folder / "export"), message="nothing to do")
         return 0
     dataset = ShardDataset(config.shards, config.split)
     if config.verify_shards:
@@ -74,6 +74,7 @@ def train(config: TrainConfig, here: Ranks, stop: StopRequest) -> int:
     samples = TrainingSet(dataset, models.tokenizer, models.image_processor, models.latent_shape(height, width), config)
     stream = batches(samples, done, here.rank, here.world, pin_memory=here.device.type == "cuda")
     if here.first:
+        config.run_folder.mkdir(parents=True, exist_ok=True)
         _cut_metrics(metrics, done)
     _tell(here, event="resume" if done else "start", step=done, steps=config.steps, ranks=here.world, inputs=inputs)
 
@@ -108,7 +109,7 @@ def train(config: TrainConfig, here: Ranks, stop: StopRequest) -> int:
 
         # Log, save, stop.
         last = state.step == config.steps
-        if here.first and (state.step % config.log_every == 0 or last):
+        if here.first and state.window.steps and (state.step % config.log_every == 0 or last):
             _log(metrics, state.window.line(state.step, config.global_batch))
         if here.first and (state.step % config.checkpoint_every == 0 or last or stopping):
             path = checkpoints.save(
@@ -123,7 +124,7 @@ def train(config: TrainConfig, here: Ranks, stop: StopRequest) -> int:
     # Export: the trained weights alone, averaged if there is an average.
     if here.first:
         state.use_average()
-        path = save_adapter(models.unet, config.out / "export", _provenance(config, inputs))
+        path = save_adapter(models.unet, config.run_folder / "export", _provenance(config, inputs))
         _tell(here, event="exported", step=config.steps, path=str(path))
     here.barrier()
     return 0
@@ -131,7 +132,9 @@ def train(config: TrainConfig, here: Ranks, stop: StopRequest) -> int:
 
 def _steps_done(config: TrainConfig, record: dict[str, Any]) -> int:
     """The step of the newest good checkpoint, 0 without one. Raises `ConfigChangedError` when it is another run's."""
-    found = checkpoints.latest(config.out / "checkpoints", warn=lambda text: _print(event="warning", message=text))
+    found = checkpoints.latest(
+        config.run_folder / "checkpoints", warn=lambda text: _print(event="warning", message=text)
+    )
     if found is None:
         return 0
     refuse_changes(found.state["config"], record, found.path.parent)
@@ -144,7 +147,7 @@ def _steps_done(config: TrainConfig, record: dict[str, Any]) -> int:
 
 def _is_exported(config: TrainConfig, done: int) -> bool:
     """Whether the run is finished: its last step is done and exported."""
-    manifest = config.out / "export" / "manifest.json"
+    manifest = config.run_folder / "export" / "manifest.json"
     return done == config.steps and manifest.is_file() and json.loads(manifest.read_text("utf-8"))["step"] == done
 
 
@@ -199,11 +202,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
     try:
+        config = load_config(Path(arguments[0]))
         with StopRequest().listening() as stop, ranks() as here:
-            return train(load_config(Path(arguments[0])), here, stop)
+            return train(config, here, stop)
     except MoAError as error:
-        print(f"rank {os.environ.get('RANK', 0)}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
-        return 1
+        problem = f"{type(error).__name__}: {error}"
+    except torch.OutOfMemoryError as error:
+        advice = "raise accumulation, turn on gradient_checkpointing or use bf16; the first two may change on a resume"
+        problem = f"out of memory: {advice} ({error})"
+    print(f"rank {os.environ.get('RANK', 0)}: {problem}", file=sys.stderr, flush=True)
+    return 1
 
 
 if __name__ == "__main__":

@@ -123,6 +123,13 @@ class TrainConfig(BaseModel):
         self.micro_batch(world=1)
         return self
 
+    @property
+    def run_folder(self) -> Path:
+        """`out`, which must have been set by now (`load_config` does)."""
+        if self.out is None:
+            raise TrainConfigError("out: name the run folder, or read the configuration from a file in it")
+        return self.out
+
     def micro_batch(self, world: int) -> int:
         """Samples of one micro-batch on one of `world` ranks. Raises `TrainConfigError` when the split is not even."""
         size, rest = divmod(self.global_batch, world * self.accumulation)

@@ -44,18 +44,18 @@ class MetricsWindow:
         self.window_seconds += now - self._mark
         self._mark = now
 
-    def line(self, step: int, samples_per_step: int) -> dict[str, float | int | None]:
-        """The metrics line of `step` (datasets/FORMAT.md, section 5); starts the next window.
+    def line(self, step: int, samples_per_step: int) -> dict[str, float | None]:
+        """The metrics line of `step` (datasets/FORMAT.md, section 5) over at least one step; starts the next window.
 
-        A mean over nothing (each step skipped, no sample with conditions) is null.
+        Skipped steps do not count. The router's shares are null when no sample had subjects, or there is no router.
         """
         self.tick()
-        sums, steps, active = self.sums, self.steps, self.sums.get("active")
-        means = {name: sums[name] / steps if steps else None for name in MEANS}
-        shares = {name: sums[name] / active if active else None for name in SHARES}
-        speed = steps * samples_per_step / self.window_seconds if self.window_seconds else None
-        self.sums, self.steps, self.window_seconds = {}, 0, 0.0
+        routed = self.sums["routed"]
+        means = {name: self.sums[name] / self.steps for name in MEANS}
+        shares = {name: self.sums[name] / routed if routed else None for name in SHARES}
+        speed = self.steps * samples_per_step / self.window_seconds
         values = {**means, **shares, "samples_per_second": speed, "seconds": self.seconds}
+        self.sums, self.steps, self.window_seconds = {}, 0, 0.0
         return {"step": step, **{k: v if v is None else float(f"{v:.6g}") for k, v in values.items()}}
 
 

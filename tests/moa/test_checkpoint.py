@@ -1,0 +1,119 @@
+"""A checkpoint is whole or not there: after every kind of interruption the newest good one is found."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from moa import checkpoint
+from moa.errors import CheckpointError
+
+
+def _save(folder: Path, step: int, keep: int = 3) -> Path:
+    groups = {"weights": {"a": torch.full((4,), float(step))}, "optimizer": {"a.step": torch.tensor(float(step))}}
+    return checkpoint.save(folder, step, groups, {"step": step, "x": 0.1}, keep)
+
+
+def _steps(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    path = _save(tmp_path, 7)
+    found = checkpoint.latest(tmp_path)
+    assert (found.path, found.step, found.state) == (path, 7, {"step": 7, "x": 0.1})
+    assert torch.equal(found.tensors("weights")["a"], torch.full((4,), 7.0))
+    assert found.tensors("optimizer")["a.step"].shape == ()
+    assert sorted(f.name for f in path.iterdir()) == [
+        "COMPLETE", "optimizer.safetensors", "state.json", "weights.safetensors"
+    ]  # fmt: skip
+    with pytest.raises(CheckpointError, match="has no average.safetensors"):
+        found.tensors("average")
+
+
+def test_no_folder_is_no_checkpoint(tmp_path: Path) -> None:
+    assert checkpoint.latest(tmp_path / "none") is None
+
+
+def test_newest_are_kept(tmp_path: Path) -> None:
+    for step in (1, 2, 9, 10, 100):
+        _save(tmp_path, step, keep=2)
+    assert _steps(tmp_path) == ["step-00000010", "step-00000100"]
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "optimizer.safetensors", "state.json", "COMPLETE"])
+@pytest.mark.parametrize("damage", ["missing", "cut", "flipped"])
+def test_a_damaged_file_falls_back_with_a_message(tmp_path: Path, name: str, damage: str) -> None:
+    _save(tmp_path, 1)
+    file = _save(tmp_path, 2) / name
+    data = bytearray(file.read_bytes())
+    if damage == "missing":
+        file.unlink()
+    elif damage == "cut":
+        file.write_bytes(data[: len(data) // 2])
+    else:
+        data[len(data) // 2] ^= 1
+        file.write_bytes(data)
+    messages: list[str] = []
+    found = checkpoint.latest(tmp_path, warn=messages.append)
+    assert found.step == 1
+    assert len(messages) == 1 and "step-00000002" in messages[0] and "falling back" in messages[0]
+
+
+def test_saving_after_a_fallback_removes_the_damaged_ones_not_the_good(tmp_path: Path) -> None:
+    _save(tmp_path, 1)
+    for step in (2, 3):
+        (_save(tmp_path, step, keep=5) / "COMPLETE").unlink()
+    _save(tmp_path, 2, keep=1)
+    assert _steps(tmp_path) == ["step-00000002"]
+    assert checkpoint.latest(tmp_path).step == 2
+
+
+def test_a_crash_at_any_point_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each operation that touches the disk fails in turn, as on a full disk."""
+    _save(tmp_path, 1)
+    real = {"save_file": checkpoint.save_file, "_write_json": checkpoint._write_json, "_flush": checkpoint._flush}
+    points = 0
+    while True:
+        calls = 0
+
+        def faulty(name: str, *args: object) -> None:
+            nonlocal calls
+            calls += 1
+            if calls > points:  # noqa: B023
+                raise OSError(28, "No space left on device")
+            real[name](*args)
+
+        for name in real:
+            monkeypatch.setattr(checkpoint, name, lambda *args, name=name: faulty(name, *args))  # noqa: B023
+        try:
+            _save(tmp_path, 2)
+        except CheckpointError as error:
+            assert "make room" in str(error) and "No space left" in str(error)
+            assert checkpoint.latest(tmp_path).step in (1, 2)  # 2 only when the rename was done
+            assert not [name for name in os.listdir(tmp_path) if name.endswith(".writing")]
+            points += 1
+        else:
+            break
+    assert points >= 8
+    assert checkpoint.latest(tmp_path).step == 2
+
+
+def test_a_killed_writer_leaves_no_candidate(tmp_path: Path) -> None:
+    _save(tmp_path, 1)
+    _save(tmp_path, 2).rename(tmp_path / ".step-00000002.writing")  # all written, not renamed
+    assert checkpoint.latest(tmp_path).step == 1
+    _save(tmp_path, 2)
+    assert _steps(tmp_path) == ["step-00000001", "step-00000002"]
+
+
+def test_other_format_is_not_read(tmp_path: Path) -> None:
+    path = _save(tmp_path, 1) / "COMPLETE"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": "moa-checkpoint/9"}))
+    messages: list[str] = []
+    assert checkpoint.latest(tmp_path, warn=messages.append) is None
+    assert "moa-checkpoint/9" in messages[0]
