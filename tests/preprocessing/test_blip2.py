@@ -1,0 +1,166 @@
+"""The BLIP-2 captioner on tiny random checkpoints of both kinds: decoder-only (OPT) and encoder-decoder (T5)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    Blip2Config,
+    Blip2ForConditionalGeneration,
+    Blip2Processor,
+    BlipImageProcessor,
+    OPTConfig,
+    PreTrainedTokenizerFast,
+    T5Config,
+)
+
+from preprocessing.captions import Blip2Captioner, load_captioner
+from preprocessing.config import Blip2Captions
+from preprocessing.errors import MissingWeightsError, PreprocessingError
+from preprocessing.frame import Annotation, Frame, Item
+from preprocessing.run import preprocess
+from preprocessing.weights import in_batches
+from tests.preprocessing.folders import add_photo, declaration, metadata_of, picture
+
+SPECIAL = ["<pad>", "<s>", "</s>", "<unk>"]
+PROMPT = ["a", "photo", "of"]
+ANSWERS = ["man", "woman", "beach", "hat", "red", "dog", "tree", "on"]
+QUERIES = 4
+
+
+def checkpoint(folder: Path, kind: str, *, old: bool = False) -> str:
+    """A random checkpoint; `old` ones know nothing of image tokens, as those saved before transformers 4.46."""
+    torch.manual_seed(0)
+    words = [*SPECIAL, *PROMPT, *ANSWERS]
+    table = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>"))
+    table.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=table, pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+    )
+    images = BlipImageProcessor(size={"height": 16, "width": 16})
+    Blip2Processor(images, tokenizer, num_query_tokens=None if old else QUERIES).save_pretrained(folder)
+    size = len(words) + (not old)
+    ids = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    text = (
+        OPTConfig(vocab_size=size, hidden_size=16, num_hidden_layers=1, ffn_dim=16, num_attention_heads=2,
+                  word_embed_proj_dim=16, max_position_embeddings=64, **ids)
+        if kind == "opt"
+        else T5Config(vocab_size=size, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2,
+                      decoder_start_token_id=0, **ids)
+    )  # fmt: skip
+    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = Blip2Config(
+        vision_config=vision | {"image_size": 16, "patch_size": 8},
+        qformer_config=vision | {"encoder_hidden_size": 16, "vocab_size": 8},
+        text_config=text.to_dict(),
+        num_query_tokens=QUERIES,
+        image_token_index=None if old else len(words),
+    )
+    Blip2ForConditionalGeneration(config).save_pretrained(folder)
+    return str(folder)
+
+
+def frames(count: int) -> list[Frame]:
+    item = Item(number=0, name="x.png", split="train", sha256=None, licence="", author="")
+    return [
+        Frame(item=item, sha256="", image=picture((32, 32), 60 * n), labels=None, annotation=Annotation())
+        for n in range(count)
+    ]
+
+
+@pytest.mark.parametrize("kind", ["opt", "t5"])
+@pytest.mark.parametrize("old", [False, True])
+def test_the_prompt_and_the_image_tokens_are_stripped(tmp_path: Path, kind: str, old: bool) -> None:
+    config = Blip2Captions(kind="blip2", model=checkpoint(tmp_path, kind, old=old), max_new_tokens=5)
+    captioner = Blip2Captioner(config, "cpu")
+    silence(captioner)
+    caption = captioner.caption(frames(1))[0]
+    assert len(caption.split()) == 5
+    assert set(caption.split()) <= set(ANSWERS)  # nothing of the prompt, nothing special
+
+
+def test_captions_do_not_depend_on_the_batch_and_do_on_the_options(tmp_path: Path) -> None:
+    model = checkpoint(tmp_path, "t5")
+
+    def captions(**options: object) -> list[str]:
+        captioner = Blip2Captioner(Blip2Captions(kind="blip2", model=model, **options), "cpu")
+        silence(captioner)
+        return captioner.caption(frames(3))
+
+    together = captions(max_new_tokens=6)
+    assert together == captions(max_new_tokens=6, batch_size=2)
+    assert [" ".join(caption.split()[:2]) for caption in together] == captions(max_new_tokens=2)
+
+
+def test_the_prompt_reaches_the_model(tmp_path: Path) -> None:
+    config = Blip2Captions(kind="blip2", model=checkpoint(tmp_path, "opt"), prompt="red hat of")
+    captioner = Blip2Captioner(config, "cpu")
+    seen: list[list[int]] = []
+    original = captioner._model.generate
+
+    def generate(**inputs: torch.Tensor) -> torch.Tensor:
+        seen.extend(inputs["input_ids"].tolist())
+        return original(**inputs)
+
+    captioner._model.generate = generate
+    captioner.caption(frames(1))
+    tokens = captioner._processor.tokenizer.convert_ids_to_tokens(seen[0])
+    assert tokens == ["<image>"] * QUERIES + ["red", "hat", "of"]
+
+
+def test_the_whole_way_into_shards(tmp_path: Path) -> None:
+    add_photo(tmp_path / "photos", "a.png")
+    config = declaration(
+        captions={"kind": "blip2", "model": checkpoint(tmp_path / "model", "t5"), "max_new_tokens": 4}, caption_words=60
+    )
+    preprocess(config, tmp_path / "out", source_root=tmp_path / "photos")
+    metadata = metadata_of(tmp_path / "out")["a.png"]
+    assert metadata["caption_source"] == "blip2"
+    assert metadata["subjects"][0]["word"] in metadata["caption"]
+
+
+def test_missing_weights_stop_the_run_before_the_first_image(tmp_path: Path) -> None:
+    add_photo(tmp_path / "photos", "a.png")
+    config = declaration(captions={"kind": "blip2"})
+    with pytest.raises(MissingWeightsError, match="hf download Salesforce/blip2-flan-t5-xl"):
+        preprocess(config, tmp_path / "out", source_root=tmp_path / "photos")
+    assert not list((tmp_path / "out").rglob("*.tar"))
+
+
+def test_pickled_weights_are_not_opened(tmp_path: Path) -> None:
+    model = checkpoint(tmp_path, "opt")
+    (tmp_path / "model.safetensors").unlink()
+    (tmp_path / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
+    with pytest.raises(MissingWeightsError, match=r"safetensors"):
+        load_captioner(Blip2Captions(kind="blip2", model=model), "cpu")
+
+
+def test_an_unknown_device_is_named(tmp_path: Path) -> None:
+    with pytest.raises(PreprocessingError, match="device 'gpu7'"):
+        load_captioner(Blip2Captions(kind="blip2", model=str(tmp_path)), "gpu7")
+
+
+def test_batches_that_do_not_fit_are_halved() -> None:
+    tried: list[int] = []
+
+    def work(batch: list[int]) -> list[int]:
+        tried.append(len(batch))
+        if len(batch) > 3:
+            raise torch.cuda.OutOfMemoryError("too much")
+        return [10 * value for value in batch]
+
+    assert in_batches(work, list(range(7)), 8) == [10 * value for value in range(7)]
+    assert tried == [7, 4, 2, 2, 2, 1]
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        in_batches(lambda batch: work([*batch, 0, 0, 0]), [1], 1)
+
+
+def silence(captioner: Blip2Captioner) -> None:
+    """Let the model answer with ANSWERS only, so that anything else in a caption can only come from the input."""
+    vocabulary = captioner._processor.tokenizer.get_vocab()
+    size = captioner._model.get_input_embeddings().num_embeddings
+    allowed = {vocabulary[word] for word in ANSWERS}
+    captioner._model.language_model.generation_config.suppress_tokens = sorted(set(range(size)) - allowed)
