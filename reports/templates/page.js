@@ -56,7 +56,7 @@ if (dialog) {
     stage.classList.toggle("single", shots.size < 2);
     find(".slide").hidden = shots.size < 2;
     find(".sides p").hidden = shots.size < 2;
-    find(".prompt").textContent = shot.dataset.promptText;
+    find(".prompt").textContent = shot.dataset.title;
     slider.value = 50;
     cut();
     refresh();

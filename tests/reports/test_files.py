@@ -1,0 +1,87 @@
+"""Typed reading: what is refused, and where the error points.
+
+pytest tests/reports/test_files.py
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from reports.errors import CorruptFileError
+from reports.files import read_metrics, read_scores, write_text
+from reports.formats import Statistic, Summary
+
+
+def test_resumed_training_keeps_the_later_line(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    lines = [{"step": 10, "loss": 1.0}, {"step": 20, "loss": 2.0}, {"step": 10, "loss": 3.0}]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert [(metric.step, metric.loss) for metric in read_metrics(path)] == [(10, 3.0), (20, 2.0)]
+
+
+def test_line_still_being_written_is_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 10, "loss": 1.0}\n{"step": 20, "lo')
+    assert [metric.step for metric in read_metrics(path)] == [10]
+    path.write_text('{"step": 10, "lo\n{"step": 20}\n')
+    with pytest.raises(CorruptFileError, match="line 1"):
+        read_metrics(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        (lambda rows: rows.drop(columns="pc"), "column pc"),
+        (lambda rows: rows.assign(ip=1.5), "column ip"),
+        (lambda rows: rows.assign(pc="high"), "column pc"),
+        (lambda rows: rows.assign(outcome="lost"), "column outcome"),
+        (lambda rows: rows.assign(seed=1, prompt_id="beach"), "columns method, subject, prompt_id, seed"),
+        (lambda rows: rows.assign(image="../../../etc/passwd"), "column image"),
+        (lambda rows: rows.assign(image="/etc/passwd"), "column image"),
+        (lambda rows: rows.assign(subject=None), "column subject"),
+    ],
+)
+def test_broken_scores_name_the_column(
+    complete_run: Path, tmp_path: Path, change: Callable[[pd.DataFrame], pd.DataFrame], field: str
+) -> None:
+    rows = pd.read_parquet(complete_run / "evaluation/miniature/scores.parquet")
+    change(rows).to_parquet(tmp_path / "scores.parquet")
+    with pytest.raises(CorruptFileError) as caught:
+        read_scores(tmp_path)
+    assert caught.value.field == field
+    assert str(tmp_path / "scores.parquet") in str(caught.value)
+
+
+def test_parquet_and_csv_read_alike(complete_run: Path, tmp_path: Path) -> None:
+    folder = complete_run / "evaluation/miniature"
+    (tmp_path / "scores.csv").write_bytes((folder / "scores.csv").read_bytes())
+    one, other = read_scores(folder), read_scores(tmp_path)
+    assert one is not None and other is not None
+    columns = ["method", "subject", "prompt_id", "seed", "image", "outcome", "ip"]
+    pd.testing.assert_frame_equal(one[columns], other[columns], check_dtype=False)
+
+
+def test_bare_number_reads_as_mean_without_interval() -> None:
+    assert Statistic.model_validate(0.5) == Statistic(mean=0.5)
+    with pytest.raises(ValueError):
+        Statistic.model_validate(True)
+
+
+def test_method_twice_is_refused(complete_run: Path) -> None:
+    summary = json.loads((complete_run / "evaluation/miniature/summary.json").read_text())
+    summary["methods"].append(summary["methods"][0])
+    with pytest.raises(ValueError, match="twice"):
+        Summary.model_validate(summary)
+
+
+def test_failed_write_leaves_the_old_page(tmp_path: Path) -> None:
+    page = write_text(tmp_path / "index.html", "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_text(page, "\ud800")
+    assert page.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [page]

@@ -1,0 +1,278 @@
+"""The report of a run: complete, true to its files, escaped, offline, accessible; missing parts said, broken typed.
+
+pytest tests/reports/test_report.py
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+
+from reports.__main__ import main
+from reports.build import build_report
+from reports.errors import CorruptFileError, RunNotFoundError
+from tests.reports.fake_run import PROMPTS, make_run
+from tests.reports.page_reader import Page
+
+EVALUATION = "evaluation/miniature"
+
+
+@pytest.fixture(scope="module")
+def page(complete_run: Path) -> Page:
+    return Page(build_report(complete_run))
+
+
+def test_every_section_is_there_and_reached_from_the_navigation(page: Page) -> None:
+    sections = {element.attributes.get("id") for element in page.all("section")}
+    expected = {f"suite0-{name}" for name in ("results", "grid", "ablation", "gallery", "failures", "tables")}
+    assert expected | {"training", "data", "reproduce", "limits"} <= sections
+    links = [a.attributes["href"][1:] for a in page.all("a") if a.inside("nav")]
+    assert len(links) == 8 and set(links) <= sections
+    for heading in ("Best", "Median", "Worst", "Random", "By category", "By prompt", "By subject"):
+        assert heading in page.text
+
+
+def test_title_names_run_dataset_and_adapter(page: Page) -> None:
+    assert page.all("h1")[0].text == "week-01"
+    facts = {dt.text: dd.text for dt, dd in zip(page.all("dt"), page.all("dd"), strict=True)}
+    assert facts["Dataset"] == "small"
+    assert facts["Adapter"].startswith("step 120 · 5f5f5f")
+    assert facts["Suite"] == "miniature v1 · 96 images"
+
+
+def test_table_numbers_are_those_of_the_summary(page: Page, complete_run: Path) -> None:
+    summary = json.loads((complete_run / EVALUATION / "summary.json").read_text())
+    for method in summary["methods"]:
+        shown = [data for data in page.all("data") if data.inside("tr", **{"data-method": method["method"]})]
+        names = ["ip", "pc", "detection_rate", "context_change_outside"]
+        expected = [method[name]["mean"] for name in names if method[name]]
+        assert [float(data.attributes["value"]) for data in shown] == expected
+        assert shown[0].text == f"{method['ip']['mean']:.3f}"
+        row = next(tr for tr in page.all("tr") if tr.attributes.get("data-method") == method["method"])
+        assert f"{method['ip']['low']:.3f} – {method['ip']['high']:.3f}" in row.text
+        assert f"{method['detection_rate']['mean'] * 100:.1f} %" in row.text
+
+
+def test_published_rows_are_marked_and_kept_apart(page: Page) -> None:
+    rows = [tr for tr in page.all("tr") if "published" in tr.text]
+    assert len(rows) == 1
+    assert "0.555" in rows[0].text and "arXiv 2404.11565" in rows[0].text
+    assert rows[0].inside("table", **{"class": "numbers published"})
+    measured = page.by_id("suite0-table")
+    assert measured is not None and measured.text.count("measured") == 3 and "paper" not in measured.text
+    assert "do not compare" in page.text
+
+
+def test_finding_follows_from_the_numbers(page: Page) -> None:
+    lede = next(p for p in page.all("p") if p.attributes.get("class") == "lede")
+    assert "the intervals are apart" in lede.text
+    assert "less than with “Without MoA layers”" in lede.text
+
+
+def test_hero_shows_the_same_prompts_and_seed_for_all_its_columns(page: Page) -> None:
+    shots = [figure for figure in page.all("figure") if figure.inside("table", **{"class": "hero"})]
+    assert [shot.attributes["data-method"] for shot in shots] == ["prior", "moa", "moa", "moa", "single"] * 2
+    keys = [shot.attributes["data-key"].split("|") for shot in shots]
+    assert {key[2] for key in keys} == {"11"}
+    assert len({key[1] for key in keys[:5]}) == 1 and len({key[1] for key in keys}) == 2
+    assert len({key[0] for key in keys[1:4]}) == 3
+
+
+def test_grid_holds_every_subject_prompt_and_method_once(page: Page) -> None:
+    keys = [
+        (figure.attributes["data-method"], figure.attributes["data-key"])
+        for figure in page.all("figure")
+        if figure.inside("table", **{"class": "grid"})
+    ]
+    assert len(keys) == len(set(keys)) == 3 * 4 * 4
+
+
+def test_opens_without_network(page: Page, complete_run: Path) -> None:
+    folder = complete_run / "report"
+    for element in page.elements:
+        for name in ("src", "href", "srcset", "poster", "action"):
+            value = element.attributes.get(name, "")
+            if value and not value.startswith(("data:", "#")):
+                assert "://" not in value and not value.startswith("//"), f"<{element.tag} {name}={value[:80]}>"
+                assert (folder / unquote(value)).exists(), f"{value} leads nowhere"
+    style = page.all("style")[0].text
+    assert "url(" not in style and "@import" not in style
+    policy = next(m for m in page.all("meta") if m.attributes.get("http-equiv") == "Content-Security-Policy")
+    assert policy.attributes["content"].startswith("default-src 'none'")
+
+
+def test_page_is_small(complete_run: Path) -> None:
+    assert (complete_run / "report" / "index.html").stat().st_size < 600_000
+
+
+def test_small_images_stay_sharp_and_large_ones_are_shrunk(page: Page, tmp_path: Path) -> None:
+    assert all("pixelated" in img.attributes.get("class", "") for img in page.all("img") if img.attributes.get("src"))
+    large = make_run(tmp_path, prompts=PROMPTS[:1], seeds=[1], draw=lambda *key: _large(*key))
+    images = [img for img in Page(build_report(large)).all("img") if img.attributes.get("src")]
+    assert images and not any("pixelated" in img.attributes.get("class", "") for img in images)
+    assert max(int(img.attributes["width"]) for img in images) == 320
+
+
+def _large(*key: object):
+    from tests.reports.fake_run import draw
+
+    return draw(*key).resize((512, 512))  # type: ignore[arg-type]
+
+
+def test_sensible_for_keyboard_and_screen_reader(page: Page) -> None:
+    assert page.all("html")[0].attributes["lang"] == "en"
+    for tag in ("header", "nav", "main", "footer", "h1"):
+        assert len(page.all(tag)) == 1, tag
+    ids = [element.attributes["id"] for element in page.elements if "id" in element.attributes]
+    assert len(ids) == len(set(ids))
+    for img in page.all("img"):
+        assert "alt" in img.attributes
+        assert img.attributes["alt"] or img.inside("dialog")
+    assert all(th.attributes.get("scope") in ("col", "row", "colgroup", "rowgroup") for th in page.all("th"))
+    for svg in page.all("svg"):
+        assert svg.attributes["role"] == "img" and svg.attributes["aria-label"]
+    regions = [element for element in page.elements if element.attributes.get("role") == "region"]
+    assert regions and all(r.attributes["tabindex"] == "0" and r.attributes["aria-label"] for r in regions)
+
+
+def test_readable_without_javascript(page: Page) -> None:
+    filters = next(form for form in page.all("form") if form.attributes.get("class") == "filters")
+    assert "hidden" in filters.attributes  # the script shows it
+    links = [a for a in page.all("a") if a.inside("figure") and a.attributes["href"].endswith(".png")]
+    assert len(links) > 48  # each image leads to its original
+
+
+def test_markup_in_names_and_prompts_shows_as_text(tmp_path: Path) -> None:
+    bad = "<script>alert(1)</script>"
+    run = make_run(
+        tmp_path,
+        "a&b <i>run",
+        subjects=[("<b>bold", "man"), ("x\" onerror='alert(2)'", "man")],
+        prompts=[("p", "c<u>", f"a {{word}} {bad}"), ("q#?&1", "c<u>", "a {word} {{ 7 * 7 }}")],
+        methods=[("prior", "Prior", "prior"), ("moa", "<em>MoA</em>", "moa"), ("<s>", "A & B", "ablation")],
+    )
+    (run / "metrics.jsonl").unlink()
+    page = Page(build_report(run))
+    assert len(page.all("script")) == 1
+    assert not [tag for tag in ("em", "s", "u") if page.all(tag)]
+    assert not [element for element in page.all("b") + page.all("i") if element.text.startswith(("bold", "run"))]
+    assert not [e for e in page.elements if any(name.startswith("on") for name in e.attributes)]
+    for text in (bad, "<b>bold", "<em>MoA</em>", "a&b <i>run", "{{ 7 * 7 }}"):
+        assert text in page.text
+    for a in page.all("a"):
+        href = a.attributes.get("href", "")
+        if href and not href.startswith("#"):
+            assert (run / "report" / unquote(href)).is_file(), href
+
+
+@pytest.mark.parametrize(
+    ("lost", "said"),
+    [
+        ("evaluation", "There is no evaluation yet"),
+        ("metrics.jsonl", "Training has not logged a step"),
+        ("export", "No adapter was exported"),
+        ("publication.json", "Nothing was published"),
+        (f"{EVALUATION}/summary.json", "Evaluation miniature is not finished"),
+        (f"{EVALUATION}/suite.json", ""),
+        (f"{EVALUATION}/references", "image file missing"),
+        (f"{EVALUATION}/images/moa", "image file missing"),
+        ("../../data/small", "training data was not found"),
+        ("../../data/small/quality.json", "quality.json is absent or empty"),
+    ],
+)
+def test_missing_part_is_said_plainly(run: Path, lost: str, said: str) -> None:
+    path = run / lost
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    page = Page(build_report(run))
+    gaps = " ".join(element.text for element in page.elements if element.attributes.get("class") == "gap")
+    assert said in page.text + gaps
+    assert page.by_id("training") is not None
+
+
+def test_scores_as_csv_are_enough(run: Path) -> None:
+    before = Page(build_report(run)).text
+    (run / EVALUATION / "scores.parquet").unlink()
+    assert Page(build_report(run)).text == before
+    (run / EVALUATION / "scores.csv").unlink()
+    page = Page(build_report(run))
+    assert "has no scores.parquet or scores.csv" in page.text and page.by_id("suite0-grid") is None
+
+
+def test_without_an_ablation_there_is_no_ablation_grid(tmp_path: Path) -> None:
+    from tests.reports.fake_run import METHODS
+
+    page = Page(build_report(make_run(tmp_path, methods=METHODS[:2])))
+    assert page.by_id("suite0-ablation") is None
+    assert page.by_id("suite0-grid") is not None
+
+
+def test_unreadable_image_is_named_and_the_rest_is_shown(run: Path) -> None:
+    (run / EVALUATION / "images/moa/m-000001/beach/11.png").write_bytes(b"not an image")
+    page = Page(build_report(run))
+    gaps = [e for e in page.elements if e.attributes.get("class") == "gap" and "unreadable" in e.text]
+    assert gaps and "m-000001" in gaps[0].attributes["aria-label"]
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "field"),
+    [
+        (f"{EVALUATION}/summary.json", "{", ""),
+        (f"{EVALUATION}/summary.json", '{"format": "moa-evaluation/2"}', "format"),
+        (f"{EVALUATION}/summary.json", "[1]", ""),
+        (f"{EVALUATION}/scores.parquet", "PAR1", ""),
+        ("metrics.jsonl", '{"step": 1}\n{"step": "x"}\n', "line 2.step"),
+        ("metrics.jsonl", '{"step": 1, "loss": NaN}\n', "line 1"),
+        ("export/manifest.json", '{"format": "moa-adapter/1"}', "digest"),
+        ("config.json", "[]", ""),
+    ],
+)
+def test_corrupt_file_is_named(run: Path, file: str, content: str, field: str, capsys: pytest.CaptureFixture) -> None:
+    (run / file).write_text(content)
+    with pytest.raises(CorruptFileError) as caught:
+        build_report(run)
+    assert caught.value.path == run / file
+    assert caught.value.field == field
+    assert main([str(run)]) == 1
+    assert file in capsys.readouterr().err
+    assert not (run / "report" / "index.html").exists()
+
+
+def test_folder_without_a_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunNotFoundError, match="holds no run"):
+        build_report(tmp_path)
+    assert main([str(tmp_path / "nowhere")]) == 1
+
+
+def test_same_files_give_the_same_page(run: Path) -> None:
+    first = build_report(run).read_bytes()
+    assert build_report(run).read_bytes() == first
+    assert [path.name for path in (run / "report").iterdir()] == ["index.html"]
+
+
+def test_evaluation_of_another_adapter_is_noticed(run: Path) -> None:
+    path = run / "export/manifest.json"
+    path.write_text(path.read_text().replace("5f" * 32, "6e" * 32))
+    assert "which is not the one in export/ now" in Page(build_report(run)).text
+
+
+def test_command_is_printed_as_one_would_type_it(page: Page) -> None:
+    assert any("python -m moa.evaluation.run 'runs/a b'" in pre.text for pre in page.all("pre"))
+    assert any("git checkout c0ffee" in pre.text for pre in page.all("pre"))
+
+
+def test_reports_need_no_torch(complete_run: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; from reports.__main__ import main; status = main(sys.argv[1:]); assert 'torch' not in sys.modules"
+    )
+    page = subprocess.run(
+        [sys.executable, "-c", code, str(complete_run)], capture_output=True, text=True, cwd=tmp_path, env=os.environ
+    )
+    assert page.returncode == 0, page.stderr
+    assert page.stdout.strip().endswith("index.html")

@@ -1,0 +1,68 @@
+"""Which images are shown: the rules, on hand-made rows.
+
+pytest tests/reports/test_selection.py
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from reports.selection import failures, galleries, in_order, one_prompt_per_category, spread, typical_subjects
+
+
+@pytest.fixture
+def rows() -> pd.DataFrame:
+    """Seven subjects with IP 0.1 .. 0.7, one prompt in each of two categories; m7 has another word; m1 was not found
+    once."""
+    made = []
+    for number in range(1, 8):
+        for prompt, category in (("p1", "action"), ("p2", "style")):
+            lost = number == 1 and prompt == "p2"
+            made.append(
+                {
+                    "method": "moa",
+                    "subject": f"m{number}",
+                    "word": "woman" if number == 7 else "man",
+                    "prompt_id": prompt,
+                    "category": category,
+                    "outcome": "no_face" if lost else "scored",
+                    "ip": 0.0 if lost else number / 10,
+                    "seed": 0,
+                }
+            )
+    return pd.DataFrame(made)
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [(0, []), (1, [0]), (2, [0, 9]), (4, [0, 3, 6, 9]), (10, list(range(10))), (99, list(range(10)))],
+)
+def test_spread(count: int, expected: list[int]) -> None:
+    assert spread(range(10), count) == expected
+
+
+def test_typical_subjects_are_nearest_the_median_of_the_commonest_word(rows: pd.DataFrame) -> None:
+    assert typical_subjects(rows, "moa", 2) == ["m3", "m4"]  # means .05 .2 .3 .4 .5 .6, median .35
+    assert "m7" not in typical_subjects(rows, "moa", 7)
+    assert typical_subjects(rows, "other", 2) == []
+
+
+def test_order_of_the_suite_comes_first(rows: pd.DataFrame) -> None:
+    assert in_order(rows, "prompt_id", ["p2", "gone"]) == ["p2", "p1"]
+    assert one_prompt_per_category(rows, ["p2", "p1"], 2) == ["p2", "p1"]
+    assert one_prompt_per_category(rows, ["p2", "p1"], 1) == ["p2"]
+
+
+def test_galleries_rank_scored_images_only(rows: pd.DataFrame) -> None:
+    found = galleries(rows, "moa", 2)
+    assert list(found["Best"]["ip"]) == [0.7, 0.7]
+    assert list(found["Worst"]["ip"]) == [0.1, 0.2]
+    assert list(found["Median"]["ip"]) == [0.5, 0.4]  # ranks 6 and 7 of 13
+    assert found["Random"].equals(galleries(rows, "moa", 2)["Random"])
+    assert all(len(part) == 0 for part in galleries(rows, "other", 2).values())
+
+
+def test_failures_are_the_unscored(rows: pd.DataFrame) -> None:
+    assert list(failures(rows, "moa", 5)["subject"]) == ["m1"]
+    assert len(failures(rows.assign(outcome="missing"), "moa", 5)) == 5
