@@ -92,7 +92,7 @@ class Mask2FormerSegmenter:
 class HeadAndShouldersSegmenter:
     """A head and a torso drawn around each face box, for portraits where no segmentation model is at hand.
 
-    Proportions of the face box (width w, height h; MTCNN's goes from eyebrows to chin and ear to ear): the head with its
+    Proportions of the face box (width w, height h; MTCNN's goes from eyebrows to chin, ear to ear): the head with its
     hair is an ellipse of 1.44 w x 1.6 h, the shoulders rise 0.3 h below the chin, are 3.6 w wide and the torso ends
     2.5 h below the chin. Hats, long hair and arms are lost.
     """

@@ -10,8 +10,11 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import TypeVar
+
+from preprocessing.errors import PreprocessingError
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -43,7 +46,10 @@ class Workers:
 
 @contextmanager
 def worker_pool(workers: int | None, items: int) -> Iterator[Workers]:
-    """Up to `workers` processes (default: one for each CPU) for a job of `items` items; stopped on the way out."""
+    """Up to `workers` processes (default: one for each CPU) for a job of `items` items; stopped on the way out.
+
+    Raises PreprocessingError when the system kills one of them.
+    """
     count = min(workers or os.cpu_count() or 1, -(-items // ITEMS_PER_WORKER))
     if count <= 1:
         yield Workers(None)
@@ -52,6 +58,11 @@ def worker_pool(workers: int | None, items: int) -> Iterator[Workers]:
     pool = ProcessPoolExecutor(count, mp_context=context, initializer=_end_with_parent)
     try:
         yield Workers(pool)
+    except BrokenProcessPool as error:
+        raise PreprocessingError(
+            "a worker process was killed, mostly for want of memory. Finished shards are kept: "
+            "run again, with fewer --workers"
+        ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

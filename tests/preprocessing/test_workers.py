@@ -1,0 +1,41 @@
+"""Worker processes: order, laziness, and a killed worker."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from preprocessing.errors import PreprocessingError
+from preprocessing.workers import ITEMS_PER_WORKER, worker_pool
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_results_keep_the_order_and_input_is_taken_one_batch_ahead(workers: int) -> None:
+    taken: list[int] = []
+
+    def batches() -> object:
+        for number in range(5):
+            taken.append(number)
+            yield [str(10 * number + digit) for digit in range(3)]
+
+    with worker_pool(workers, 2 * ITEMS_PER_WORKER) as pool:
+        results = pool.map(int, batches())
+        assert next(results) == [0, 1, 2]
+        assert len(taken) <= 2
+        assert list(results) == [[10 * n, 10 * n + 1, 10 * n + 2] for n in range(1, 5)]
+
+
+def test_small_jobs_start_no_process() -> None:
+    with worker_pool(8, ITEMS_PER_WORKER) as pool:
+        assert list(pool.map(lambda _: os.getpid(), [[0]])) == [[os.getpid()]]  # a lambda could not travel
+
+
+def test_an_error_in_a_worker_arrives_here() -> None:
+    with pytest.raises(ValueError, match="invalid literal"), worker_pool(2, 2 * ITEMS_PER_WORKER) as pool:
+        list(pool.map(int, [["1", "x"]]))
+
+
+def test_a_killed_worker_is_explained() -> None:
+    with pytest.raises(PreprocessingError, match="fewer --workers"), worker_pool(2, 2 * ITEMS_PER_WORKER) as pool:
+        list(pool.map(os._exit, [[9]]))
