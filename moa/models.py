@@ -86,7 +86,12 @@ def load_models(config: TrainConfig, device: torch.device) -> Models:
     """
     torch.manual_seed(config.seed)  # the personalization weights that are no copy of the prior start at random
     dtype = DTYPES[config.precision]
-    image_encoder = CLIPVisionModelWithProjection.from_pretrained(config.image_encoder, dtype=dtype)
+    image_encoder, report = CLIPVisionModelWithProjection.from_pretrained(
+        config.image_encoder, dtype=dtype, output_loading_info=True
+    )
+    if report["missing_keys"]:
+        missing = min(report["missing_keys"])
+        raise TrainConfigError(f"image_encoder: {config.image_encoder} lacks weights, e.g. {missing}; copy it again")
     width = image_encoder.config.projection_dim
     if width != config.moa.image_dim:
         raise TrainConfigError(

@@ -201,6 +201,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0 if arguments and arguments[0] in ("-h", "--help") else 2
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()  # a CLIP folder also holds a text model, which is not loaded
     try:
         config = load_config(Path(arguments[0]))
         with StopRequest().listening() as stop, ranks() as here:

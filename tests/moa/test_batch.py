@@ -1,0 +1,79 @@
+"""All randomness of a step comes from (seed, sample number): ranks, micro-batches and workers cannot change it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from moa.batch import TrainingSet, batches, collate, draw
+from moa.data import ShardDataset, batch_indices
+from moa.train_config import TrainConfig
+from tests.tiny_models import tiny_image_processor, tiny_tokenizer
+
+LATENT = (4, 8, 8)
+
+
+@pytest.fixture
+def training_set(shards: Path, tmp_path: Path) -> Callable[[TrainConfig], TrainingSet]:
+    tokenizer = tiny_tokenizer(tmp_path / "tokenizer")
+    return lambda config: TrainingSet(ShardDataset(shards), tokenizer, tiny_image_processor(), LATENT, config)
+
+
+def test_draws_are_a_function_of_seed_and_number(make_config: Callable[..., TrainConfig]) -> None:
+    config = make_config()
+    first, again = draw(config, 7, LATENT), draw(config, 7, LATENT)
+    assert torch.equal(first.noise, again.noise) and first.timestep == again.timestep
+    assert not torch.equal(first.noise, draw(config, 8, LATENT).noise)
+    assert not torch.equal(first.noise, draw(make_config(seed=1), 7, LATENT).noise)
+    assert not torch.equal(first.noise, first.posterior_noise)
+
+
+def test_draws_follow_the_configured_rates(make_config: Callable[..., TrainConfig]) -> None:
+    config = make_config(condition_dropout=0.25, masked_loss_probability=0.75, max_timestep=10)
+    draws = [draw(config, number, (1, 1, 1)) for number in range(2000)]
+    assert {d.timestep for d in draws} == set(range(10))
+    assert np.mean([d.dropped for d in draws]) == pytest.approx(0.25, abs=0.04)
+    assert np.mean([d.masked for d in draws]) == pytest.approx(0.75, abs=0.04)
+    assert np.mean([d.noise.item() for d in draws]) == pytest.approx(0, abs=0.1)
+    assert np.std([d.noise.item() for d in draws]) == pytest.approx(1, abs=0.1)
+
+
+def test_a_dropped_sample_has_no_conditions(training_set: Callable, make_config: Callable[..., TrainConfig]) -> None:
+    kept, dropped = (
+        collate([training_set(make_config(condition_dropout=rate))[n] for n in range(4)]) for rate in (0.0, 1.0)
+    )
+    assert kept.active.all() and kept.present.any(1).all() and len(kept.pixels) == int(kept.present.sum())
+    assert not dropped.active.any() and not dropped.present.any() and len(dropped.pixels) == 0
+    assert len(dropped.input_ids.unique(dim=0)) == 1  # the empty prompt
+    assert torch.equal(kept.noise, dropped.noise)
+
+
+def test_positions_point_at_the_words(training_set: Callable, make_config: Callable[..., TrainConfig]) -> None:
+    samples = training_set(make_config(condition_dropout=0.0))
+    for number in range(8):
+        example = samples[number]
+        words = [samples.tokenizer.decode(example.input_ids[p]).strip() for p in example.positions]
+        sample = samples.dataset[batch_indices(8, 0, number, 1)[0]]
+        assert words == [subject["word"] for subject in sample.meta["subjects"]]
+
+
+def test_batches_are_the_same_for_any_ranks_accumulation_and_workers(
+    training_set: Callable, make_config: Callable[..., TrainConfig]
+) -> None:
+    def stream(world: int, **changes: object) -> list[torch.Tensor]:
+        samples = training_set(make_config(steps=3, **changes))
+        ranks = [list(batches(samples, 1, rank, world, pin_memory=False)) for rank in range(world)]
+        assert [len(batch.images) for rank in ranks for batch in rank] == [samples.config.micro_batch(world)] * (
+            2 * samples.config.accumulation * world
+        )
+        noise = [torch.cat([b.noise for b in rank]).unflatten(0, (2, -1)) for rank in ranks]
+        return torch.cat(noise, 1)
+
+    whole = stream(1)
+    assert torch.equal(whole, stream(2))
+    assert torch.equal(whole, stream(1, accumulation=2))
+    assert torch.equal(whole, stream(1, num_workers=2))

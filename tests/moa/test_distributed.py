@@ -1,0 +1,42 @@
+"""One buffer for all gradients; ranks that end with their launcher; one rank per GPU."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from moa.distributed import GradientBuffer, ranks
+from moa.errors import TrainConfigError
+
+
+def test_gradient_buffer_is_where_the_gradients_are() -> None:
+    layer, unused = torch.nn.Linear(3, 2), torch.nn.Parameter(torch.ones(5))
+    parameters = [*layer.parameters(), unused]
+    buffer = GradientBuffer(parameters, extra=2)
+    for _ in range(2):
+        layer(torch.ones(4, 3)).sum().backward()
+    assert buffer.gradients.tolist() == [8.0] * 8 + [0.0] * 5
+    assert buffer.clip_(1.0).item() == pytest.approx(8 * math.sqrt(8))
+    assert torch.linalg.vector_norm(torch.cat([p.grad.flatten() for p in parameters])).item() == pytest.approx(1.0)
+    assert buffer.extra.tolist() == [0.0, 0.0]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux only")
+def test_a_rank_dies_with_its_launcher() -> None:
+    rank = "import moa.distributed as d, time; d.die_with_parent(); print('ready', flush=True); time.sleep(600)"
+    launcher = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {rank!r}])"
+    process = subprocess.Popen([sys.executable, "-c", launcher], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "ready\n"
+    process.kill()
+    assert process.stdout.read() == ""  # the pipe closes when its last holder, the rank, is gone
+
+
+def test_more_ranks_than_gpus_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(TrainConfigError, match="4 ranks on a machine with 2 GPU.*--nproc_per_node 2"), ranks():
+        pass
