@@ -18,7 +18,8 @@ export TOKENIZERS_PARALLELISM := false
 .PHONY: help demo test ui check format bench report contact-sheet zoo clean
 
 demo: $(READY) ## the whole lifecycle on the miniature world, on a CPU; ends with the path of the report
-	@HF_HUB_OFFLINE=1 $(BIN)/python -m flows.lifecycle --preset miniature --name $(NAME)
+	@report=$$(HF_HUB_OFFLINE=1 $(BIN)/python -m flows.lifecycle --preset miniature --name $(NAME)) && \
+	echo "The report, to open in a browser: $$report"
 
 test: $(READY) ## every test that needs no GPU and no network
 	@$(BIN)/python -m pytest -q
@@ -43,7 +44,7 @@ contact-sheet: $(READY) ## draws a sheet of scenes of the miniature world: data/
 	@$(BIN)/python -m preprocessing.world --out data/contact-sheet.png
 
 zoo: $(READY) ## trains the models of the miniature world again (hours on a CPU)
-	@$(BIN)/python -m moa.zoo
+	@$(BIN)/python -m flows.zoo
 
 clean: ## removes .venv, .prefect and caches; data and runs stay
 	@rm -rf $(VENV) .prefect .pytest_cache .ruff_cache .mypy_cache build *.egg-info

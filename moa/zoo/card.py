@@ -1,0 +1,39 @@
+"""The card of one model of the zoo: what made it and how good it is. `card.json` beside the weights; also the marker
+that it is finished."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+
+def write_card(
+    folder: Path, *, recipe: str, seed: int, steps: int, data: dict[str, str], quality: dict[str, float]
+) -> None:
+    """Write `card.json`: recipe, commit, seed, optimizer steps, digests of the data, measured quality figures."""
+    card: dict[str, Any] = {
+        "recipe": recipe,
+        "commit": _commit(),
+        "seed": seed,
+        "steps": steps,
+        "data": data,
+        "quality": {name: round(value, 4) for name, value in quality.items()},
+        "licence": "CC0-1.0",
+    }
+    temporary = folder / "card.json.tmp"
+    temporary.write_text(json.dumps(card, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    temporary.replace(folder / "card.json")
+
+
+def read_card(folder: Path) -> dict[str, Any] | None:
+    """The card, or None where the model is not finished."""
+    path = folder / "card.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def _commit() -> str | None:
+    """The commit of the code, None outside a checkout."""
+    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True)
+    return done.stdout.strip() or None if done.returncode == 0 else None
