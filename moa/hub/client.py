@@ -47,7 +47,7 @@ _lock = threading.RLock()
 
 @contextmanager
 def hub_client(endpoint: str, *, token: str | None, repo_id: str, writing: bool) -> Iterator[HfApi]:
-    """A client for one endpoint, whose failures come out as `moa.errors`.
+    """A client for one endpoint, whose failures come out as `moa.errors`. Threads take turns: xet is one switch.
 
     Args:
         endpoint: address of the Hub, such as `https://huggingface.co` or a `LocalHub.endpoint`.
