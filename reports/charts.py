@@ -68,7 +68,7 @@ def short(value: float) -> str:
 
 
 def line_chart(title: str, lines: Sequence[Line], *, low: float | None = None, high: float | None = None) -> Markup:
-    """Lines over training steps, 440 x 210 units. `low` and `high` fix the y range; otherwise it is the data's."""
+    """Lines over whole-numbered steps, 440 x 210 units. `low` and `high` fix the y range, else the data does."""
     width, height, left, top, right, bottom = 440, 210, 42, 10, 10, 26
     thinned = [(line, *thin(line.xs, line.ys)) for line in lines if line.xs]
     if not thinned:
@@ -96,7 +96,7 @@ def line_chart(title: str, lines: Sequence[Line], *, low: float | None = None, h
         parts.append(
             Markup('<text x="{}" y="{:.1f}" text-anchor="end">{}</text>').format(left - 6, y + 3.5, short(value))
         )
-    for value in ticks(x0, x1, 5):
+    for value in (tick for tick in ticks(x0, x1, 5) if tick == int(tick)):
         x, _ = at(value, y0)
         parts.append(
             Markup('<text x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(x, height - 8, short(value))

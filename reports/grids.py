@@ -57,6 +57,10 @@ class Grid:
     all_prompts: int
     all_subjects: int
 
+    def place(self, method: str) -> int:
+        """The position of a method among `methods`."""
+        return next(index for index, known in enumerate(self.methods) if known.method == method)
+
     @property
     def partial(self) -> bool:
         """Whether some subjects or prompts were left out for size."""
@@ -104,17 +108,13 @@ class Pictures:
         """The prior once, the method for several subjects, the first ablation for the first; all at one seed."""
         rows = self.rows[self.rows["seed"] == self.seed]
         named = typical_subjects(rows, self.shown.method, subjects + (self.ablation is None))
-        columns = (
-            [Column(self.prior, self.tones[self.prior.method], None, None)]
-            if self.prior and self.prior is not self.shown
-            else []
-        )
-        columns += [self._column(self.shown, subject) for subject in named]
-        columns += (
-            [self._column(self.ablation, named[0])]
-            if self.ablation and named and self.ablation is not self.shown
-            else []
-        )
+        if not named:
+            return Hero([], [], self.seed)
+        columns = [self._column(self.shown, subject) for subject in named]
+        if self.prior and self.prior is not self.shown:
+            columns.insert(0, Column(self.prior, self.tones[self.prior.method], None, None))
+        if self.ablation and self.ablation is not self.shown:
+            columns.append(self._column(self.ablation, named[0]))
         chosen = one_prompt_per_category(rows[rows["method"] == self.shown.method], self.prompt_order, prompts)
         return Hero(columns, [self._hero_row(columns, named, prompt) for prompt in chosen], self.seed)
 

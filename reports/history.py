@@ -36,6 +36,11 @@ class Entry:
     problem: str = ""
 
     @property
+    def suite(self) -> str:
+        """Suite and version of the evaluation shown, or "" without one."""
+        return f"{self.evaluation.summary.suite} v{self.evaluation.summary.version}" if self.evaluation else ""
+
+    @property
     def date(self) -> str:
         return self.when.strftime("%Y-%m-%d %H:%M")
 
@@ -76,23 +81,14 @@ def _entry(folder: Path, page: Path) -> Entry:
 
 
 def _chart(entries: list[Entry]) -> Markup:
-    """IP and PC over the runs of the suite that most runs used, oldest first; nothing for fewer than two runs."""
-    suites = [entry.evaluation.summary.suite for entry in entries if entry.evaluation]
-    if not suites:
-        return Markup("")
-    suite = max(sorted(set(suites)), key=suites.count)
-    shown = [
-        entry.shown
-        for entry in reversed(entries)
-        if entry.evaluation and entry.shown and entry.evaluation.summary.suite == suite
-    ]
+    """IP and PC over the runs of the commonest suite and version, oldest first; nothing for fewer than two."""
+    suites = [entry.suite for entry in entries if entry.suite]
+    commonest = max(sorted(set(suites)), key=suites.count, default="")
+    shown = [entry.shown for entry in reversed(entries) if entry.shown and entry.suite == commonest]
     lines = []
     for label, name, tone in (("IP", "ip", "moa"), ("PC", "pc", "ablation")):
-        points = [
-            (index, getattr(method, name).mean)
-            for index, method in enumerate(shown, 1)
-            if getattr(method, name).mean is not None
-        ]
+        means = [(number, getattr(method, name).mean) for number, method in enumerate(shown, 1)]
+        points = [(number, mean) for number, mean in means if mean is not None]
         if len(points) > 1:
             lines.append(Line(label, tone, *zip(*points, strict=True)))
-    return line_chart(f"IP and PC over the runs of suite {suite}", lines, low=0.0, high=1.0) if lines else Markup("")
+    return line_chart(f"IP and PC over the runs of suite {commonest}", lines, low=0.0, high=1.0)

@@ -15,7 +15,7 @@ from reports.__main__ import main
 from reports.build import build_report
 from reports.errors import RunNotFoundError
 from reports.history import build_history
-from tests.reports.fake_run import make_run
+from tests.reports.fake_run import PROMPTS, make_run
 from tests.reports.page_reader import Page
 
 
@@ -66,3 +66,12 @@ def test_folder_without_runs_is_refused(tmp_path: Path) -> None:
         build_history(tmp_path)
     with pytest.raises(RunNotFoundError, match="is not a folder"):
         build_history(tmp_path / "nowhere")
+
+
+def test_history_chart_joins_only_runs_of_one_suite_version(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        folder = make_run(tmp_path, name, prompts=PROMPTS[:1], seeds=[1])
+    assert len(Page(build_history(tmp_path / "runs")[0]).all("svg")) == 1
+    path = folder / "evaluation/miniature/summary.json"
+    path.write_text(path.read_text().replace('"version": 1', '"version": 2'))
+    assert len(Page(build_history(tmp_path / "runs")[0]).all("svg")) == 0

@@ -13,12 +13,14 @@ import sys
 from pathlib import Path
 from urllib.parse import unquote
 
+import pandas as pd
 import pytest
+from PIL import Image
 
 from reports.__main__ import main
 from reports.build import build_report
 from reports.errors import CorruptFileError, RunNotFoundError
-from tests.reports.fake_run import PROMPTS, make_run
+from tests.reports.fake_run import METHODS, PROMPTS, draw, make_run
 from tests.reports.page_reader import Page
 
 EVALUATION = "evaluation/miniature"
@@ -114,16 +116,14 @@ def test_page_is_small(complete_run: Path) -> None:
 
 def test_small_images_stay_sharp_and_large_ones_are_shrunk(page: Page, tmp_path: Path) -> None:
     assert all("pixelated" in img.attributes.get("class", "") for img in page.all("img") if img.attributes.get("src"))
-    large = make_run(tmp_path, prompts=PROMPTS[:1], seeds=[1], draw=lambda *key: _large(*key))
+    large = make_run(tmp_path, prompts=PROMPTS[:1], seeds=[1], draw=_large)
     images = [img for img in Page(build_report(large)).all("img") if img.attributes.get("src")]
     assert images and not any("pixelated" in img.attributes.get("class", "") for img in images)
     assert max(int(img.attributes["width"]) for img in images) == 320
 
 
-def _large(*key: object):
-    from tests.reports.fake_run import draw
-
-    return draw(*key).resize((512, 512))  # type: ignore[arg-type]
+def _large(method: str, subject: str, word: str, prompt: str, seed: int) -> Image.Image:
+    return draw(method, subject, word, prompt, seed).resize((512, 512))
 
 
 def test_sensible_for_keyboard_and_screen_reader(page: Page) -> None:
@@ -206,8 +206,6 @@ def test_scores_as_csv_are_enough(run: Path) -> None:
 
 
 def test_without_an_ablation_there_is_no_ablation_grid(tmp_path: Path) -> None:
-    from tests.reports.fake_run import METHODS
-
     page = Page(build_report(make_run(tmp_path, methods=METHODS[:2])))
     assert page.by_id("suite0-ablation") is None
     assert page.by_id("suite0-grid") is not None
@@ -276,3 +274,30 @@ def test_reports_need_no_torch(complete_run: Path, tmp_path: Path) -> None:
     )
     assert page.returncode == 0, page.stderr
     assert page.stdout.strip().endswith("index.html")
+
+
+def test_method_without_rows_leaves_the_hero_out(run: Path) -> None:
+    folder = run / EVALUATION
+    rows = pd.read_parquet(folder / "scores.parquet")
+    rows[rows["method"] != "moa"].to_parquet(folder / "scores.parquet")
+    page = Page(build_report(run))
+    assert not [table for table in page.all("table") if table.attributes.get("class") == "hero"]
+    assert "nothing to rank" in page.text and page.by_id("suite0-grid") is not None
+
+
+def test_large_grids_are_thinned_and_say_so(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reports.grids.GRID_SHOTS", 30)  # of 48: all 4 prompts, then as many subjects as fit
+    page = Page(build_report(run))
+    grid = [f for f in page.all("figure") if f.inside("table", **{"class": "grid"})]
+    assert len(grid) == 24
+    assert "2 of 4 subjects and 4 of 4 prompts are shown" in page.text
+
+
+def test_two_suites_have_sections_of_their_own(run: Path) -> None:
+    shutil.copytree(run / EVALUATION, run / "evaluation/again")
+    path = run / "evaluation/again/summary.json"
+    path.write_text(path.read_text().replace('"suite": "miniature"', '"suite": "again"'))
+    page = Page(build_report(run))
+    assert page.by_id("suite0-grid") is not None and page.by_id("suite1-grid") is not None
+    ids = [element.attributes["id"] for element in page.elements if "id" in element.attributes]
+    assert len(ids) == len(set(ids))
