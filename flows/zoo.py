@@ -4,8 +4,8 @@
 2. frozen models: zoo/base, zoo/clip, zoo/identity (`moa.zoo`)
 3. adapters: zoo/moa and the ablation zoo/single-branch, by the ordinary `moa.train`
 
-What is finished is left alone (its `card.json` is there), what was interrupted goes on; delete a model's folder to train
-it again. A plain script, no Prefect flow: it runs when the world or a recipe changes, not on a schedule.
+What is finished is left alone (its `card.json` is there), what was interrupted goes on; delete a model's folder to
+train it again. A plain script, no Prefect flow: it runs when the world or a recipe changes, not on a schedule.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
-"""The training loop that every recipe of the zoo shares: AdamW, cosine decay, EMA of the weights, a checkpoint that
-resumes.
+"""The training loop all recipes of the zoo share: AdamW, cosine decay, averaged (EMA) weights, a resumable checkpoint.
 
-Progress goes to the terminal; `<folder>/fit.pt` holds the state between calls and is removed by the recipe when it
-has exported its weights.
+Progress goes to the terminal; `<folder>/fit.pt` holds the state between calls.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Face finder and face embedder of the miniature world: what MTCNN and FaceNet are for photographs.
 
 `MiniatureFaces.from_pretrained("zoo/identity")` finds heads in 64x64 pictures and embeds them as unit
-vectors whose cosine tells whether two heads are of the same person. The recipe that trains it is `moa.zoo.train_identity`.
+vectors whose cosine tells whether two heads are of the same person. Its recipe is `moa.zoo.train_identity`.
 """
 
 from __future__ import annotations
