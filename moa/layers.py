@@ -25,7 +25,7 @@ from moa.config import MoAConfig
 class Router(nn.Module):
     """R(z) = softmax(Router(z)) over the two experts, per pixel (eq. 5 and 7).
 
-    The last layer starts at zero: both experts weigh 1/2 everywhere. The softmax is taken in fp32.
+    The last layer starts at zero: both experts weigh 1/2 everywhere. The softmax is taken in fp32 or better.
     """
 
     def __init__(self, dim: int, kind: Literal["linear", "mlp"]) -> None:
@@ -36,10 +36,11 @@ class Router(nn.Module):
         nn.init.zeros_(self.logits.bias)
 
     def forward(self, z: Tensor) -> Tensor:
-        """[A, N, d] -> [A, N, 2] fp32: share of the prior expert (0) and of the personalization expert (1)."""
+        """[A, N, d] -> [A, N, 2]: share of the prior expert (0) and of the personalization expert (1)."""
         if self.hidden is not None:
             z = F.gelu(self.hidden(z))
-        return self.logits(z).float().softmax(dim=-1)
+        logits = self.logits(z)
+        return logits.softmax(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
 
 
 class MoABranch(nn.Module):
@@ -133,11 +134,12 @@ class MoAAttention(Attention):
 def subject_columns(q: Tensor, k: Tensor, positions: Tensor, bias: Tensor | None, scale: float) -> Tensor:
     """A_s of eq. 12: attention probability at each subject's token, mean over heads.
 
-    q [A, h, N, d/h], k [A, h, T, d/h], positions [A, S] in 0..T (T: empty slot, column 0) -> [A, S, N] fp32 in 0..1.
+    q [A, h, N, d/h], k [A, h, T, d/h], positions [A, S] in 0..T (T: empty slot, its column is 0) -> [A, S, N] in 0..1.
     Called under `checkpoint`, so the backward pass keeps q and k (which attention keeps anyway) and this O(S) result;
     the O(T) probabilities live in one layer at a time, in the forward and again in the backward pass.
     """
-    scores = q.float() @ k.float().transpose(-1, -2) * scale
+    dtype = torch.promote_types(q.dtype, torch.float32)
+    scores = q.to(dtype) @ k.to(dtype).transpose(-1, -2) * scale
     if bias is not None:
         scores = scores + bias
     probabilities = F.pad(scores.softmax(dim=-1).mean(dim=1), (0, 1))  # [A, N, T + 1]

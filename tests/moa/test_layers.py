@@ -1,4 +1,4 @@
-"""Eq. 1-7 against loops in float64 (the router alone is fp32).    pytest tests/moa/test_layers.py"""
+"""Eq. 1-7 against loops in float64.    pytest tests/moa/test_layers.py"""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_cross_attention_is_equations_1_to_7(rows):
             if position < TOKENS:
                 c1[position] = tokens[row, slot]
         expected = mixture_by_loops(attention, z[row], text[row], c1) if row in active else prior[row]
-        torch.testing.assert_close(out[row], expected, rtol=0, atol=2e-6)
+        torch.testing.assert_close(out[row], expected, rtol=0, atol=1e-9)
     assert not any(torch.allclose(out[row], prior[row]) for row in active)
 
 
@@ -93,7 +93,7 @@ def test_self_attention_is_equation_7_with_z_for_both_conditions():
     z = torch.randn(2, PIXELS, DIM).double()
     out = attention(z, moa=context(2, slice(0, 2), torch.zeros(2, 0, TEXT), torch.zeros(2, 0, dtype=torch.long)))
     for row in range(2):
-        torch.testing.assert_close(out[row], mixture_by_loops(attention, z[row], z[row], z[row]), rtol=0, atol=2e-6)
+        torch.testing.assert_close(out[row], mixture_by_loops(attention, z[row], z[row], z[row]), rtol=0, atol=1e-9)
 
 
 @torch.no_grad()
@@ -129,7 +129,7 @@ def test_single_branch_never_runs_the_prior():
     out = attention(z, text, moa=moa)
     branch = attention.moa
     expected = expert_by_loops(z[0], text[0], branch.query, branch.key, branch.value, branch.out)
-    torch.testing.assert_close(out[0], expected, rtol=0, atol=2e-6)
+    torch.testing.assert_close(out[0], expected, rtol=0, atol=1e-9)
 
 
 @torch.no_grad()
@@ -192,7 +192,7 @@ def test_subject_columns_are_the_attention_probabilities_at_the_subjects():
                 for h in range(HEADS):
                     scores = [math.exp(0.5 * float(q[row, h, n] @ k[row, h, t])) for t in range(TOKENS)]
                     expected += scores[position] / sum(scores) / HEADS if position < TOKENS else 0.0
-                assert float(columns[row, slot, n]) == pytest.approx(expected, abs=1e-5)
+                assert float(columns[row, slot, n]) == pytest.approx(expected, abs=1e-9)
 
 
 def test_recording_columns_keeps_nothing_of_the_size_of_the_attention_matrix():

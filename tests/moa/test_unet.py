@@ -107,7 +107,7 @@ def test_the_unet_is_the_slow_reference(config, active):
     moa = subjects(active)
     moa = MoAInput(moa.features.double(), moa.positions, moa.active)
     out = run(unet, given, moa)
-    torch.testing.assert_close(out, reference(unet, given, moa), rtol=0, atol=1e-4)
+    torch.testing.assert_close(out, reference(unet, given, moa), rtol=0, atol=1e-9)
     assert (out - run(unet, given, None)).abs().max() > 1e-2
 
 
