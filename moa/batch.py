@@ -13,11 +13,13 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from transformers import CLIPImageProcessor, CLIPTokenizer
@@ -25,6 +27,7 @@ from transformers import CLIPImageProcessor, CLIPTokenizer
 from moa.augment import augment_subject
 from moa.binding import bind
 from moa.data import Sample, ShardDataset, batch_numbers, sample_index
+from moa.errors import WordTruncatedError
 from moa.subjects import encoder_pixels
 from moa.train_config import TrainConfig
 
@@ -49,8 +52,8 @@ class Example:
     image: Tensor  # uint8 [3, H, W]
     labels: Tensor  # uint8 [H, W], the mask of `moa.data.Sample`
     input_ids: Tensor  # int64 [T]
-    positions: list[int]  # token index of each subject's word, empty when dropped
-    pixels: Tensor  # [len(positions), 3, height, width], input of the image encoder
+    positions: list[int]  # token index of each subject's word, -1: left out; empty when dropped
+    pixels: Tensor  # [subjects with a position, 3, height, width], input of the image encoder
     draws: Draws
 
 
@@ -106,13 +109,13 @@ class TrainingSet(Dataset):
     def __getitem__(self, number: int) -> Example:
         sample = self.dataset[sample_index(len(self.dataset), self.config.seed, number)]
         draws = draw(self.config, number, self.latent_shape)
-        subjects = [] if draws.dropped else sample.subjects
+        positions = [] if draws.dropped else self._positions(sample)
         return Example(
             image=torch.from_numpy(sample.image).permute(2, 0, 1).contiguous(),
             labels=torch.from_numpy(sample.mask),
             input_ids=self._tokens("" if draws.dropped else sample.meta["caption"]),
-            positions=[] if draws.dropped else self._positions(sample),
-            pixels=self._pixels(subjects, number),
+            positions=positions,
+            pixels=self._pixels([c for c, p in zip(sample.subjects, positions, strict=False) if p >= 0], number),
             draws=draws,
         )
 
@@ -122,10 +125,17 @@ class TrainingSet(Dataset):
         return encoded.input_ids[0]
 
     def _positions(self, sample: Sample) -> list[int]:
-        spans = [(subject["start"], subject["end"]) for subject in sample.meta["subjects"]]
-        return bind(self.tokenizer, sample.meta["caption"], spans)
+        """Token index of each subject's word; -1, with a warning, where the text encoder does not read that far."""
+        positions, caption = [], sample.meta["caption"]
+        for subject in sample.meta["subjects"]:
+            try:
+                positions += bind(self.tokenizer, caption, [(subject["start"], subject["end"])])
+            except WordTruncatedError as error:
+                warnings.warn(f"sample {sample.key}: subject {subject['index']} is left out: {error}", stacklevel=2)
+                positions.append(-1)
+        return positions
 
-    def _pixels(self, subjects: list, number: int) -> Tensor:
+    def _pixels(self, subjects: list[Image.Image], number: int) -> Tensor:
         rng = np.random.default_rng([self.config.seed, number, _AUGMENTATION])
         crops = [augment_subject(crop, self.config.augmentation, rng) for crop in subjects]
         return encoder_pixels(crops, self.image_processor) if crops else torch.empty(0)
@@ -149,7 +159,7 @@ def collate(examples: list[Example]) -> Batch:
     """Stacks examples, padding the subject slots to the most that one of them has (at least one slot)."""
     slots = max(1, *(len(example.positions) for example in examples))
     positions = [example.positions + [-1] * (slots - len(example.positions)) for example in examples]
-    pixels = [example.pixels for example in examples if len(example.positions)]
+    pixels = [example.pixels for example in examples if len(example.pixels)]
     draws = [example.draws for example in examples]
     return Batch(
         images=torch.stack([example.image for example in examples]),

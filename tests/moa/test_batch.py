@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from moa.batch import TrainingSet, batches, collate, draw
-from moa.data import ShardDataset, batch_indices
+from moa.data import ShardDataset, batch_indices, sample_index
 from moa.train_config import TrainConfig
 from tests.tiny_models import tiny_image_processor, tiny_tokenizer
 
@@ -59,6 +60,22 @@ def test_positions_point_at_the_words(training_set: Callable, make_config: Calla
         words = [samples.tokenizer.decode(example.input_ids[p]).strip() for p in example.positions]
         sample = samples.dataset[batch_indices(8, 0, number, 1)[0]]
         assert words == [subject["word"] for subject in sample.meta["subjects"]]
+
+
+def test_a_word_beyond_the_text_encoder_leaves_its_subject_out_and_says_so(
+    training_set: Callable, make_config: Callable[..., TrainConfig]
+) -> None:
+    samples = training_set(make_config(condition_dropout=0.0))
+    samples.tokenizer.model_max_length = 8  # "a man and a boy in ...": the second word is token 5
+    number = next(n for n in range(8) if len(samples.dataset[sample_index(8, 0, n)].subjects) == 2)
+    whole = samples[number]
+    samples.tokenizer.model_max_length = 6
+    with pytest.warns(UserWarning, match="sample 0000.*subject 1 is left out: the subject word"):
+        example = samples[number]
+    assert example.positions == [whole.positions[0], -1]
+    batch = collate([dataclasses.replace(example, input_ids=whole.input_ids), whole])
+    assert batch.present.tolist() == [[True, False], [True, True]]
+    assert len(batch.pixels) == 3
 
 
 def test_batches_are_the_same_for_any_ranks_accumulation_and_workers(
