@@ -64,7 +64,7 @@ class ShardDataset:
         self.folder, self.split = Path(folder), split
         self.manifest = read_manifest(self.folder)
         self.digest: str = self.manifest["digest"]
-        self.shards = [s for s in self.manifest["shards"] if s["split"] == split and s["samples"]]
+        self.shards = [s for s in self.manifest["shards"] if s["split"] == split]
         self._places = [place for shard in self.shards for place in self._index(shard)]
         if not self._places:
             known = ", ".join(sorted({s["split"] for s in self.manifest["shards"]})) or "none"

@@ -50,15 +50,6 @@ def test_splits_are_separate(tmp_path: Path) -> None:
         ShardDataset(tmp_path, "train")
 
 
-def test_a_shard_whose_samples_were_all_rejected_has_no_tar(tmp_path: Path) -> None:
-    manifest = json.loads((write_shards(tmp_path) / "manifest.json").read_text())
-    empty = {"name": "train-00002", "split": "train", "samples": 0, "bytes": 0, "sha256": "sha256:"}
-    _edit_manifest(tmp_path, shards=[*manifest["shards"], empty])
-    dataset = ShardDataset(tmp_path)
-    dataset.verify()
-    assert len(dataset) == 8
-
-
 # Damage.
 
 
