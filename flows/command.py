@@ -7,6 +7,7 @@ work starts.
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -23,6 +24,15 @@ from reports.errors import ReportError
 TOLD = (FlowError, MoAError, PreprocessingError, ReportError)  # errors whose message is enough for a person
 
 
+class _WithoutTraceback(logging.Filter):
+    """Prefect logs each failure with its traceback; for errors that speak for themselves the message is enough."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and isinstance(record.exc_info[1], TOLD):
+            record.exc_info = None
+        return True
+
+
 def run(flow: Flow[..., Any], arguments: Sequence[str] | None = None) -> int:
     """Runs a flow from the command line, prints what it returns, and returns the exit status."""
     parser = argparse.ArgumentParser(prog=f"python -m flows.{flow.name}", description=flow.description)
@@ -35,6 +45,8 @@ def run(flow: Flow[..., Any], arguments: Sequence[str] | None = None) -> int:
     except FlowError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    for logger in ("prefect.flow_runs", "prefect.task_runs"):
+        logging.getLogger(logger).addFilter(_WithoutTraceback())
     try:
         with reachable_server():
             result = flow(preset=given.preset, overrides=given.overrides, name=given.name)

@@ -19,6 +19,10 @@ class ProcessFailedError(FlowError):
     """A launched process ended with an exit status other than zero; the message ends with the last lines it printed."""
 
 
+class TrainingFailedError(FlowError):
+    """The training processes ended without an adapter; the message is theirs where they left one."""
+
+
 class ProcessTimeoutError(FlowError):
     """A launched process ran longer than its wall-clock limit and was ended."""
 

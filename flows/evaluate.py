@@ -16,7 +16,7 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.command import run
 from flows.files import read_json
-from flows.publish import hub_endpoint, hub_token
+from flows.hub import hub_endpoint, hub_token
 from flows.settings import LifecycleConfig, PresetName, runs_root
 from flows.stage import Progress, announced, begin, require
 from moa.evaluation.suite import load_suite

@@ -26,7 +26,7 @@ def prepare() -> None:
     sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != PROJECT]
     os.environ.setdefault("PREFECT_HOME", str(PROJECT / ".prefect"))
     os.environ.setdefault("DO_NOT_TRACK", "1")
-    for name, value in _variables(tomllib.loads((PROJECT / "prefect.toml").read_text(encoding="utf-8")), "PREFECT"):
+    for name, value in variables(tomllib.loads((PROJECT / "prefect.toml").read_text(encoding="utf-8")), "PREFECT"):
         os.environ.setdefault(name, value)
 
 
@@ -42,12 +42,12 @@ def reachable_server() -> Iterator[None]:
         yield
 
 
-def _variables(table: dict[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
+def variables(table: dict[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
     """`{"server": {"ephemeral": {...}}}` as the environment variables Prefect knows."""
     for key, value in table.items():
         name = f"{prefix}_{key}".upper()
         if isinstance(value, dict):
-            yield from _variables(value, name)
+            yield from variables(value, name)
         else:
             yield name, str(value)
 

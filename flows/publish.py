@@ -6,10 +6,7 @@ Puts the exported adapter on its base model, writes the whole pipeline with its 
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,27 +16,10 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.command import run
 from flows.files import read_json, write_json
+from flows.hub import hub_endpoint, hub_token, model_card
 from flows.settings import LifecycleConfig, PresetName, runs_root
 from flows.stage import announced, begin, require
-from moa.hub.card import CardInput
-from moa.hub.licences import LICENCES
 from moa.hub.publish import publish as publish_folder
-from moa.hub.server import LocalHub
-
-
-@contextmanager
-def hub_endpoint(config: LifecycleConfig) -> Iterator[str]:
-    """The address to publish to and download from; `local` is a Hub server on loopback for as long as it is needed."""
-    if config.publish.endpoint != "local":
-        yield config.publish.endpoint
-        return
-    with LocalHub(runs_root() / "hub") as hub:
-        yield hub.endpoint
-
-
-def hub_token(config: LifecycleConfig) -> str | None:
-    """The Hub token, from the environment only."""
-    return os.environ.get(config.publish.token_env)
 
 
 @task(cache_policy=NO_CACHE)
@@ -63,25 +43,6 @@ def publish_model(config: LifecycleConfig) -> Path:
         )
         write_json(record, {**publication.model_dump(mode="json"), "endpoint": settings.endpoint})
     return record
-
-
-def model_card(config: LifecycleConfig) -> CardInput:
-    """What the model card says of this run, from the manifests of its shards and its adapter."""
-    shards = read_json(require(config.train.shards / "manifest.json", "preprocess"))
-    adapter = read_json(require(config.run / "export" / "manifest.json", "train"))
-    return CardInput(
-        title=config.publish.title,
-        base_model=config.publish.base_model,
-        base_model_id=config.publish.base_model_id,
-        dataset=f"{shards['dataset']['name']}, version {shards['dataset']['version']}",
-        dataset_digest=shards["digest"],
-        command=config.command,
-        code_commit=adapter["commit"],
-        seed=config.train.seed,
-        steps=adapter["step"],
-        image_size=shards["config"]["resolution"],
-        licences=LICENCES[config.publish.licences],
-    )
 
 
 @task(cache_policy=NO_CACHE)

@@ -1,8 +1,8 @@
 """The Prefect UI with everything behind it: `python -m flows.serve [--port 4200] [--pools cpu gpu]`, or `make ui`.
 
 Starts the server on 127.0.0.1, creates the work pools, deploys everything in prefect.yaml and starts one worker per
-pool, one run at a time each. Ctrl-C ends all of it, running flows included; those runs are then marked as crashed, and a
-new run of the same name goes on from its files. Logs: .prefect/server.log, .prefect/worker-<pool>.log.
+pool, one run at a time each. Ctrl-C ends all of it, running flows included; those runs are marked as crashed, and a new
+run of the same name goes on from its files. Logs: .prefect/server.log, .prefect/worker-<pool>.log.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from flows.command import run
+from flows.errors import ProcessFailedError, TrainingFailedError
 from flows.files import write_json
 from flows.launch import flow_run_cancelled, run_process
 from flows.settings import LifecycleConfig, PresetName
@@ -25,16 +27,41 @@ from flows.stage import Progress, announced, begin
 @task(cache_policy=NO_CACHE)
 def train_adapter(config: LifecycleConfig) -> Path:
     """Runs the training processes to their end; returns the path of the exported adapter's manifest."""
-    manifest = config.run / "export" / "manifest.json"
-    with announced("train", manifest), Progress("train", "Training") as progress:
-        run_process(
-            torchrun(config),
-            log=config.run / "train.log",
-            on_record=lambda record: follow(record, config.train.steps, progress),
-            cancelled=flow_run_cancelled(),
-            time_limit=config.launch.hours and config.launch.hours * 3600,
-        )
+    manifest, log = config.run / "export" / "manifest.json", config.run / "train.log"
+    words = LastWords()
+    try:
+        with announced("train", manifest), Progress("train", "Training") as progress:
+            run_process(
+                torchrun(config),
+                log=log,
+                on_record=lambda record: follow(record, config.train.steps, progress),
+                on_line=words.hear,
+                cancelled=flow_run_cancelled(),
+                time_limit=config.launch.hours and config.launch.hours * 3600,
+            )
+    except ProcessFailedError as error:
+        raise TrainingFailedError(f"{words or error}\n(full output: {log})") from error
     return manifest
+
+
+class LastWords:
+    """What the ranks said before they failed: their own message, else their traceback, without the launcher's."""
+
+    def __init__(self) -> None:
+        self._lines: deque[str] = deque(maxlen=40)
+        self._over = False
+
+    def hear(self, line: str) -> None:
+        self._over = self._over or "torch/distributed/elastic" in line  # from here on the launcher speaks
+        if not self._over:
+            self._lines.append(line)
+
+    def __str__(self) -> str:
+        own = [line for line in self._lines if line.startswith("rank 0: ")]
+        return own[-1] if own else "\n".join(self._lines)
+
+    def __bool__(self) -> bool:
+        return bool(self._lines)
 
 
 def torchrun(config: LifecycleConfig) -> list[str]:

@@ -28,6 +28,7 @@ TORCH_FREE = [
     "reports.build",
 ]
 VERBS = ("preprocess", "train", "publish", "evaluate", "lifecycle")
+FORMAT_NAME = re.compile(r"moa-[a-z]+/\d+")
 SOURCES = [path for room in ROOMS for path in sorted((PROJECT / room).rglob("*.py"))]
 
 
@@ -39,57 +40,51 @@ def parse(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
 
 
-def imports(tree: ast.Module) -> Iterator[tuple[str, int]]:
+def imports(path: Path) -> Iterator[tuple[str, int]]:
     """Every imported module with its line, those inside functions too; relative imports as `.`."""
-    for node in ast.walk(tree):
+    for node in ast.walk(parse(path)):
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             yield ("." if node.level else node.module or "", node.lineno)
 
 
-def calls(tree: ast.Module) -> Iterator[tuple[str, ast.Call]]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call):
-            yield ast.unparse(node.func), node
-
-
 def test_there_is_something_to_check() -> None:
     assert {name_of(path).split("/")[0] for path in SOURCES} == set(ROOMS)
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name_of)
-def test_arrows(path: Path) -> None:
+def test_arrows() -> None:
     """flows -> {preprocessing, moa, reports}; these three never import each other; nobody imports flows or tests."""
-    room = name_of(path).split("/")[0]
-    forbidden = ({*ROOMS, "tests"} - MAY_IMPORT[room]) - {room}
-    wrong = [f"line {line}: {module}" for module, line in imports(parse(path)) if module.split(".")[0] in forbidden]
-    assert not wrong, f"{name_of(path)} imports another room: {wrong}"
+    wrong = []
+    for path in SOURCES:
+        room = name_of(path).split("/")[0]
+        forbidden = {*ROOMS, "tests"} - MAY_IMPORT[room] - {room}
+        wrong += [f"{name_of(path)}:{line}: {name}" for name, line in imports(path) if name.split(".")[0] in forbidden]
+    assert not wrong
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name_of)
-def test_prefect_stays_in_flows(path: Path) -> None:
-    found = [line for module, line in imports(parse(path)) if module.split(".")[0] == "prefect"]
-    assert not found or name_of(path).startswith("flows/"), f"{name_of(path)}:{found[0]} imports prefect"
-
-
-@pytest.mark.parametrize("path", SOURCES, ids=name_of)
-def test_nothing_unpickles(path: Path) -> None:
-    """Weights are safetensors, records are JSON: a downloaded file never runs code."""
-    tree = parse(path)
-    modules = [f"line {line}: {module}" for module, line in imports(tree) if module in ("pickle", "dill", "joblib")]
-    loads = [
-        f"line {node.lineno}: {name} without weights_only=True"
-        for name, node in calls(tree)
-        if name == "torch.load"
-        and not any(k.arg == "weights_only" and ast.unparse(k.value) == "True" for k in node.keywords)
+def test_prefect_stays_in_flows() -> None:
+    rest = [path for path in SOURCES if not name_of(path).startswith("flows/")]
+    wrong = [
+        f"{name_of(path)}:{line}" for path in rest for name, line in imports(path) if name.split(".")[0] == "prefect"
     ]
-    assert not modules + loads, f"{name_of(path)}: {modules + loads}"
+    assert not wrong
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name_of)
-def test_every_module_says_what_it_is(path: Path) -> None:
-    assert ast.get_docstring(parse(path)), f"{name_of(path)} has no module docstring"
+def test_nothing_unpickles() -> None:
+    """Weights are safetensors, records are JSON: a downloaded file never runs code."""
+    picklers = {"pickle", "dill", "joblib", "shelve"}
+    wrong = [f"{name_of(path)}:{line}" for path in SOURCES for name, line in imports(path) if name in picklers]
+    for path in SOURCES:
+        for node in ast.walk(parse(path)):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
+                options = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+                wrong += [] if options.get("weights_only") == "True" else [f"{name_of(path)}:{node.lineno}"]
+    assert not wrong
+
+
+def test_every_module_says_what_it_is() -> None:
+    assert not [name_of(path) for path in SOURCES if not ast.get_docstring(parse(path))]
 
 
 def test_no_drawers() -> None:
@@ -122,23 +117,25 @@ def test_hugging_face_datasets_is_not_shadowed(tmp_path: Path, safe_path: str) -
 
 def test_torch_free_modules() -> None:
     """Settings and reports start without torch: they are read by the server, the worker and every `--help`."""
-    code = f"import sys, importlib; [importlib.import_module(m) for m in {TORCH_FREE!r}]; assert 'torch' not in sys.modules"
+    code = f"import sys; [__import__(name) for name in {TORCH_FREE!r}]; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=True)
 
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_flows_are_thin(verb: str) -> None:
-    """A verb is about 60 lines, its tasks 5-15: the work is in the rooms."""
+    """A verb is about 60 lines and its tasks 5 to 15, arguments one per line not counted: the work is in the rooms."""
     path = PROJECT / "flows" / f"{verb}.py"
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 100
     for node in parse(path).body:
         if isinstance(node, ast.FunctionDef) and any("task" in ast.unparse(item) for item in node.decorator_list):
-            assert node.end_lineno - node.lineno + 1 <= 20, f"{name_of(path)}: task {node.name} is too long"
+            assert (node.end_lineno or 0) - node.lineno < 25, f"{name_of(path)}: task {node.name} is too long"
 
 
-def test_every_format_is_written_down() -> None:
-    """A format name in the code (`moa-shards/1`) stands in datasets/FORMAT.md."""
-    known = set(re.findall(r"moa-[a-z-]+/\d+", (PROJECT / "datasets/FORMAT.md").read_text(encoding="utf-8")))
-    used = {name: name_of(path) for path in SOURCES for name in re.findall(r"\"(moa-[a-z-]+/\d+)\"", path.read_text())}
-    assert used.keys() <= known, {name: path for name, path in used.items() if name not in known}
-    assert {"moa-shards/1", "moa-adapter/1", "moa-evaluation/1"} <= used.keys()
+def test_formats_between_rooms_are_written_down() -> None:
+    """A format (`moa-shards/1`) that two rooms know stands in datasets/FORMAT.md, and what stands there exists."""
+    documented = set(FORMAT_NAME.findall((PROJECT / "datasets/FORMAT.md").read_text(encoding="utf-8")))
+    rooms: dict[str, set[str]] = {}
+    for path in SOURCES:
+        for name in FORMAT_NAME.findall(path.read_text(encoding="utf-8")):
+            rooms.setdefault(name, set()).add(name_of(path).split("/")[0])
+    assert {name for name, known_by in rooms.items() if len(known_by) > 1} <= documented <= rooms.keys()

@@ -1,0 +1,90 @@
+"""The whole lifecycle with tiny random models, through Prefect, from the command line's entry point."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prefect.testing.utilities import prefect_test_harness
+
+from flows.command import run
+from flows.lifecycle import lifecycle
+from flows.preprocess import preprocess
+from tests.flows.tiny_lifecycle import write_world
+
+ALWAYS_WRITTEN = {"train.log"}  # what the launched processes said, "nothing to do" included
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[None]:
+    """A Prefect server on a fresh database; it takes 10 s on a quiet machine and a minute on a loaded one."""
+    with prefect_test_harness(server_startup_timeout=300):
+        yield
+
+
+@pytest.fixture
+def roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("MOA_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("MOA_RUNS_DIR", str(tmp_path / "runs"))
+    return tmp_path
+
+
+def arguments(overrides: list[str], *more: str) -> list[str]:
+    return [*(word for override in overrides for word in ("--set", override)), *more]
+
+
+def files(folder: Path) -> dict[str, tuple[int, int]]:
+    """Inode and time of change of every file: a rewritten file differs even when its bytes do not."""
+    found = [path for path in folder.rglob("*") if path.is_file() and path.name not in ALWAYS_WRITTEN]
+    return {str(path): (path.stat().st_ino, path.stat().st_mtime_ns) for path in found if path.suffix != ".lock"}
+
+
+@pytest.mark.slow
+@pytest.mark.prefect
+def test_lifecycle_runs_and_a_second_run_redoes_nothing(
+    server: None, roots: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overrides = write_world(roots / "world")
+    assert run(lifecycle, arguments(overrides, "--name", "tiny")) == 0
+    report = Path(capsys.readouterr().out.splitlines()[-1])
+    folder = roots / "runs" / "tiny"
+    assert report == folder / "report" / "index.html" and report.read_text().startswith("<!doctype html>")
+    expected = ["lifecycle.json", "config.json", "metrics.jsonl", "train.log", "export/manifest.json"]
+    expected += ["publication.json", "evaluation/miniature/summary.json", "evaluation/miniature/manifest.json"]
+    assert not [name for name in expected if not (folder / name).is_file()]
+    _the_published_revision_was_evaluated(folder)
+
+    before = files(roots / "runs") | files(roots / "data")
+    assert run(lifecycle, arguments(overrides, "--name", "tiny")) == 0
+    said = capsys.readouterr().err
+    assert [stage for stage in STAGES if f"{stage}: up to date" not in said] == []
+    after = files(roots / "runs") | files(roots / "data")
+    assert {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)} == set()
+
+
+STAGES = ("preprocess", "train", "publish", "evaluate", "report")
+
+
+def _the_published_revision_was_evaluated(folder: Path) -> None:
+    publication = json.loads((folder / "publication.json").read_text())
+    summary = json.loads((folder / "evaluation/miniature/summary.json").read_text())
+    assert summary["provenance"]["commit"] == publication["commit"]
+    assert summary["provenance"]["adapter_digest"] == publication["adapter_digest"]
+    assert [method["kind"] for method in summary["methods"]] == ["prior", "moa", "ablation"]
+
+
+@pytest.mark.prefect
+def test_a_failed_stage_ends_in_one_clear_line(server: None, roots: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    missing = roots / "nowhere.yaml"
+    assert run(preprocess, ["--set", f"preprocess.dataset={missing}"]) == 1
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1 and str(missing) in lines[0]
+
+
+@pytest.mark.parametrize("mistake", [["--preset", "miniatur"], ["--set", "train.stepz=1"], ["--set", "train.steps=x"]])
+def test_mistakes_end_before_any_work(roots: Path, capsys: pytest.CaptureFixture[str], mistake: list[str]) -> None:
+    assert run(lifecycle, mistake) == 2
+    assert capsys.readouterr().err.startswith("error: ")
+    assert not (roots / "runs").exists()

@@ -1,0 +1,97 @@
+"""prefect.yaml is what Prefect would make of it: Prefect itself ignores misspelt keys and unknown parameters."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from typing import Any
+
+import pytest
+import yaml
+from prefect import Flow
+from prefect.client.schemas.schedules import CronSchedule
+from prefect.flows import load_flow_from_entrypoint
+from prefect.settings import Settings
+
+from flows.prefect_environment import PROJECT, variables
+from flows.serve import POOLS
+from flows.settings import resolve
+
+TEXT = (PROJECT / "prefect.yaml").read_text(encoding="utf-8")
+DECLARED: dict[str, Any] = yaml.safe_load(TEXT)
+DEPLOYMENTS: list[dict[str, Any]] = DECLARED["deployments"]
+KEYS = {
+    "": {"name", "pull", "definitions", "deployments"},
+    "deployment": {
+        "name",
+        "description",
+        "entrypoint",
+        "parameters",
+        "work_pool",
+        "concurrency_limit",
+        "tags",
+        "schedules",
+    },
+    "work_pool": {"name", "job_variables"},
+    "concurrency_limit": {"limit", "collision_strategy", "grace_period_seconds"},
+    "schedule": {"slug", "cron", "timezone", "active"},
+}
+
+
+def label(deployment: dict[str, Any]) -> str:
+    return f"{deployment['entrypoint'].rpartition(':')[2]}/{deployment['name']}"
+
+
+@pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=label)
+def test_deployment(deployment: dict[str, Any]) -> None:
+    flow = load_flow_from_entrypoint(deployment["entrypoint"])
+    assert isinstance(flow, Flow) and label(deployment).startswith(flow.name)
+    parameters = deployment["parameters"]
+    assert parameters.keys() <= flow.parameters.properties.keys()
+    flow.validate_parameters(parameters)
+    resolve(parameters["preset"], parameters["overrides"])
+    assert deployment["work_pool"]["name"] in POOLS
+
+
+@pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=label)
+def test_no_key_is_misspelt(deployment: dict[str, Any]) -> None:
+    assert deployment.keys() <= KEYS["deployment"]
+    assert deployment["work_pool"].keys() <= KEYS["work_pool"]
+    assert deployment["concurrency_limit"].keys() <= KEYS["concurrency_limit"]
+    assert all(schedule.keys() <= KEYS["schedule"] for schedule in deployment.get("schedules", []))
+    assert DECLARED.keys() <= KEYS[""]
+
+
+def test_every_verb_has_a_deployment_of_each_preset() -> None:
+    labels = [label(deployment) for deployment in DEPLOYMENTS]
+    verbs = ("preprocess", "train", "publish", "evaluate", "lifecycle")
+    assert sorted(labels) == sorted(f"{verb}/{name}" for verb in verbs for name in ("miniature", "ffhq-sd15"))
+
+
+def test_schedules_are_valid_and_off() -> None:
+    schedules = [schedule for deployment in DEPLOYMENTS for schedule in deployment.get("schedules", [])]
+    assert schedules
+    for schedule in schedules:
+        CronSchedule(cron=schedule["cron"], timezone=schedule["timezone"])
+        assert schedule["active"] is False and schedule["slug"]
+
+
+def test_no_number_became_a_text_and_no_secret_is_written_down() -> None:
+    """YAML 1.1 reads 1e-5 as a text; a secret block in job variables would be stored in clear."""
+    values = re.findall(r"^\s*[\w.]+: ([\d.]+e-?\d+)\s*$", TEXT, re.MULTILINE)
+    assert not values, f"write {values} with a decimal point: 1.0e-5"
+    assert "prefect.blocks.secret" not in TEXT and "hf_" not in TEXT
+
+
+def test_defaults_of_flows_validate() -> None:
+    """A default that does not fit its type silently falls back to another one in the UI."""
+    for entrypoint in {deployment["entrypoint"] for deployment in DEPLOYMENTS}:
+        flow = load_flow_from_entrypoint(entrypoint)
+        assert flow.validate_parameters({}) == {"preset": "miniature", "overrides": None, "name": None}
+        assert flow.parameters.properties["preset"]["enum"] == ["miniature", "ffhq_sd15"]
+
+
+def test_prefect_toml_holds_known_settings() -> None:
+    known = {name.upper() for name in Settings().to_environment_variables(exclude_unset=False)}
+    names = [name for name, _ in variables(tomllib.loads((PROJECT / "prefect.toml").read_text()), "PREFECT")]
+    assert names and set(names) <= known, set(names) - known
