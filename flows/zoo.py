@@ -31,6 +31,8 @@ ADAPTERS = {
 def adapter_config(name: str, zoo: Path, shards: Path) -> TrainConfig:
     """How an adapter of the zoo is trained from scratch: a higher learning rate than warm-started runs use."""
     moa, steps = ADAPTERS[name]
+    # Rows without conditions run the frozen prior: they would train nothing of a mixture, but do train a single branch.
+    dropout = 0.0 if moa.architecture == "moa" else 0.1
     return TrainConfig(
         shards=shards,
         base=zoo / "base",
@@ -43,6 +45,7 @@ def adapter_config(name: str, zoo: Path, shards: Path) -> TrainConfig:
         ema_decay=0.998,
         lambda_router=1e-3,
         lambda_object=1e-3,
+        condition_dropout=dropout,
         max_timestep=1000,
         precision="bf16",
         checkpoint_every=200,
