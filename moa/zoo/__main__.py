@@ -23,7 +23,7 @@ from moa.zoo.card import read_card, write_card
 from moa.zoo.identity import MiniatureFaces
 from moa.zoo.pictures import Pictures, load_pictures
 
-STEPS = {"vae": 6600, "clip": 1400, "finder": 1200, "embedder": 1500, "base": 6000}
+STEPS = {"vae": 6600, "clip": 1400, "finder": 1000, "embedder": 600, "base": 3600}
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ def over(crop: np.ndarray, colour: np.ndarray) -> np.ndarray:
 
 def to_unit(images: np.ndarray) -> Tensor:
     """uint8 `[B, H, W, 3]` to float `[B, 3, H, W]` in -1..1."""
-    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 127.5 - 1.0
+    return torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float() / 127.5 - 1.0
 
 
 def to_image(tensor: Tensor) -> Image.Image:

@@ -87,7 +87,7 @@ def crops_of(pictures: Pictures, places: list[tuple[int, int]], generator: torch
     return cut(pixels, boxes)
 
 
-def train_embedder(pictures: Pictures, folder: Path, *, steps: int, batch: int = 96, seed: int = 0) -> FaceEmbedder:
+def train_embedder(pictures: Pictures, folder: Path, *, steps: int, batch: int = 64, seed: int = 0) -> FaceEmbedder:
     """Contrastive: two crops of each of `batch` people; a crop must find its partner among all."""
     torch.manual_seed(seed)
     embedder = FaceEmbedder()
@@ -98,7 +98,9 @@ def train_embedder(pictures: Pictures, folder: Path, *, steps: int, batch: int =
         pairs = [torch.randperm(len(people[p]), generator=generator)[:2].tolist() for p in chosen]
         first = [people[p][a] for p, (a, _) in zip(chosen, pairs, strict=True)]
         second = [people[p][b] for p, (_, b) in zip(chosen, pairs, strict=True)]
-        vectors = embedder(crops_of(pictures, first + second, generator))
+        crops = crops_of(pictures, first + second, generator)
+        with torch.autocast("cpu", torch.bfloat16):
+            vectors = embedder(crops).float()
         logits = vectors[:batch] @ vectors[batch:].T / TEMPERATURE
         target = torch.arange(len(logits))
         return {"loss": 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target))}
