@@ -107,6 +107,8 @@ class SpacetimeEncoding(nn.Module):
     rounded to bfloat16 so that a model cast to half precision keeps exactly the encoding it was trained with.
     """
 
+    frequencies: Tensor
+
     def __init__(self, features: int, dim: int) -> None:
         super().__init__()
         noise = torch.randn(2, features, generator=torch.Generator().manual_seed(0), device="cpu")
@@ -129,6 +131,8 @@ class MultimodalPrompt(nn.Module):
     layer starts at zero. So at step 0 the multimodal prompt is the text prompt, the personalization expert (a copy of
     the prior) computes what the prior computes, and training starts from the base model's image.
     """
+
+    layers: Tensor
 
     def __init__(self, config: MoAConfig, text_dim: int, layers: Sequence[int]) -> None:
         super().__init__()

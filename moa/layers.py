@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from moa.conditioning import MoAContext
 from moa.config import MoAConfig
+from moa.recorder import Recorder
 
 
 class Router(nn.Module):
@@ -93,15 +94,15 @@ class MoAAttention(Attention):
 
         The personalization expert and the router run on the active rows only; other rows are the prior's, untouched.
         """
-        if moa is not None and self.moa.router is None:
-            return self._personal(hidden_states, encoder_hidden_states, attention_mask, moa)
-        prior = super().forward(hidden_states, encoder_hidden_states, attention_mask, **kwargs)
         if moa is None:
-            return prior
+            return super().forward(hidden_states, encoder_hidden_states, attention_mask, **kwargs)
         personal = self._personal(hidden_states, encoder_hidden_states, attention_mask, moa)
+        if self.moa.router is None:
+            return personal
+        prior = super().forward(hidden_states, encoder_hidden_states, attention_mask, **kwargs)
         shares = self.moa.router(moa.take(hidden_states))
         if moa.recorder is not None:
-            self._record_router(shares[..., 0], moa)
+            self._record_router(moa.recorder, shares[..., 0], moa)
         mixed = torch.lerp(moa.take(prior), personal.to(prior.dtype), shares[..., 1:].to(prior.dtype))
         return moa.put(prior, mixed)
 
@@ -116,19 +117,19 @@ class MoAAttention(Attention):
         bias = None if mask is None else moa.take(mask)[:, None]
         q, k, v = self.moa.project(z, c)
         if text is not None and moa.recorder is not None and moa.recorder.subject_columns:
-            self._record_columns(q, k, bias, moa)
+            self._record_columns(moa.recorder, q, k, bias, moa)
         return self.moa.attend(q, k, v, bias)
 
-    def _record_router(self, prior_share: Tensor, moa: MoAContext) -> None:
+    def _record_router(self, recorder: Recorder, prior_share: Tensor, moa: MoAContext) -> None:
         maps = prior_share.unflatten(1, moa.grid(prior_share.shape[1]))
-        moa.recorder.add_router(self.moa.index, moa.put(maps.new_ones(moa.batch, *maps.shape[1:]), maps))
+        recorder.add_router(self.moa.index, moa.put(maps.new_ones(moa.batch, *maps.shape[1:]), maps))
 
-    def _record_columns(self, q: Tensor, k: Tensor, bias: Tensor | None, moa: MoAContext) -> None:
+    def _record_columns(self, recorder: Recorder, q: Tensor, k: Tensor, bias: Tensor | None, moa: MoAContext) -> None:
         columns = checkpoint(
             subject_columns, q, k, moa.positions, bias, self.moa.scale, use_reentrant=False, preserve_rng_state=False
         )
         maps = columns.unflatten(2, moa.grid(columns.shape[2]))
-        moa.recorder.add_attention(self.moa.index, moa.put(maps.new_zeros(moa.batch, *maps.shape[1:]), maps))
+        recorder.add_attention(self.moa.index, moa.put(maps.new_zeros(moa.batch, *maps.shape[1:]), maps))
 
 
 def subject_columns(q: Tensor, k: Tensor, positions: Tensor, bias: Tensor | None, scale: float) -> Tensor:

@@ -36,7 +36,7 @@ def router_loss(router_maps: Sequence[Tensor], foreground: Tensor) -> Tensor:
     """
     if not router_maps:
         raise ValueError("router_loss needs at least one router map: no layer of this model is in L of eq. 10")
-    size = max((tuple(maps.shape[-2:]) for maps in router_maps), key=lambda s: s[0] * s[1])
+    size = max(((maps.shape[-2], maps.shape[-1]) for maps in router_maps), key=lambda s: s[0] * s[1])
     prior_share = torch.stack([_resize(maps[:, None].float(), size) for maps in router_maps]).mean(dim=0)
     background = 1 - _resize(foreground.float(), size)
     return (background * (1 - prior_share)).square().sum(dim=(1, 2, 3)).mean()
@@ -71,7 +71,7 @@ def total_loss(
 
 
 def _balanced_l1(maps: Tensor, masks: Tensor) -> Tensor:
-    masks = _resize(masks, tuple(maps.shape[-2:]))
+    masks = _resize(masks, (maps.shape[-2], maps.shape[-1]))
     return _mean_inside(maps, 1 - masks, dims=(2, 3)) - _mean_inside(maps, masks, dims=(2, 3))
 
 

@@ -22,6 +22,7 @@ from diffusers import (
 )
 from PIL import Image
 from torch import Tensor
+from transformers import CLIPImageProcessor, CLIPTokenizer, CLIPVisionModelWithProjection
 
 from moa.binding import bind, find_words
 from moa.conditioning import MoAInput
@@ -29,12 +30,19 @@ from moa.errors import SubjectCountError, SubjectError
 from moa.pipeline_folder import PipelineParts, read_base, read_pipeline, write_pipeline
 from moa.recorder import Recorder
 from moa.subjects import Subject, check_features, encoder_pixels, image_features
+from moa.unet import MoAUNet2DConditionModel
 
 __all__ = ["MoAControlNetPipeline", "MoAImg2ImgPipeline", "MoAInpaintPipeline", "MoAPipeline", "Subject"]
 
 
 class SubjectsMixin:
     """`subjects=` for a Stable Diffusion pipeline whose `unet` is a `MoAUNet2DConditionModel`."""
+
+    unet: MoAUNet2DConditionModel
+    tokenizer: CLIPTokenizer
+    image_encoder: CLIPVisionModelWithProjection
+    feature_extractor: CLIPImageProcessor
+    _execution_device: torch.device
 
     def __call__(
         self,
@@ -90,9 +98,8 @@ class SubjectsMixin:
         Rows are ordered as diffusers orders them: the images of a prompt together, and under guidance the
         unconditional half first, which runs the prior only. Prompts without subjects do the same.
         """
-        single = prompt is None or isinstance(prompt, str)
-        prompts = [prompt] if single else list(prompt)
-        groups = _subjects_per_prompt(subjects, prompts, single)
+        prompts: list[str | None] = [prompt] if prompt is None or isinstance(prompt, str) else list(prompt)
+        groups = _subjects_per_prompt(subjects, prompts, single=prompt is None or isinstance(prompt, str))
         if not any(groups):
             return None
         slots = max(map(len, groups))
@@ -125,22 +132,20 @@ class SubjectsMixin:
 
     def _features(self, subjects: list[Subject]) -> Tensor:
         """[n, image_dim]; all images are encoded in one batch."""
-        photographed = [subject for subject in subjects if subject.image is not None]
-        encoded = iter(self.encode_subjects([s.image for s in photographed]) if photographed else ())
+        images = [subject.image for subject in subjects if subject.image is not None]
+        encoded = iter(self.encode_subjects(images) if images else ())
+        rows = [subject.features if subject.features is not None else next(encoded) for subject in subjects]
         dim = self.unet.moa_config.image_dim
-        rows = [next(encoded) if s.image is not None else s.features for s in subjects]
         return torch.stack(
             [check_features(row, dim, s.word).float().cpu() for row, s in zip(rows, subjects, strict=True)]
         )
 
     def _positions(self, prompt: str | None, subjects: Sequence[Subject]) -> list[int]:
         """Token index of each subject of one prompt."""
-        named = [subject for subject in subjects if subject.position is None]
-        if named and prompt is None:
-            raise SubjectError(
-                f"subject {named[0].word!r}: with prompt_embeds there is no prompt to find it in, give position"
-            )
-        found = iter(bind(self.tokenizer, prompt, find_words(prompt, [s.word for s in named])) if named else ())
+        words = [subject.word for subject in subjects if subject.position is None]
+        if words and prompt is None:
+            raise SubjectError(f"subject {words[0]!r}: prompt_embeds hold no words to find it in, give its position")
+        found = iter(bind(self.tokenizer, prompt, find_words(prompt, words)) if prompt is not None else ())
         positions = [next(found) if s.position is None else s.position for s in subjects]
         last = self.tokenizer.model_max_length - 1
         for subject, position in zip(subjects, positions, strict=True):

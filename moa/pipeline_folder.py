@@ -139,11 +139,11 @@ def _image_encoder(folder: Path, dtype: torch.dtype) -> tuple[CLIPVisionModelWit
     return _model(CLIPVisionModelWithProjection, folder, "", dtype=dtype), _component(CLIPImageProcessor, folder, "")
 
 
-def _model(kind: type, folder: Path, part: str, **options: Any) -> Any:
+def _model(kind: Any, folder: Path, part: str, **options: Any) -> Any:
     return _component(kind, folder, part, use_safetensors=True, **options).eval()
 
 
-def _component(kind: type, folder: Path, part: str, **options: Any) -> Any:
+def _component(kind: Any, folder: Path, part: str, **options: Any) -> Any:
     """One component from its sub-folder; raises `PipelineFolderError` naming it."""
     if not (folder / part).is_dir():
         raise PipelineFolderError(f"{folder} has no {part}/ ({kind.__name__}): it is no complete pipeline folder")
@@ -155,7 +155,7 @@ def _component(kind: type, folder: Path, part: str, **options: Any) -> Any:
 
 def _scheduler(folder: Path) -> SchedulerMixin:
     name = _json(folder / "scheduler" / "scheduler_config.json").get("_class_name")
-    kind = getattr(diffusers, str(name), None)
+    kind: Any = getattr(diffusers, str(name), None)
     if not (isinstance(kind, type) and issubclass(kind, SchedulerMixin)):
         raise PipelineFolderError(
             f"{folder / 'scheduler'} names the class {name!r}, which is no scheduler of diffusers"

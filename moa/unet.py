@@ -137,11 +137,10 @@ class MoAUNet2DConditionModel(UNet2DConditionModel):
         """
         options = dict(cross_attention_kwargs or {})
         moa: MoAInput | None = options.pop("moa", None)
-        context = None
         if moa is not None:
-            options["moa"] = context = self._context(moa, sample, timestep, encoder_hidden_states)
-        if context is not None and context.recorder is not None:
-            context.recorder.start()
+            options["moa"] = self._context(moa, sample, timestep, encoder_hidden_states)
+        if moa is not None and moa.recorder is not None:
+            moa.recorder.start()
         output = super().forward(
             sample,
             timestep,
@@ -152,8 +151,8 @@ class MoAUNet2DConditionModel(UNet2DConditionModel):
             cross_attention_kwargs=options or None,
             **kwargs,
         )
-        if context is not None and context.recorder is not None:
-            context.recorder.finish(timestep, moa.rows)
+        if moa is not None and moa.recorder is not None:
+            moa.recorder.finish(timestep, moa.rows)
         return output
 
     def _context(self, moa: MoAInput, sample: Tensor, timestep: Tensor | float, text: Tensor) -> MoAContext:
@@ -205,10 +204,10 @@ class MoAUNet2DConditionModel(UNet2DConditionModel):
         weight = self.conv_in.weight
         self.moa = prompt if weight.is_meta else prompt.to(device=weight.device, dtype=weight.dtype)
 
-    def _layers(self) -> list[tuple[MoALayer, nn.Module]]:
+    def _layers(self) -> list[tuple[MoALayer, Any]]:
         only_cross = not self.moa_config.self_attention
         first, last = "down_blocks.0", f"up_blocks.{len(self.up_blocks) - 1}"
-        found: list[tuple[MoALayer, nn.Module]] = []
+        found: list[tuple[MoALayer, Any]] = []
         for block, module in _blocks_in_forward_order(self):
             for name, attention in _attentions(module):
                 if only_cross and not attention.is_cross_attention:
@@ -259,7 +258,7 @@ def _blocks_in_forward_order(unet: UNet2DConditionModel) -> list[tuple[str, nn.M
     return [*down, *([("mid_block", unet.mid_block)] if unet.mid_block is not None else []), *up]
 
 
-def _attentions(block: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+def _attentions(block: nn.Module) -> Iterator[tuple[str, Any]]:
     for name, module in block.named_modules():
         if isinstance(module, BasicTransformerBlock):
             for child in ("attn1", "attn2"):
