@@ -160,7 +160,7 @@ def _scheduler(folder: Path) -> SchedulerMixin:
         raise PipelineFolderError(
             f"{folder / 'scheduler'} names the class {name!r}, which is no scheduler of diffusers"
         )
-    return kind.from_pretrained(folder / "scheduler")
+    return _component(kind, folder, "scheduler")
 
 
 def _json(path: Path) -> dict[str, Any]:
