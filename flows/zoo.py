@@ -23,8 +23,8 @@ from moa.config import MoAConfig
 from moa.train_config import TrainConfig
 
 ADAPTERS = {
-    "moa": (MoAConfig(image_dim=128), 4000),
-    "single-branch": (MoAConfig(image_dim=128, architecture="single_branch"), 1500),
+    "moa": (MoAConfig(image_dim=128), 2000),
+    "single-branch": (MoAConfig(image_dim=128, architecture="single_branch"), 700),
 }
 
 

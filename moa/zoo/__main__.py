@@ -23,7 +23,7 @@ from moa.zoo.card import read_card, write_card
 from moa.zoo.identity import MiniatureFaces
 from moa.zoo.pictures import Pictures, load_pictures
 
-STEPS = {"vae": 6600, "clip": 1400, "finder": 1000, "embedder": 600, "base": 3600}
+STEPS = {"vae": 6600, "clip": 1400, "finder": 1000, "embedder": 600, "base": 3000}
 
 
 @dataclass(frozen=True)
@@ -66,10 +66,10 @@ def train_base(job: Job) -> None:
     text_encoder = CLIPTextModel.from_pretrained(job.out / "clip", dtype=torch.float32)
     data = base.encode(train, autoencoder, tokenizer)
     unet = base.train_base(data, text_encoder, job.work / "base", steps=job.steps("base"), seed=job.seed)
-    base.assemble(autoencoder, text_encoder, tokenizer, unet).to(dtype=torch.float16).save_pretrained(folder)
-    _card(
-        job, folder, "base", {"scenes": job.scenes}, {"psnr_db": vae.reconstruction_psnr(autoencoder.float(), held_out)}
-    )
+    pipeline = base.assemble(autoencoder, text_encoder, tokenizer, unet).to(dtype=torch.float16)
+    pipeline.save_pretrained(folder, max_shard_size="4MB")  # files that git carries easily
+    quality = {"psnr_db": vae.reconstruction_psnr(autoencoder.float(), held_out)}
+    _card(job, folder, "base", {"scenes": job.scenes}, quality)
 
 
 def train_faces(job: Job) -> None:

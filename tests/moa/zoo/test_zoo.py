@@ -1,4 +1,4 @@
-"""The zoo's recipes: exact resume of the shared loop, the vocabulary, the losses by their definition, the face model."""
+"""The zoo's recipes: exact resume of the shared loop, the vocabulary, the losses by definition, the face model."""
 
 from __future__ import annotations
 
