@@ -20,12 +20,21 @@ from urllib.parse import urlsplit
 
 PROJECT = Path(__file__).resolve().parent.parent
 
+QUIET = {  # no telemetry, and no progress bars or load reports, which fill a log with carriage returns and tables
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TQDM_DISABLE": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
+
 
 def prepare() -> None:
     """Sets the environment of this process and its children. Does nothing that was decided already."""
-    sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != PROJECT]
+    if "prefect" not in sys.modules:  # else Prefect imports us, and takes away itself what it put on the path
+        sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != PROJECT]
     os.environ.setdefault("PREFECT_HOME", str(PROJECT / ".prefect"))
-    os.environ.setdefault("DO_NOT_TRACK", "1")
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
     for name, value in variables(tomllib.loads((PROJECT / "prefect.toml").read_text(encoding="utf-8")), "PREFECT"):
         os.environ.setdefault(name, value)
 

@@ -25,7 +25,7 @@ from flows.child import Child
 from flows.errors import FlowError, ServeError
 from flows.prefect_environment import PROJECT
 
-LOGS = PROJECT / ".prefect"
+LOGS = Path(os.environ["PREFECT_HOME"])
 POOLS = ("cpu", "gpu")
 START_SECONDS = 300  # a fresh database on a slow machine takes 40 s
 STOP_SECONDS = 10.0
@@ -140,7 +140,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=4200, help="port of the server on 127.0.0.1 (default 4200)")
     parser.add_argument("--pools", nargs="+", choices=POOLS, default=["cpu"], help="pools to work on (default cpu)")
     given = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, _stop)
+    for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell ignores it for commands in the background
+        signal.signal(number, _stop)
     try:
         serve(given.port, given.pools)
     except KeyboardInterrupt:

@@ -1,11 +1,12 @@
 """What the stages have in common: the resolved configuration on disk, their progress, and what they say at the end.
 
-The files of a stage are the truth about it. Each core leaves finished work alone, so a stage is "up to date" when its
-manifest is the same file after the call as before it.
+The files of a stage are the truth about it. Each core leaves finished work alone; a stage is "up to date" when its
+manifest, which names everything else by digest, is the same after the call as before it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,19 +33,14 @@ def begin(preset: str, overrides: list[str] | None, name: str | None) -> Lifecyc
 @contextmanager
 def announced(stage: str, manifest: Path) -> Iterator[None]:
     """Says of the work inside whether it wrote `manifest` or found it up to date."""
-    before = _identity(manifest)
+    before = _digest(manifest)
     yield
-    unchanged = before is not None and before == _identity(manifest)
+    unchanged = before is not None and before == _digest(manifest)
     get_run_logger().info("%s: %s (%s)", stage, "up to date" if unchanged else "done", manifest)
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
-    """Inode and time of change: os.replace gives a rewritten file new ones."""
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        return None
-    return status.st_ino, status.st_mtime_ns
+def _digest(path: Path) -> str | None:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
 class Progress:

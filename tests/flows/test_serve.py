@@ -1,0 +1,30 @@
+"""`make ui`: what can be told without starting a server."""
+
+from __future__ import annotations
+
+import socket
+import sys
+
+import pytest
+
+from flows.prefect_environment import PROJECT
+from flows.serve import main
+
+
+def test_a_taken_port_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        assert main(["--port", str(port)]) == 1
+    assert f"Port {port} is in use" in capsys.readouterr().err
+
+
+def test_an_unknown_pool_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["--pools", "tpu"])
+    assert end.value.code == 2 and "cpu" in capsys.readouterr().err
+
+
+def test_the_project_root_is_not_on_the_import_path() -> None:
+    assert str(PROJECT) not in sys.path
