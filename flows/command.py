@@ -7,7 +7,6 @@ work starts.
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -15,22 +14,9 @@ from typing import Any
 from prefect import Flow
 
 from flows.errors import FlowError
+from flows.failures import TOLD
 from flows.prefect_environment import reachable_server
 from flows.settings import PRESETS, resolve
-from moa.errors import MoAError
-from preprocessing.errors import PreprocessingError
-from reports.errors import ReportError
-
-TOLD = (FlowError, MoAError, PreprocessingError, ReportError)  # errors whose message is enough for a person
-
-
-class _WithoutTraceback(logging.Filter):
-    """Prefect logs each failure with its traceback; for errors that speak for themselves the message is enough."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if record.exc_info and isinstance(record.exc_info[1], TOLD):
-            record.exc_info = None
-        return True
 
 
 def run(flow: Flow[..., Any], arguments: Sequence[str] | None = None) -> int:
@@ -45,8 +31,6 @@ def run(flow: Flow[..., Any], arguments: Sequence[str] | None = None) -> int:
     except FlowError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    for logger in ("prefect.flow_runs", "prefect.task_runs"):
-        logging.getLogger(logger).addFilter(_WithoutTraceback())
     try:
         with reachable_server():
             result = flow(preset=given.preset, overrides=given.overrides, name=given.name)

@@ -211,6 +211,8 @@ def resolve(preset: str, overrides: Iterable[str] = (), name: str | None = None)
         if not separator:
             raise OverrideError(f"Override {override!r} has no '='. Write it as a.b=value.")
         _replace(values, field.strip(), _yaml_value(field, text), base)
+    if not any(override.startswith("train.shards=") for override in overrides):
+        values["train"]["shards"] = values["preprocess"]["out"]  # training reads what preprocessing writes
     try:
         config = LifecycleConfig.model_validate({**values, "overrides": overrides})
         return LifecycleConfig.model_validate(_absolute(config.model_dump()))

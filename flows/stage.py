@@ -18,6 +18,7 @@ from prefect import get_run_logger
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
 from flows.errors import MissingInputError
+from flows.failures import without_tracebacks
 from flows.settings import LifecycleConfig, resolve, write_lifecycle
 
 SECONDS_BETWEEN_UPDATES = 5.0  # an update costs the server 40 ms
@@ -25,6 +26,7 @@ SECONDS_BETWEEN_UPDATES = 5.0  # an update costs the server 40 ms
 
 def begin(preset: str, overrides: list[str] | None, name: str | None) -> LifecycleConfig:
     """Resolves the parameters of a flow and writes the result to `runs/<name>/lifecycle.json`."""
+    without_tracebacks()
     config = resolve(preset, overrides or [], name)
     get_run_logger().info("Configuration: %s", write_lifecycle(config))
     return config

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import tomllib
 from typing import Any
 
@@ -51,6 +52,7 @@ def test_deployment(deployment: dict[str, Any]) -> None:
     flow.validate_parameters(parameters)
     resolve(parameters["preset"], parameters["overrides"])
     assert deployment["work_pool"]["name"] in POOLS
+    assert str(PROJECT) not in sys.path, "datasets/ would shadow Hugging Face datasets"
 
 
 @pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=label)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import socket
-import sys
 
 import pytest
 
-from flows.prefect_environment import PROJECT
 from flows.serve import main
 
 
@@ -24,7 +22,3 @@ def test_an_unknown_pool_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main(["--pools", "tpu"])
     assert end.value.code == 2 and "cpu" in capsys.readouterr().err
-
-
-def test_the_project_root_is_not_on_the_import_path() -> None:
-    assert str(PROJECT) not in sys.path

@@ -77,6 +77,13 @@ def test_mistakes_are_named(override: str, message: str) -> None:
     assert message in str(error.value)
 
 
+def test_training_follows_the_shards_unless_told_otherwise() -> None:
+    moved = resolve("miniature", ["preprocess.out=/elsewhere"])
+    assert moved.train.shards == Path("/elsewhere")
+    apart = resolve("miniature", ["preprocess.out=/elsewhere", "train.shards=/older"])
+    assert apart.train.shards == Path("/older")
+
+
 def test_unknown_preset() -> None:
     with pytest.raises(UnknownPresetError, match="Did you mean 'miniature'.*ffhq_sd15, miniature"):
         resolve("minature")
