@@ -59,14 +59,13 @@ def run_process(
     tail: deque[str] = deque(maxlen=TAIL_LINES)
     with log.open("a", encoding="utf-8", buffering=1) as log_file:
 
-        def keep(line: str) -> str:
-            line = mask(line, secrets)
+        def keep(line: str) -> None:
             log_file.write(line + "\n")
             tail.append(line)
-            return line
 
         def take(line: str) -> None:
-            line = keep(line)
+            line = mask(line, secrets)
+            keep(line)
             record = _json_object(line)
             on_line(line) if record is None else on_record(record)
 
@@ -78,7 +77,7 @@ def run_process(
             lines.drain(take)
         finally:
             child.end(grace)
-            lines.drain(lambda line: keep(line) and None)
+            lines.drain(lambda line: keep(mask(line, secrets)))
     if child.status != 0:
         shown = mask(" ".join(command), secrets)
         last = "\n".join(tail)

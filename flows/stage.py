@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
+from uuid import UUID
 
 from prefect import get_run_logger
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
@@ -57,7 +58,8 @@ class Progress:
         self._last = 0.0
 
     def __enter__(self) -> Self:
-        self._artifact = create_progress_artifact(progress=0.0, key=self._key, description=self._description)
+        artifact = create_progress_artifact(progress=0.0, key=self._key, description=self._description)
+        self._artifact = cast(UUID, artifact)  # a coroutine in asynchronous flows only
         return self
 
     def __call__(self, done: int, total: int, message: str = "") -> None:

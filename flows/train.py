@@ -19,6 +19,7 @@ from prefect.cache_policies import NO_CACHE
 from flows.command import run
 from flows.errors import ProcessFailedError, TrainingFailedError
 from flows.files import write_json
+from flows.hub import hub_token
 from flows.launch import flow_run_cancelled, run_process
 from flows.settings import LifecycleConfig, PresetName
 from flows.stage import Progress, announced, begin
@@ -37,6 +38,7 @@ def train_adapter(config: LifecycleConfig) -> Path:
                 on_record=lambda record: follow(record, config.train.steps, progress),
                 on_line=words.hear,
                 cancelled=flow_run_cancelled(),
+                secrets=[hub_token(config) or ""],
                 time_limit=config.launch.hours and config.launch.hours * 3600,
             )
     except ProcessFailedError as error:

@@ -44,7 +44,7 @@ def files(folder: Path) -> dict[str, tuple[int, int]]:
 @pytest.mark.slow
 @pytest.mark.prefect
 def test_lifecycle_runs_and_a_second_run_redoes_nothing(
-    server: None, roots: Path, capsys: pytest.CaptureFixture[str]
+    server: None, roots: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     overrides = write_world(roots / "world")
     assert run(lifecycle, arguments(overrides, "--name", "tiny")) == 0
@@ -57,9 +57,9 @@ def test_lifecycle_runs_and_a_second_run_redoes_nothing(
     _the_published_revision_was_evaluated(folder)
 
     before, page = files(roots / "runs") | files(roots / "data"), report.read_bytes()
+    caplog.clear()
     assert run(lifecycle, arguments(overrides, "--name", "tiny")) == 0
-    said = capsys.readouterr().err
-    assert [stage for stage in STAGES if f"{stage}: up to date" not in said] == []
+    assert [stage for stage in STAGES if f"{stage}: up to date" not in caplog.text] == []
     after = files(roots / "runs") | files(roots / "data")
     assert {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)} == set()
     assert report.read_bytes() == page
