@@ -14,6 +14,7 @@ import argparse
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from flows.files import read_json, write_json
@@ -22,50 +23,74 @@ from flows.settings import data_root, runs_root
 from moa.config import MoAConfig
 from moa.train_config import TrainConfig
 
+
+@dataclass(frozen=True)
+class Phase:
+    """One training run of an adapter. The rate of a run is constant; a second run at a lower one ends smoothly."""
+
+    steps: int
+    learning_rate: float
+    masked_loss_probability: float
+
+
+MOA = MoAConfig(image_dim=128)
+SINGLE_BRANCH = MoAConfig(image_dim=128, architecture="single_branch")
+# The first phase teaches the person (foreground only, as the paper trains). In a model this small the person then grows
+# over the scene, so the second phase looks at the whole picture half of the time.
 ADAPTERS = {
-    "moa": (MoAConfig(image_dim=128), 2000),
-    "single-branch": (MoAConfig(image_dim=128, architecture="single_branch"), 700),
+    "moa": (MOA, (Phase(1600, 1e-3, 1.0), Phase(900, 3e-4, 0.5))),
+    "single-branch": (SINGLE_BRANCH, (Phase(500, 1e-3, 1.0),)),
 }
 
 
-def adapter_config(name: str, zoo: Path, shards: Path) -> TrainConfig:
-    """How an adapter of the zoo is trained from scratch: a higher learning rate than warm-started runs use."""
-    moa, steps = ADAPTERS[name]
+def adapter_config(moa: MoAConfig, phase: Phase, zoo: Path, shards: Path, init: Path | None) -> TrainConfig:
+    """How an adapter of the zoo is trained: from scratch, so at a higher learning rate than warm-started runs use."""
     # Rows without conditions run the frozen prior: they would train nothing of a mixture, but do train a single branch.
     dropout = 0.0 if moa.architecture == "moa" else 0.1
     return TrainConfig(
         shards=shards,
         base=zoo / "base",
         image_encoder=zoo / "clip",
+        init=init,
         moa=moa,
-        steps=steps,
-        global_batch=32,
-        learning_rate=5e-4,
+        steps=phase.steps,
+        global_batch=16,
+        learning_rate=phase.learning_rate,
         warmup=100,
         ema_decay=0.998,
-        lambda_router=1e-3,
+        lambda_router=5e-4,
         lambda_object=1e-3,
         condition_dropout=dropout,
+        masked_loss_probability=phase.masked_loss_probability,
         max_timestep=1000,
         precision="bf16",
+        num_threads=1,
         checkpoint_every=200,
         log_every=20,
     )
 
 
-def train_adapter(name: str, zoo: Path, shards: Path) -> None:
-    """Train one adapter in `runs/zoo-<name>` and copy its export to `zoo/<name>` with a card."""
-    target, work = zoo / name, runs_root() / f"zoo-{name}"
+def train_adapter(name: str, zoo: Path, shards: Path, processes: int) -> None:
+    """Train an adapter's phases in `runs/zoo-<name>-<phase>`, copy the last export to `zoo/<name>` with a card."""
+    target = zoo / name
     if (target / "card.json").is_file():
         print(f"{target}: up to date")
         return
-    config = adapter_config(name, zoo, shards).model_copy(update={"out": work})
-    write_json(work / "config.json", config.model_dump(mode="json"))
-    _call("moa.train", str(work / "config.json"))
-    shutil.copytree(work / "export", target, dirs_exist_ok=True)
+    moa, phases = ADAPTERS[name]
+    export = None
+    for number, phase in enumerate(phases, start=1):
+        work = runs_root() / f"zoo-{name}-{number}"
+        config = adapter_config(moa, phase, zoo, shards, export).model_copy(update={"out": work})
+        write_json(work / "config.json", config.model_dump(mode="json"))
+        launcher = ["--standalone", "--nproc-per-node", str(processes), "-m", "moa.train"]
+        _call("torch.distributed.run", *launcher, str(work / "config.json"))
+        export = work / "export"
+    assert export is not None
+    shutil.copytree(export, target, dirs_exist_ok=True)
     manifest = read_json(target / "manifest.json")
-    card = {"recipe": f"flows.zoo {name}", "seed": config.seed, "licence": "CC0-1.0", "quality": {}}
-    write_json(target / "card.json", card | {key: manifest[key] for key in ("commit", "inputs", "step")})
+    steps = [phase.steps for phase in phases]
+    card = {"recipe": f"flows.zoo {name}", "seed": 0, "steps": steps, "licence": "CC0-1.0"}
+    write_json(target / "card.json", card | {key: manifest[key] for key in ("commit", "inputs")})
 
 
 def _call(module: str, *arguments: str) -> None:
@@ -81,6 +106,7 @@ def main() -> None:
     parser.add_argument(
         "--scale", type=float, default=1.0, help="multiplies the steps of the frozen models (default 1)"
     )
+    parser.add_argument("--processes", type=int, default=2, help="training processes of the adapters (default 2)")
     arguments = parser.parse_args()
     scenes, identities = data_root() / "miniature-zoo", data_root() / "miniature-identities"
     for folder in (scenes, identities):
@@ -88,7 +114,7 @@ def main() -> None:
     places = ["--scenes", scenes, "--identities", identities, "--out", arguments.zoo, "--work", runs_root() / "zoo"]
     _call("moa.zoo", *map(str, places), "--scale", str(arguments.scale))
     for name in ADAPTERS:
-        train_adapter(name, arguments.zoo, scenes)
+        train_adapter(name, arguments.zoo, scenes, arguments.processes)
 
 
 if __name__ == "__main__":
