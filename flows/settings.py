@@ -130,8 +130,10 @@ def miniature() -> LifecycleConfig:
             global_batch=16,
             learning_rate=1e-4,
             warmup=10,
-            lambda_router=1e-3,
+            lambda_router=5e-4,  # these five as zoo/moa was trained; flows/zoo.py says why
             lambda_object=1e-3,
+            condition_dropout=0.0,
+            masked_loss_probability=0.5,
             max_timestep=1000,
             checkpoint_every=50,
             log_every=5,
