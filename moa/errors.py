@@ -87,7 +87,7 @@ class NonFiniteError(MoAError, ArithmeticError):
 
 
 class HubError(MoAError):
-    """Publishing to or downloading from a Hub failed; the message names the repository and the endpoint, never the token."""
+    """Publishing or downloading failed; the message names the repository and the endpoint, never the token."""
 
 
 class NothingToPublishError(HubError, FileNotFoundError):
@@ -95,7 +95,7 @@ class NothingToPublishError(HubError, FileNotFoundError):
 
 
 class UnsafeFileError(HubError, ValueError):
-    """The folder to publish holds a file that must not be published: a pickle, or adapter bytes its manifest does not know."""
+    """The folder holds what must not be published: a pickle, or adapter bytes its manifest does not know."""
 
 
 class LicenceRefusedError(HubError, PermissionError):

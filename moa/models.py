@@ -10,6 +10,7 @@ import json
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
@@ -86,9 +87,10 @@ def load_models(config: TrainConfig, device: torch.device) -> Models:
     """
     torch.manual_seed(config.seed)  # the personalization weights that are no copy of the prior start at random
     dtype = DTYPES[config.precision]
-    image_encoder, report = CLIPVisionModelWithProjection.from_pretrained(
+    loaded: Any = CLIPVisionModelWithProjection.from_pretrained(
         config.image_encoder, dtype=dtype, output_loading_info=True
     )
+    image_encoder, report = loaded
     if report["missing_keys"]:
         missing = min(report["missing_keys"])
         raise TrainConfigError(f"image_encoder: {config.image_encoder} lacks weights, e.g. {missing}; copy it again")

@@ -10,10 +10,12 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
+Model = TypeVar("Model", bound=nn.Module)
 LossFunction = Callable[[torch.Generator, int], dict[str, Tensor]]
 
 
@@ -26,7 +28,7 @@ def learning_rate(step: int, steps: int, peak: float, warmup: int = 100) -> floa
 
 
 def fit(
-    model: nn.Module,
+    model: Model,
     loss: LossFunction,
     *,
     folder: Path,
@@ -36,7 +38,7 @@ def fit(
     ema: float = 0.999,
     save_every: int = 500,
     log_every: int = 100,
-) -> nn.Module:
+) -> Model:
     """Minimise `loss(generator, step)["loss"]` over the parameters of `model` that require gradients.
 
     The generator is seeded from (seed, step), so an interrupted call continues with the same draws. Returns the
@@ -71,8 +73,8 @@ def fit(
 def _update(average: nn.Module, model: nn.Module, decay: float) -> None:
     for kept, new in zip(average.parameters(), model.parameters(), strict=True):
         kept.lerp_(new, 1 - decay)
-    for kept, new in zip(average.buffers(), model.buffers(), strict=True):
-        kept.copy_(new)
+    for buffer, new_buffer in zip(average.buffers(), model.buffers(), strict=True):
+        buffer.copy_(new_buffer)
 
 
 def _save(folder: Path, step: int, model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer) -> None:

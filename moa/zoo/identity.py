@@ -123,9 +123,9 @@ class MiniatureFaces(nn.Module):
         found = []
         for image in images:
             picture = to_unit(np.asarray(image.convert("RGB").resize((64, 64), Image.Resampling.BICUBIC))[None])
-            scale = np.array([image.width, image.height] * 2) / 64
+            across, down = image.width / 64, image.height / 64
             boxes = decode(self.finder(picture)[0], threshold)
-            found.append([(tuple(float(v) for v in np.array(box) * scale), score) for box, score in boxes])
+            found.append([((x0 * across, y0 * down, x1 * across, y1 * down), p) for (x0, y0, x1, y1), p in boxes])
         return found
 
     @torch.no_grad()
