@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,11 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.command import run
 from flows.errors import ProcessFailedError, TrainingFailedError
-from flows.files import write_json
 from flows.hub import hub_token
 from flows.launch import flow_run_cancelled, run_process
 from flows.settings import LifecycleConfig, PresetName
 from flows.stage import Progress, announced, begin
+from flows.torchrun import LastWords, torchrun
 
 
 @task(cache_policy=NO_CACHE)
@@ -44,34 +43,6 @@ def train_adapter(config: LifecycleConfig) -> Path:
     except ProcessFailedError as error:
         raise TrainingFailedError(f"{words or error}\n(full output: {log})") from error
     return manifest
-
-
-class LastWords:
-    """What the ranks said before they failed: their own message, else their traceback, without the launcher's."""
-
-    def __init__(self) -> None:
-        self._lines: deque[str] = deque(maxlen=40)
-        self._over = False
-
-    def hear(self, line: str) -> None:
-        self._over = self._over or "torch/distributed/elastic" in line  # from here on the launcher speaks
-        if not self._over:
-            self._lines.append(line)
-
-    def __str__(self) -> str:
-        own = [line for line in self._lines if line.startswith("rank 0: ")]
-        return own[-1] if own else "\n".join(self._lines)
-
-    def __bool__(self) -> bool:
-        return bool(self._lines)
-
-
-def torchrun(config: LifecycleConfig) -> list[str]:
-    """The command that trains; its configuration file is written first."""
-    path = config.run / "config.json"
-    write_json(path, config.train.model_copy(update={"out": config.run}).model_dump(mode="json"))
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
-    return [*launcher, str(config.launch.processes), "-m", "moa.train", str(path)]
 
 
 def follow(record: dict[str, Any], steps: int, progress: Progress) -> None:
