@@ -41,6 +41,11 @@ def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Flows last: Prefect leaves threads behind, and loader workers forked after that end with status 1."""
+    items.sort(key=lambda item: item.path.parent.name == "flows")
+
+
 @pytest.fixture(autouse=True)
 def _no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A test that opens a connection to anything but this machine fails, and says to what."""

@@ -32,7 +32,7 @@ def test_the_zoo_is_small_and_every_model_has_a_card():
 
 
 def test_stock_libraries_load_the_base_and_the_clip():
-    pipe = StableDiffusionPipeline.from_pretrained(ZOO / "base")
+    pipe = StableDiffusionPipeline.from_pretrained(ZOO / "base", torch_dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
     image = pipe("a man on a beach", num_inference_steps=2, height=64, width=64).images[0]
     assert image.size == (64, 64)

@@ -41,12 +41,12 @@ def test_maps_of_a_forward_pass_have_their_layers_shapes_and_ranges():
         router = recorder.router[layer.index]
         assert router.shape == (3, size, size)
         assert (router[0] == 1).all()
-        assert router[1:].min() > 0 and router[1:].max() < 1 and router[1:].std() > 0
+        assert router[1:].min() > 0 and router[1:].max() <= 1 and router[1:].std() > 0
         if layer.is_cross:
             maps = recorder.attention[layer.index]
             assert maps.shape == (3, 2, size, size)
             assert not maps[0].any() and not maps[1, 1].any()  # unconditional row, empty slot
-            assert maps[2].min() > 0 and maps[2].sum(dim=0).max() < 1
+            assert maps[2].min() > 0 and maps[2].sum(dim=0).max() <= 1 + 1e-6
 
 
 @torch.no_grad()
