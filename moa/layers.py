@@ -64,17 +64,33 @@ class MoABranch(nn.Module):
             weight = prior.to_q.weight
             self.router = Router(prior.query_dim, config.router).to(device=weight.device, dtype=weight.dtype)
 
-    def project(self, z: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Q = W_q z, K = W_k c, V = W_v c (eq. 1-3): [A, N, d] and [A, T, d_c] -> [A, h, N|T, d/h] each."""
-        return self._heads(self.query(z)), self._heads(self.key(c)), self._heads(self.value(c))
+    def keys_values(self, c: Tensor) -> tuple[Tensor, Tensor]:
+        """K = W_k c, V = W_v c (eq. 2 and 3): [A, T, d_c] -> [A, T, d] each."""
+        return self.key(c), self.value(c)
+
+    def prompt_keys_values(self, text: Tensor, moa: MoAContext) -> tuple[Tensor, Tensor]:
+        """K and V of the multimodal prompt: text [A, T, D] -> [A, T, d] each.
+
+        With a cache, the plain prompt is projected in the first pass only. Later passes project the subjects' tokens
+        and write them over those of the pass before; empty slots write into row T, which nobody reads.
+        """
+        if moa.cache is None:
+            return self.keys_values(moa.prompt(self.index, text))
+        if self.index not in moa.cache:
+            moa.cache[self.index] = self.keys_values(F.pad(text, (0, 0, 0, 1)))
+        keys, values = moa.cache[self.index]
+        for kept, rows in zip((keys, values), self.keys_values(moa.tokens[self.index].to(text.dtype)), strict=True):
+            kept.scatter_(1, moa.positions[..., None].expand_as(rows), rows)
+        return keys[:, :-1], values[:, :-1]
+
+    def split(self, x: Tensor) -> Tensor:
+        """[A, N, d] -> [A, h, N, d/h]."""
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        """softmax(Q K^T / sqrt(d)) V (eq. 1) and the output projection: -> [A, N, d]. `mask` is an additive bias."""
+        """softmax(Q K^T / sqrt(d)) V (eq. 1) of split heads and the output projection: -> [A, N, d]; additive mask."""
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.scale)
         return self.out(attended.transpose(1, 2).flatten(2))
-
-    def _heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
 
 class MoAAttention(Attention):
@@ -103,8 +119,7 @@ class MoAAttention(Attention):
         shares = self.moa.router(moa.take(hidden_states))
         if moa.recorder is not None:
             self._record_router(moa.recorder, shares[..., 0], moa)
-        mixed = torch.lerp(moa.take(prior), personal.to(prior.dtype), shares[..., 1:].to(prior.dtype))
-        return moa.put(prior, mixed)
+        return moa.blend(prior, personal.to(prior.dtype), shares[..., 1:].to(prior.dtype))
 
     def _personal(
         self, z: Tensor, text: Tensor | tuple[Tensor, Any] | None, mask: Tensor | None, moa: MoAContext
@@ -113,9 +128,11 @@ class MoAAttention(Attention):
         z = moa.take(z)
         if isinstance(text, tuple):  # an IP-Adapter rides along: (text, image states)
             text = text[0]
-        c = z if text is None else moa.prompt(self.moa.index, moa.take(text))
         bias = None if mask is None else moa.take(mask)[:, None]
-        q, k, v = self.moa.project(z, c)
+        keys, values = (
+            self.moa.keys_values(z) if text is None else self.moa.prompt_keys_values(moa.take(text), moa)
+        )
+        q, k, v = self.moa.split(self.moa.query(z)), self.moa.split(keys), self.moa.split(values)
         if text is not None and moa.recorder is not None and moa.recorder.subject_columns:
             self._record_columns(moa.recorder, q, k, bias, moa)
         return self.moa.attend(q, k, v, bias)

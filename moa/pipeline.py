@@ -116,12 +116,19 @@ class SubjectsMixin:
             features, positions = torch.cat([features] * 2), torch.cat([positions] * 2)
             active = torch.cat([torch.zeros_like(active), active])
         device = self._execution_device
-        return MoAInput(features.to(device, self.unet.dtype), positions.to(device), active, recorder)
+        features, positions = features.to(device, self.unet.dtype), positions.to(device)
+        return MoAInput(features, positions, active, recorder, cache_prompt=True)
 
     @classmethod
     def from_pipe(cls, pipeline: Any, **options: Any) -> Any:
         """This kind of pipeline with the components of another; `options` as in diffusers, e.g. `controlnet=`."""
         return super().from_pipe(pipeline, unet=pipeline.unet, **options)  # type: ignore[misc]
+
+    def unload_ip_adapter(self) -> None:
+        """As in diffusers, except that the image encoder stays: the subjects need it."""
+        encoder = self.image_encoder
+        super().unload_ip_adapter()  # type: ignore[misc]
+        self.register_modules(image_encoder=encoder)  # type: ignore[attr-defined]
 
     @torch.no_grad()
     def encode_subjects(self, images: Sequence[Image.Image]) -> Tensor:

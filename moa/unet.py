@@ -110,10 +110,12 @@ class MoAUNet2DConditionModel(UNet2DConditionModel):
     def to_base_unet(self) -> UNet2DConditionModel:
         """The prior alone as a stock diffusers U-Net (`ControlNetModel.from_unet` wants one); shares its tensors.
 
-        Raises `UnsupportedBaseError` while LoRA layers are loaded.
+        Raises `UnsupportedBaseError` while LoRA layers or an IP-Adapter are loaded.
         """
         if getattr(self, "peft_config", None):
             raise UnsupportedBaseError("LoRA layers are loaded into this U-Net: fuse or unload them first")
+        if self.encoder_hid_proj is not None:
+            raise UnsupportedBaseError("an IP-Adapter is loaded into this U-Net: call unload_ip_adapter() first")
         with init_empty_weights():
             base = UNet2DConditionModel(**_base_config(self))
         prior = {name: tensor for name, tensor in self.state_dict().items() if not is_moa_key(name)}
@@ -163,10 +165,10 @@ class MoAUNet2DConditionModel(UNet2DConditionModel):
         rows = slice(0, batch) if single else moa.rows
         if isinstance(rows, Tensor):
             rows = rows.to(device)
-        filled = ((moa.positions >= 0) & moa.active[:, None]).to(device)[rows]
         positions = moa.positions.to(device)[rows]
+        filled = (positions >= 0) & moa.active.to(device)[rows, None]
         features = moa.features.to(device)[rows].masked_fill(~filled[..., None], 0.0)
-        text = text[rows]
+        prompt, text = text, text[rows]
         slots = positions.clamp(min=0)[..., None].expand(-1, -1, text.shape[-1])
         timesteps = torch.as_tensor(timestep, dtype=torch.float32, device=device).expand(batch)[rows]
         tokens = self.moa(features, text.gather(1, slots), timesteps)
@@ -177,6 +179,7 @@ class MoAUNet2DConditionModel(UNet2DConditionModel):
             positions=positions.masked_fill(~filled, text.shape[1]),
             latent_size=(sample.shape[-2], sample.shape[-1]),
             recorder=moa.recorder,
+            cache=moa.cache.of(prompt) if moa.cache is not None else None,
         )
 
     def _check_input(self, moa: MoAInput, text: Tensor) -> None:

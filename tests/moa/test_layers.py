@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -85,6 +86,34 @@ def test_cross_attention_is_equations_1_to_7(rows):
         expected = mixture_by_loops(attention, z[row], text[row], c1) if row in active else prior[row]
         torch.testing.assert_close(out[row], expected, rtol=0, atol=1e-9)
     assert not any(torch.allclose(out[row], prior[row]) for row in active)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("rows", [slice(1, 3), torch.tensor([0, 2])], ids=["guidance", "scattered"])
+def test_cached_prompt_gives_what_the_whole_prompt_gives_at_every_step(rows):
+    attention, cache, projected = layer(cross=True), {}, []
+    attention.moa.key.register_forward_hook(lambda _, given, __: projected.append(given[0].shape[1]))
+    text = torch.randn(3, TOKENS, TEXT).double()
+    positions = torch.tensor([[2, 5], [3, TOKENS], [TOKENS, 1]])[rows]  # the last two have an empty slot
+    for _ in range(3):
+        z, tokens = torch.randn(3, PIXELS, DIM).double(), torch.randn(3, 2, TEXT).double()[rows]
+        moa = context(3, rows, tokens, positions)
+        expected = attention(z, text, moa=moa)
+        cached = attention(z, text, moa=dataclasses.replace(moa, cache=cache))
+        torch.testing.assert_close(cached, expected, rtol=0, atol=1e-12)
+    assert projected == [TOKENS, TOKENS + 1, 2] + [TOKENS, 2] * 2  # the prompt once, then its two subjects
+
+
+@pytest.mark.parametrize("rows", [slice(1, 3), slice(0, 0), torch.tensor([2, 0])], ids=str)
+def test_blending_in_place_is_blending(rows):
+    prior, personal, share = torch.randn(3, PIXELS, DIM), torch.randn(3, PIXELS, DIM), torch.rand(3, PIXELS, 1)
+    moa = context(3, rows, torch.zeros(0), torch.zeros(0))
+    expected = moa.blend(prior, personal[rows], share[rows])
+    with torch.no_grad():
+        assert torch.equal(moa.blend(prior.clone(), personal[rows], share[rows]), expected)
+    for row in torch.arange(3)[rows].tolist():
+        mixed = (1 - share[row]) * prior[row] + share[row] * personal[row]
+        torch.testing.assert_close(expected[row], mixed)
 
 
 @torch.no_grad()

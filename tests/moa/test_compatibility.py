@@ -1,0 +1,214 @@
+"""What else people do with a diffusers pipeline, with subjects in it.    pytest tests/moa/test_compatibility.py"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline, UniPCMultistepScheduler
+from PIL import Image
+from torch import Tensor
+from torch._subclasses import FakeTensorMode
+
+from moa.conditioning import MoAInput
+from moa.errors import UnsupportedBaseError
+from moa.pipeline import MoAPipeline, Subject
+from moa.recorder import Recorder
+from moa.unet import MoAUNet2DConditionModel
+from tests.tiny_models import (
+    IMAGE_DIM,
+    IMAGE_SIZE,
+    LATENT_SIZE,
+    MAX_TOKENS,
+    TEXT_DIM,
+    tiny_image_encoder,
+    tiny_image_processor,
+    tiny_moa_unet,
+    tiny_scheduler,
+    tiny_text_encoder,
+    tiny_tokenizer,
+    tiny_unet,
+    tiny_vae,
+)
+
+PROMPT = "a man on a beach"
+
+
+@pytest.fixture
+def pipe(tmp_path: Path) -> MoAPipeline:
+    """A random pipeline of its own: these tests change its components."""
+    torch.manual_seed(0)
+    pipe = MoAPipeline(
+        vae=tiny_vae(),
+        text_encoder=tiny_text_encoder(),
+        tokenizer=tiny_tokenizer(tmp_path / "tokenizer"),
+        unet=tiny_moa_unet(tiny_unet()),
+        scheduler=UniPCMultistepScheduler.from_config(tiny_scheduler().config),
+        safety_checker=None,
+        feature_extractor=tiny_image_processor(),
+        image_encoder=tiny_image_encoder(),
+        requires_safety_checker=False,
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def stock(pipe: MoAPipeline) -> StableDiffusionPipeline:
+    """The base pipeline from the same weights."""
+    components = {**pipe.components, "unet": pipe.unet.to_base_unet()}
+    base = StableDiffusionPipeline(**components, requires_safety_checker=False)
+    base.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)
+    base.set_progress_bar_config(disable=True)
+    return base
+
+
+def photo(colour: str) -> Image.Image:
+    return Image.new("RGB", (IMAGE_SIZE, IMAGE_SIZE), colour)
+
+
+def man() -> list[Subject]:
+    return [Subject("man", photo("teal"))]
+
+
+def draw(pipe: StableDiffusionPipeline, **options: object) -> Tensor:
+    fixed = {"num_inference_steps": 2, "output_type": "pt", "generator": torch.manual_seed(0)}
+    return pipe(PROMPT, **{**fixed, **options}).images
+
+
+def ip_adapter(unet: MoAUNet2DConditionModel, strength: float = 0.3) -> dict[str, dict[str, Tensor]]:
+    """Random weights in the published file's layout: 4 image tokens, a K and a V for each cross-attention layer."""
+    layers = {}
+    names = [name for name in unet.attn_processors if name.endswith("attn2.processor")]
+    for number, name in enumerate(names):
+        width = unet.get_submodule(name.removesuffix(".processor")).to_k.out_features
+        for part in ("to_k_ip", "to_v_ip"):
+            layers[f"{2 * number + 1}.{part}.weight"] = strength * torch.randn(width, TEXT_DIM)
+    projection = {
+        "proj.weight": torch.randn(4 * TEXT_DIM, IMAGE_DIM),
+        "proj.bias": torch.zeros(4 * TEXT_DIM),
+        "norm.weight": torch.ones(TEXT_DIM),
+        "norm.bias": torch.zeros(TEXT_DIM),
+    }
+    return {"image_proj": projection, "ip_adapter": layers}
+
+
+def test_an_ip_adapter_rides_along(pipe):
+    base, weights = stock(pipe), ip_adapter(pipe.unet)
+    before = draw(pipe, subjects=man())
+    for each in (base, pipe):
+        each.load_ip_adapter(weights, subfolder="", weight_name="")
+    style = {"ip_adapter_image": photo("orange")}
+    assert torch.equal(draw(pipe, **style), draw(base, **style))
+    both = draw(pipe, subjects=man(), **style)
+    assert not torch.allclose(both, before) and not torch.allclose(both, draw(pipe, **style))
+    pipe.set_ip_adapter_scale(0.0)
+    torch.testing.assert_close(draw(pipe, subjects=man(), **style), before, rtol=0, atol=1e-4)
+    with pytest.raises(UnsupportedBaseError, match="IP-Adapter"):
+        pipe.unet.to_base_unet()
+    pipe.unload_ip_adapter()
+    assert torch.equal(draw(pipe, subjects=man()), before)
+
+
+@pytest.mark.parametrize("offload", ["model", "sequential"])
+def test_offloading_changes_nothing(pipe, offload):
+    expected = draw(pipe, subjects=man())
+    getattr(pipe, f"enable_{offload}_cpu_offload")(device="cpu")
+    assert pipe.unet.conv_in.weight.is_meta == (offload == "sequential")  # the weights wait elsewhere
+    for _ in range(2):
+        assert torch.equal(draw(pipe, subjects=man()), expected)
+
+
+@pytest.mark.parametrize("options", [{"device_map": {"": "cpu"}}, {"low_cpu_mem_usage": False}], ids=str)
+def test_a_placed_unet_is_whole(pipe, tmp_path, options):
+    expected = draw(pipe, subjects=man())
+    pipe.unet.save_pretrained(tmp_path / "unet")
+    pipe.unet = MoAUNet2DConditionModel.from_pretrained(tmp_path / "unet", **options).eval()
+    assert not any(tensor.is_meta for tensor in [*pipe.unet.parameters(), *pipe.unet.buffers()])
+    assert torch.equal(draw(pipe, subjects=man()), expected)
+
+
+def test_vae_tiling_decodes_the_same_latents(pipe):
+    wide = {"subjects": man(), "width": 2 * IMAGE_SIZE}
+    pipe.vae.enable_tiling()
+    latents = draw(pipe, output_type="latent", **wide)
+    with torch.no_grad():
+        expected = pipe.vae.tiled_decode(latents / pipe.vae.config.scaling_factor).sample
+    assert torch.equal(draw(pipe, **wide), (expected / 2 + 0.5).clamp(0, 1))
+    pipe.vae.disable_tiling()
+    assert not torch.equal(draw(pipe, **wide), (expected / 2 + 0.5).clamp(0, 1))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"guidance_rescale": 0.7},
+        {"negative_prompt": "a red hat"},
+        {"clip_skip": 1},
+        {"guidance_scale": 1.0},
+        {"num_images_per_prompt": 2},
+        {"callback_on_step_end": lambda _pipe, _step, _t, tensors: {"latents": 0.9 * tensors["latents"]}},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_options_of_diffusers_do_what_they_do(pipe, options):
+    base, plain, given = stock(pipe), draw(pipe, subjects=man()), draw(pipe, subjects=man(), **options)
+    assert torch.equal(draw(pipe, **options), draw(base, **options))
+    assert given.shape != plain.shape or not torch.allclose(given, plain)
+    assert not torch.allclose(given, draw(pipe, **options))
+
+
+def test_text_that_a_callback_replaces_reaches_the_personalization_expert(pipe):
+    """The keys and values of the prompt are kept from step to step, but not longer than the prompt."""
+    subjects = [Subject("man", features=torch.ones(IMAGE_DIM), position=2)]
+    tensors = ["latents", "prompt_embeds"]
+
+    def drawn(change) -> Tensor:
+        callback = {"callback_on_step_end": change, "callback_on_step_end_tensor_inputs": tensors}
+        return draw(pipe, subjects=subjects, num_inference_steps=3, output_type="latent", **callback)
+
+    fresh = drawn(lambda _pipe, _step, _t, kept: {**kept, "prompt_embeds": 2 * kept["prompt_embeds"]})
+    written = drawn(lambda _pipe, _step, _t, kept: {**kept, "prompt_embeds": kept["prompt_embeds"].mul_(2)})
+    assert torch.equal(fresh, written)
+    assert not torch.allclose(fresh, drawn(lambda _pipe, _step, _t, kept: kept))
+
+
+@pytest.mark.parametrize("change", ["channels_last", "group_offload"])
+def test_other_ways_to_run_the_unet_change_nothing(pipe, change):
+    expected = draw(pipe, subjects=man())
+    if change == "channels_last":
+        pipe.unet.to(memory_format=torch.channels_last)
+    else:
+        cpu = torch.device("cpu")
+        pipe.unet.enable_group_offload(onload_device=cpu, offload_device=cpu, offload_type="leaf_level")
+    torch.testing.assert_close(draw(pipe, subjects=man()), expected, rtol=0, atol=1e-4)
+
+
+def test_freeu_and_subjects(pipe):
+    base = stock(pipe)
+    for each in (base, pipe):
+        each.enable_freeu(s1=0.9, s2=0.2, b1=1.2, b2=1.4)
+    assert torch.equal(draw(pipe), draw(base))
+    assert not torch.allclose(draw(pipe, subjects=man()), draw(pipe))
+
+
+def test_on_an_accelerator_every_tensor_is_on_it():
+    """Without a device: fake tensors carry a device and refuse to meet those of another one."""
+    unet = tiny_moa_unet()
+    active = torch.tensor([False, True])  # where the pipeline leaves it: on the CPU
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.device("cuda"):
+        for module in unet.modules():
+            for name, parameter in list(module.named_parameters(recurse=False)):
+                fake = torch.empty(parameter.shape)
+                setattr(module, name, torch.nn.Parameter(fake, requires_grad=parameter.requires_grad))
+            for name, buffer in list(module.named_buffers(recurse=False)):
+                setattr(module, name, torch.empty(buffer.shape))
+        latents, text = torch.empty(2, 4, LATENT_SIZE, LATENT_SIZE), torch.empty(2, MAX_TOKENS, TEXT_DIM)
+        features, positions = torch.empty(2, 1, IMAGE_DIM), torch.zeros(2, 1, dtype=torch.long)
+        recorder = Recorder()
+        moa = MoAInput(features, positions, active, recorder, cache_prompt=True)
+        for grad in (True, False, False):
+            with torch.set_grad_enabled(grad):
+                out = unet(latents, torch.tensor(5.0), text, cross_attention_kwargs={"moa": moa}).sample
+            assert out.device.type == "cuda"
+            assert {maps.device.type for maps in [*recorder.router.values(), *recorder.attention.values()]} == {"cuda"}
