@@ -129,9 +129,7 @@ class MoAAttention(Attention):
         if isinstance(text, tuple):  # an IP-Adapter rides along: (text, image states)
             text = text[0]
         bias = None if mask is None else moa.take(mask)[:, None]
-        keys, values = (
-            self.moa.keys_values(z) if text is None else self.moa.prompt_keys_values(moa.take(text), moa)
-        )
+        keys, values = self.moa.keys_values(z) if text is None else self.moa.prompt_keys_values(moa.take(text), moa)
         q, k, v = self.moa.split(self.moa.query(z)), self.moa.split(keys), self.moa.split(values)
         if text is not None and moa.recorder is not None and moa.recorder.subject_columns:
             self._record_columns(moa.recorder, q, k, bias, moa)

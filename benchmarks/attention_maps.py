@@ -1,0 +1,135 @@
+"""The object loss (eq. 12) needs the attention at the subjects' tokens: what it costs to have it.
+
+    python benchmarks/attention_maps.py [--quick]        prints a table and writes benchmarks/attention_maps.json
+
+"none" records nothing, "columns" is what the project does (columns at the subjects' tokens; the softmax over all tokens
+is computed again in the backward pass), "full maps" keeps the whole softmax of each cross-attention layer.
+
+Memory: bytes of what autograd saves in a forward pass (`saved_tensors_hooks`, each storage once) at the full size of
+Stable Diffusion 1.5, on fake tensors, plus the recorded maps. Times: forward and backward at a quarter of the width and
+heads and 32 x 32 latents, medians of process CPU time on one thread, variants taking turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import time
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from accelerate import init_empty_weights
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
+
+from moa.conditioning import MoAInput
+from moa.config import MoAConfig
+from moa.losses import object_loss
+from moa.recorder import Recorder
+from moa.unet import MoAUNet2DConditionModel
+
+RESULT = Path(__file__).with_suffix(".json")
+TOKENS, IMAGE_DIM, SUBJECT_TOKENS = 77, 768, (5, 9)
+VARIANTS = ("none", "columns", "full maps")
+
+
+def sd15_unet(divide: int) -> MoAUNet2DConditionModel:
+    """Stable Diffusion 1.5's U-Net with every width, and the number of heads, divided."""
+    base = UNet2DConditionModel(
+        block_out_channels=tuple(width // divide for width in (320, 640, 1280, 1280)),
+        attention_head_dim=8 // divide,  # diffusers' name for the number of heads
+        norm_num_groups=32 // divide,
+        cross_attention_dim=768 // divide,
+    )
+    return MoAUNet2DConditionModel.from_unet(base.train(), MoAConfig(image_dim=IMAGE_DIM))
+
+
+def loss(unet: MoAUNet2DConditionModel, variant: str, size: int, text_width: int, active: Tensor) -> Tensor:
+    """The object loss of one sample with two subjects, plus something of the prediction."""
+    recorder = Recorder(subject_columns=variant != "none")
+    subjects = torch.tensor([SUBJECT_TOKENS])
+    moa = MoAInput(torch.randn(1, 2, IMAGE_DIM), subjects, active, recorder)
+    options = {"moa": moa}
+    latents, text = torch.randn(1, 4, size, size), torch.randn(1, TOKENS, text_width)
+    with _without_recomputing() if variant == "full maps" else nullcontext():
+        value = unet(latents, 500, text, cross_attention_kwargs=options).sample.square().mean()
+    if variant != "none":
+        masks = torch.ones(1, 2, size, size)
+        value = value + object_loss(list(recorder.attention.values()), masks, torch.ones_like(subjects).bool())
+    return value
+
+
+def _without_recomputing() -> AbstractContextManager[Any]:
+    return patch("moa.layers.checkpoint", lambda function, *given, **_: function(*given))
+
+
+def saved_bytes(size: int) -> dict[str, int]:
+    """Bytes autograd saves in the forward pass of each variant, without parameters; full width."""
+    with init_empty_weights():
+        unet = sd15_unet(1)
+    active = torch.ones(1).bool()
+    result = {}
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        for module in unet.modules():
+            for name, tensor in list(module.named_parameters(recurse=False)):
+                setattr(module, name, nn.Parameter(torch.empty(tensor.shape), requires_grad=tensor.requires_grad))
+            for name, tensor in list(module.named_buffers(recurse=False)):
+                setattr(module, name, torch.empty(tensor.shape))
+        own = {p.untyped_storage()._cdata for p in unet.parameters()}
+        for variant in VARIANTS:
+            saved: dict[int, Tensor] = {}  # the tensors are held, so no storage is counted under another's number
+
+            def keep(tensor: Tensor, saved: dict[int, Tensor] = saved) -> Tensor:
+                saved.setdefault(tensor.untyped_storage()._cdata, tensor)
+                return tensor
+
+            with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+                value = loss(unet, variant, size, 768, active)
+            result[variant] = sum(t.untyped_storage().nbytes() for key, t in saved.items() if key not in own)
+            del value
+    return result
+
+
+def cpu_seconds(rounds: int) -> dict[str, float]:
+    """Median CPU seconds of forward and backward."""
+    unet, active = sd15_unet(4), torch.ones(1).bool()
+    seconds: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
+    for _ in range(rounds + 1):
+        for variant in VARIANTS:
+            start = time.process_time()
+            loss(unet, variant, 32, 192, active).backward()
+            seconds[variant].append(time.process_time() - start)
+    return {variant: round(statistics.median(values[1:]), 4) for variant, values in seconds.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="few rounds, 32 x 32 latents only")
+    quick = parser.parse_args().quick
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    result = {
+        "torch": torch.__version__,
+        "load_average": os.getloadavg()[0],
+        "seconds": cpu_seconds(3 if quick else 9),
+        "saved_bytes_per_sample": {f"{8 * size} px": saved_bytes(size) for size in ((32,) if quick else (32, 64))},
+    }
+    for variant, value in result["seconds"].items():
+        print(
+            f"quarter width, forward + backward, {variant:10} {value:8.3f} s  {value / result['seconds']['none']:5.2f}"
+        )
+    for scale, table in result["saved_bytes_per_sample"].items():
+        for variant, value in table.items():
+            extra = (value - table["none"]) / 2**20
+            print(f"saved per sample, full width, {scale}, {variant:10} {value / 2**20:9.1f} MiB  {extra:+8.1f} MiB")
+    RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
