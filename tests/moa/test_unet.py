@@ -161,16 +161,17 @@ def test_padded_slots_leave_no_gradient():
 
 @torch.no_grad()
 def test_rows_do_not_see_each_other_and_slots_have_no_order():
-    unet, given, moa = tiny_moa_unet(), inputs(), subjects((1, 1, 1, 1))
+    unet, (latents, timesteps, text), moa = tiny_moa_unet().double(), inputs(), subjects((1, 1, 1, 1))
+    given = (latents.double(), timesteps, text.double())
     out = run(unet, given, moa)
     for row in range(4):
         one = slice(row, row + 1)
         alone = run(
             unet, tuple(x[one] for x in given), MoAInput(moa.features[one], moa.positions[one], moa.active[one])
         )
-        torch.testing.assert_close(alone, out[one], rtol=0, atol=1e-4)
+        torch.testing.assert_close(alone, out[one], rtol=0, atol=1e-9)
     flipped = MoAInput(moa.features.flip(1), moa.positions.flip(1), moa.active)
-    torch.testing.assert_close(run(unet, given, flipped), out, rtol=0, atol=1e-4)
+    torch.testing.assert_close(run(unet, given, flipped), out, rtol=0, atol=1e-9)
 
 
 @torch.no_grad()
@@ -188,15 +189,15 @@ def test_each_subject_and_where_it_is_bound_matter():
 @torch.no_grad()
 @pytest.mark.parametrize("architecture", ["moa", "single_branch"])
 def test_a_denoising_loop_with_cached_prompt_is_the_loop_without(architecture):
-    unet, moa, text = tiny_moa_unet(architecture=architecture), subjects(), inputs()[2]
+    unet, moa, text = tiny_moa_unet(architecture=architecture).double(), subjects(), inputs()[2].double()
     cached = MoAInput(moa.features, moa.positions, moa.active, cache_prompt=True)
     for t in (900, 500, 100):
-        latents = inputs()[0]
+        latents = inputs()[0].double()
         expected = run(unet, (latents, t, text), moa)
-        torch.testing.assert_close(run(unet, (latents, t, text), cached), expected, rtol=0, atol=1e-4)
-    other = inputs()[2]
+        torch.testing.assert_close(run(unet, (latents, t, text), cached), expected, rtol=0, atol=1e-9)
+    other = inputs()[2].double()
     expected = run(unet, (latents, t, other), moa)
-    torch.testing.assert_close(run(unet, (latents, t, other), cached), expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(run(unet, (latents, t, other), cached), expected, rtol=0, atol=1e-9)
 
 
 @torch.no_grad()
