@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 import tempfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,6 +45,15 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Flows last: Prefect leaves threads behind, and loader workers forked after that end with status 1."""
     items.sort(key=lambda item: item.path.parent.name == "flows")
+
+
+@pytest.fixture(autouse=True)
+def _seed(request: pytest.FixtureRequest) -> None:
+    """Random inputs are the same in each run, and others for each test; MOA_TEST_SEED=1 (2, ...) draws fresh ones."""
+    import torch
+
+    name = f"{os.environ.get('MOA_TEST_SEED', '0')} {request.node.nodeid}"
+    torch.manual_seed(zlib.crc32(name.encode()))
 
 
 @pytest.fixture(autouse=True)

@@ -16,11 +16,6 @@ IMAGE, TEXT = 5, 6
 LAYERS = (1, 3, 7)
 
 
-@pytest.fixture(autouse=True)
-def fresh_seed():
-    print("seed", torch.seed())
-
-
 def prompt(**config) -> MultimodalPrompt:
     """The learned part with no zeros left in it, in float64."""
     module = MultimodalPrompt(MoAConfig(image_dim=IMAGE, **config), TEXT, LAYERS).double()

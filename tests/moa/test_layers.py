@@ -19,11 +19,6 @@ DIM, TEXT, HEADS, PIXELS, TOKENS = 12, 10, 3, 16, 7
 LAYER = 5
 
 
-@pytest.fixture(autouse=True)
-def fresh_seed():
-    print("seed", torch.seed())
-
-
 def layer(cross: bool, **config) -> MoAAttention:
     """A mixture whose two experts and router differ, in float64."""
     attention = Attention(DIM, TEXT if cross else None, heads=HEADS, dim_head=DIM // HEADS).double().eval()

@@ -8,11 +8,6 @@ import torch
 from moa.losses import masked_loss, object_loss, router_loss, total_loss
 
 
-@pytest.fixture(autouse=True)
-def fresh_seed():
-    print("seed", torch.seed())
-
-
 def test_masked_loss_sees_the_foreground_only():
     target = torch.zeros(1, 2, 1, 2)
     prediction = torch.tensor([[[[1.0, 9.0]], [[3.0, 9.0]]]])
