@@ -18,6 +18,7 @@ import torch
 from diffusers import AutoencoderKL
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from moa.data import read_manifest
 from moa.zoo import base, clip, train_identity, vae
 from moa.zoo.card import read_card, write_card
 from moa.zoo.identity import MiniatureFaces
@@ -106,8 +107,6 @@ def _finished(folder: Path) -> bool:
 
 
 def _card(job: Job, folder: Path, recipe: str, data: dict[str, Path], quality: dict[str, float]) -> None:
-    from moa.data import read_manifest
-
     digests = {name: read_manifest(path)["digest"] for name, path in data.items()}
     write_card(
         folder, recipe=f"moa.zoo.{recipe}", seed=job.seed, steps=job.steps(recipe), data=digests, quality=quality

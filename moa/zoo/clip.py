@@ -10,13 +10,12 @@ of the person; the crops are prepared exactly as MoA's image encoder sees them.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
@@ -33,7 +32,7 @@ def train_tokenizer(texts: Iterable[str], folder: Path, *, vocabulary: int = 102
     """A CLIP tokenizer whose merges come from `texts`; written to `folder` as vocab.json and merges.txt."""
     bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token="<|endoftext|>"))
     bpe.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
-    split = pre_tokenizers.Split(pattern=_regex(CLIP_PATTERN), behavior="removed", invert=True)
+    split = pre_tokenizers.Split(pattern=Regex(CLIP_PATTERN), behavior="removed", invert=True)
     bpe.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False)])
     bpe.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
@@ -44,12 +43,6 @@ def train_tokenizer(texts: Iterable[str], folder: Path, *, vocabulary: int = 102
     )
     bpe.train_from_iterator(texts, trainer)
     return _as_clip_tokenizer(json.loads(bpe.to_str())["model"], folder)
-
-
-def _regex(pattern: str):  # noqa: ANN202 - tokenizers' own type has no public stub
-    from tokenizers import Regex
-
-    return Regex(pattern)
 
 
 def _as_clip_tokenizer(model: dict, folder: Path) -> CLIPTokenizer:
@@ -156,8 +149,3 @@ def retrieval(clip: CLIPModel, tokenizer: CLIPTokenizer, pictures: Pictures, cou
     out = clip(input_ids=tokenize(tokenizer, captions), pixel_values=pixels)
     nearest = (out.image_embeds @ out.text_embeds.T).argmax(dim=1)
     return float((nearest == torch.arange(len(captions))).float().mean())
-
-
-def clean_words(text: str) -> list[str]:
-    """The words of a text, lower case."""
-    return re.findall(r"[a-z]+", text.lower())

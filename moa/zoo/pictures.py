@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from moa.data import ShardDataset
@@ -71,8 +70,3 @@ def over(crop: np.ndarray, colour: np.ndarray) -> np.ndarray:
 def to_unit(images: np.ndarray) -> Tensor:
     """uint8 `[B, H, W, 3]` to float `[B, 3, H, W]` in -1..1."""
     return torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float() / 127.5 - 1.0
-
-
-def to_image(tensor: Tensor) -> Image.Image:
-    """float `[3, H, W]` in -1..1 to an RGB image."""
-    return Image.fromarray(((tensor.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).numpy())
