@@ -33,14 +33,22 @@ CHUNK = "moa"  # key of the PNG text chunk
 
 @dataclass(frozen=True)
 class Method:
-    """One way of making images. `name` is its folder, `digest` that of all weights behind it; `adapter` is None for
-    the pipeline's own."""
+    """One way of making images. `name` is its folder, `digest` that of all weights behind it.
+
+    `adapter` is None for the pipeline's own; `lora` is a community LoRA merged into the prior, which makes it another
+    base. `compared_with` is the name of the prior on the same base, None for priors. `role` says which part of the
+    architecture an ablation lacks: the mixture ("no_moa": a single personal branch) or the time and layer input of its
+    router ("no_spacetime").
+    """
 
     name: str
     label: str
-    kind: Literal["prior", "moa", "ablation"]
+    kind: Literal["prior", "moa", "champion", "ablation"]
     digest: str
     adapter: Path | None = None
+    lora: Path | None = None
+    compared_with: str | None = None
+    role: Literal["no_moa", "no_spacetime"] | None = None
 
 
 @dataclass(frozen=True)
