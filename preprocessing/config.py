@@ -42,15 +42,20 @@ class RendererCounts(Declaration):
         return self
 
 
+class RendererIdentities(Declaration):
+    """How many people live in a split; null: nearly everybody is met once."""
+
+    train: int | None = Field(default=None, ge=2)
+    heldout: int | None = Field(default=None, ge=2)
+
+
 class RendererSource(Declaration):
     """Pictures drawn by `preprocessing.world` with exact annotations; `size` in pixels."""
 
     kind: Literal["renderer"]
     seed: int = 1
     size: int = Field(default=64, ge=32, le=1024)
-    identities: int | None = Field(
-        default=None, ge=2, description="people per split; null: as many as there are pictures"
-    )
+    identities: RendererIdentities = Field(default_factory=lambda: RendererIdentities())
     counts: RendererCounts
 
 

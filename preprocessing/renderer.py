@@ -24,7 +24,7 @@ class RendererReader:
 
     seed: int
     size: int
-    identities: int | None
+    identities: tuple[tuple[str, int], ...]  # people per split; a tuple, because worlds are kept by their arguments
 
     def items(self, config: DatasetConfig, inventory: Path) -> list[Item]:
         """Training scenes first, then the held-out ones; nothing is drawn yet, so `inventory` is not used."""
@@ -62,7 +62,7 @@ class RendererReader:
 
 
 @lru_cache(maxsize=1)
-def _world(seed: int, size: int, identities: int | None) -> World:
+def _world(seed: int, size: int, identities: tuple[tuple[str, int], ...]) -> World:
     from preprocessing.world import World
 
-    return World(seed=seed, size=size, identities=identities)
+    return World(seed=seed, size=size, identities=dict(identities))

@@ -39,7 +39,11 @@ def open_source(config: DatasetConfig, source_root: Path | None = None) -> Sourc
     if isinstance(config.source, RendererSource):
         if source_root is not None:
             raise SourceError(f"{config.name}: its images are drawn, so a source root has no meaning; leave it out")
-        return RendererReader(seed=config.source.seed, size=config.source.size, identities=config.source.identities)
+        return RendererReader(
+            seed=config.source.seed,
+            size=config.source.size,
+            identities=tuple(config.source.identities.model_dump(exclude_none=True).items()),
+        )
     root = source_root or config.source.root
     if root is None:
         raise SourceError(f"{config.name}: source.root is not set; pass --source-root FOLDER")

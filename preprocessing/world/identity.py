@@ -2,7 +2,7 @@
 
 An identity has a class word (the noun that prompts use) and looks: skin, hair, glasses, beard, clothes, build. There
 are
-some hundred thousand of them; which ones are held out is decided by a digest of the looks, so a held-out person never
+over a hundred thousand of them; which ones are held out is decided by a digest of the looks, so a held-out person never
 occurs
 in the training split, whatever the seed.
 """
@@ -44,7 +44,7 @@ CLOTHES: dict[str, RGB] = {
     "black": (44, 44, 52),
 }
 TROUSERS: dict[str, RGB] = {"navy": (44, 52, 92), "grey": (104, 108, 118), "brown": (112, 78, 52)}
-BUILDS: dict[str, float] = {"slim": 0.84, "medium": 1.0, "broad": 1.24}
+BUILDS: dict[str, float] = {"slim": 0.84, "medium": 1.0, "broad": 1.24, "round": 1.12}
 
 HAIR_STYLES: dict[str, tuple[str, ...]] = {
     "man": ("short", "spiky", "curly", "long", "mohawk", "bald"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from preprocessing.world.canvas import Canvas
 from preprocessing.world.people import Figure
@@ -100,17 +102,112 @@ def scarf(canvas: Canvas, figure: Figure) -> None:
         )
 
 
-# name: (words in the caption, painter, needs the free hand)
-ITEMS: dict[str, tuple[str, Painter, bool]] = {
-    "balloon": ("holding a red balloon", balloon, True),
-    "umbrella": ("holding an umbrella", umbrella, True),
-    "flower": ("holding a flower", flower, True),
-    "ice cream": ("eating an ice cream", ice_cream, True),
-    "guitar": ("playing a guitar", guitar, True),
-    "book": ("reading a book", book, True),
-    "top hat": ("wearing a top hat", top_hat, False),
-    "crown": ("wearing a crown", crown, False),
-    "santa hat": ("wearing a santa hat", santa_hat, False),
-    "scarf": ("wearing a scarf", scarf, False),
+def wizard_hat(canvas: Canvas, figure: Figure) -> None:
+    (x, y), r, s = figure.head, figure.radius, figure.side
+    canvas.polygon(
+        [(x - r * 0.95, y - r * 0.66), (x + r * 0.95, y - r * 0.66), (x + s * r * 0.3, y - r * 2.1)], (92, 48, 168)
+    )
+    canvas.ellipse(x, y - r * 0.66, r * 1.35, r * 0.2, (112, 64, 196))
+    for dx, dy in ((-0.3, -0.95), (0.36, -1.0), (0.16, -1.5)):
+        canvas.ellipse(x + dx * r, y + dy * r, r * 0.13, r * 0.13, (255, 226, 90))
+
+
+def headphones(canvas: Canvas, figure: Figure) -> None:
+    (x, y), r = figure.head, figure.radius
+    band = [(x + r * 1.12 * math.cos(a), y - r * 1.2 * math.sin(a)) for a in (0.25 + k * 0.2 for k in range(14))]
+    canvas.line(band, r * 0.2, (60, 220, 190))
+    for side in (-1, 1):
+        canvas.ellipse(x + side * r * 1.08, y + r * 0.1, r * 0.34, r * 0.46, (32, 36, 46))
+        canvas.ellipse(x + side * r * 1.14, y + r * 0.1, r * 0.18, r * 0.28, (60, 220, 190))
+
+
+def face_mask(canvas: Canvas, figure: Figure) -> None:
+    (x, y), r = figure.head, figure.radius
+    for side in (-1, 1):
+        canvas.line([(x + side * r * 0.6, y + r * 0.4), (x + side * r * 0.98, y + r * 0.12)], r * 0.09, (236, 246, 250))
+    canvas.polygon(
+        [
+            (x - r * 0.72, y + r * 0.3),
+            (x, y + r * 0.2),
+            (x + r * 0.72, y + r * 0.3),
+            (x + r * 0.5, y + r * 0.92),
+            (x, y + r * 1.06),
+            (x - r * 0.5, y + r * 0.92),
+        ],
+        (126, 200, 232),
+    )
+    canvas.line([(x - r * 0.5, y + r * 0.6), (x + r * 0.5, y + r * 0.6)], r * 0.08, (236, 246, 250))
+
+
+def astronaut_helmet(canvas: Canvas, figure: Figure) -> None:
+    (x, y), r = figure.head, figure.radius
+    canvas.ring(x, y, r * 1.26, r * 0.42, (240, 242, 248))
+    canvas.line([(x - r * 1.0, y + r * 1.16), (x + r * 1.0, y + r * 1.16)], r * 0.36, (206, 210, 222))
+    canvas.ellipse(x + r * 1.16, y - r * 0.1, r * 0.16, r * 0.3, (226, 60, 50))
+    canvas.line([(x - r * 0.86, y - r * 0.42), (x - r * 0.56, y - r * 0.8)], r * 0.14, (255, 255, 255))
+
+
+def fan(canvas: Canvas, figure: Figure) -> None:
+    r, (hx, hy) = figure.radius, figure.hand(figure.side)
+    x, y = hx - figure.side * r * 0.4, hy + r * 0.2
+    canvas.slice(x, y, r * 1.3, r * 1.16, 184, 356, (206, 34, 66))
+    canvas.slice(x, y, r * 0.95, r * 0.82, 184, 356, (250, 196, 90))
+    for a in (0.6, 1.15, 1.7, 2.25, 2.7):
+        canvas.line([(x, y), (x + r * 1.24 * math.cos(a), y - r * 1.1 * math.sin(a))], r * 0.08, (110, 20, 40))
+
+
+def cup(canvas: Canvas, figure: Figure) -> None:
+    x, y = figure.hand(figure.side)
+    s = figure.radius * 0.46
+    x -= figure.side * s * 0.9
+    canvas.ring(x + figure.side * s * 1.0, y - s * 0.3, s * 0.5, s * 0.3, (250, 250, 250))
+    canvas.rectangle(x - s, y - s * 1.1, x + s, y + s * 0.8, (250, 250, 250), radius=s * 0.3)
+    canvas.rectangle(x - s, y - s * 0.5, x + s, y - s * 0.05, (40, 120, 210))
+
+
+def balls(canvas: Canvas, figure: Figure) -> None:
+    top = figure.head[1] - figure.radius * 1.75
+    colours = ((240, 60, 60), (250, 210, 50), (70, 200, 90), (70, 130, 250))
+    for k, colour in enumerate(colours):
+        a = math.pi * (0.1 + 0.8 * k / 3)
+        canvas.ellipse(figure.x + 11 * math.cos(a), top + 6 - 7 * math.sin(a), 2.3, 2.3, colour)
+
+
+def barbell(canvas: Canvas, figure: Figure) -> None:
+    (left, y), (right, _) = figure.hand(-1), figure.hand(1)
+    canvas.line([(left - 4, y), (right + 4, y)], 1.3, (200, 204, 214))
+    for x, side in ((left - 3, -1), (right + 3, 1)):
+        canvas.rectangle(x - 1.2, y - 5.2, x + 1.2, y + 5.2, (44, 46, 56), radius=0.8)
+        canvas.rectangle(x + side * 2 - 0.9, y - 3.6, x + side * 2 + 0.9, y + 3.6, (206, 60, 60), radius=0.6)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thing:
+    """words: its part of the caption; hands: what it does to the arms (see `Figure.hands`), "pose" leaves the pose
+    free."""
+
+    words: str
+    paint: Painter
+    hands: str = "pose"
+
+
+ITEMS: dict[str, Thing] = {
+    "balloon": Thing(words="holding a red balloon", paint=balloon, hands="held"),
+    "umbrella": Thing(words="holding an umbrella", paint=umbrella, hands="held"),
+    "flower": Thing(words="holding a flower", paint=flower, hands="held"),
+    "ice cream": Thing(words="eating an ice cream", paint=ice_cream, hands="held"),
+    "guitar": Thing(words="playing a guitar", paint=guitar, hands="held"),
+    "book": Thing(words="reading a book", paint=book, hands="held"),
+    "cup": Thing(words="drinking from a cup", paint=cup, hands="face"),
+    "fan": Thing(words="hiding behind a fan", paint=fan, hands="face"),
+    "balls": Thing(words="juggling balls", paint=balls, hands="raised"),
+    "barbell": Thing(words="lifting a barbell", paint=barbell, hands="raised"),
+    "top hat": Thing(words="wearing a top hat", paint=top_hat),
+    "crown": Thing(words="wearing a crown", paint=crown),
+    "santa hat": Thing(words="wearing a santa hat", paint=santa_hat),
+    "wizard hat": Thing(words="wearing a wizard hat", paint=wizard_hat),
+    "scarf": Thing(words="wearing a scarf", paint=scarf),
+    "headphones": Thing(words="wearing headphones", paint=headphones),
+    "face mask": Thing(words="wearing a face mask", paint=face_mask),
+    "astronaut helmet": Thing(words="wearing an astronaut helmet", paint=astronaut_helmet),
 }
-HELD = frozenset(name for name, (_, _, held) in ITEMS.items() if held)

@@ -25,6 +25,7 @@ class Figure:
     height: float
     pose: str = "standing"
     item: str | None = None
+    hands: str = "pose"  # "pose", or what the item asks for: "held" beside the body, "face" before it, "raised" both
     mirrored: bool = False
 
     @property
@@ -70,12 +71,14 @@ class Figure:
     def hand(self, side: int) -> Point:
         """Where the hand on that side of the picture (+1 right, -1 left) is in this pose."""
         reach, free = self.width + self.height * 0.1, side == self.side
-        if self.item and free:
+        if self.hands == "held" and free:
             return self.x + side * (reach + 1.0), self.shoulder + self.height * 0.1
+        if self.hands == "face" and free:
+            return self.x + side * self.radius * 0.62, self.head[1] + self.radius * 0.86
         raised = self.x + side * reach, self.shoulder - self.height * 0.18
         down = self.x + side * (self.width + self.height * 0.07), self.hip + self.height * 0.01
         wide = self.x + side * (reach + self.height * 0.04), self.shoulder + self.height * 0.06
-        if self.pose == "jumping" or (self.pose in ("waving", "dancing") and free):
+        if self.hands == "raised" or self.pose == "jumping" or (self.pose in ("waving", "dancing") and free):
             return raised
         return wide if self.pose in ("skating", "dancing") else down
 
@@ -119,6 +122,8 @@ def _body(canvas: Canvas, figure: Figure) -> None:
     flare = 1.55 if identity.wears_dress else 1.0
     canvas.polygon([(x - w * 0.85, top), (x + w * 0.85, top), (x + w * flare, bottom), (x - w * flare, bottom)], cloth)
     canvas.ellipse(x, top + h * 0.01, w * 0.85, h * 0.04, cloth)
+    if identity.build == "round":
+        canvas.ellipse(x, (top + bottom) / 2 + h * 0.04, w * 1.42, h * 0.17, cloth)
     if identity.pattern == "striped":
         stripe = shade(cloth, 0.5) if sum(cloth) > 330 else shade(cloth, 1.75)
         for k in (0.25, 0.55, 0.85):

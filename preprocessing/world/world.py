@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from PIL import Image
 
 from preprocessing.world.canvas import FRAME, Canvas
 from preprocessing.world.identity import Identity, sample_identity
-from preprocessing.world.items import HELD, ITEMS
+from preprocessing.world.items import ITEMS
 from preprocessing.world.people import Figure, draw_person
 from preprocessing.world.scenes import SCENES
 from preprocessing.world.styles import STYLES
@@ -32,7 +32,7 @@ POSE_PHRASES = {
     "sitting": "sitting on a bench",
     "skating": "riding a skateboard",
 }
-MIN_VISIBLE_PIXELS = 60
+MIN_VISIBLE_PIXELS = 50
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,8 @@ class RenderedScene:
     image: RGB, `size` x `size`; mask: "L" label map, 0 background, i + 1 = person i (people from left to right);
     caption: what a captioner would say; description: the same with the looks of each person;
     people: `{"word", "mask_value", "identity", "face": [x0, y0, x1, y1], "attributes"}` each;
-    attributes: scene, style, description, and under `people` the looks, pose and item of each person.
+    attributes: scene, style, description, and under `people` the looks, pose and item of each person; `*_words` are
+    the words that the caption has for them.
     """
 
     name: str
@@ -57,15 +58,14 @@ class RenderedScene:
 class World:
     """A universe of pictures; equal seeds draw equal pictures.
 
-    `identities` bounds how many people live in it (per split), so that everybody occurs in several pictures; None:
-    nearly
-    everybody is met once.
+    `identities` says how many people live in a split, so that everybody occurs in several pictures; in a split it does
+    not name, nearly everybody is met once.
     """
 
-    def __init__(self, seed: int = 1, size: int = 64, identities: int | None = None) -> None:
+    def __init__(self, seed: int = 1, size: int = 64, identities: Mapping[str, int] | None = None) -> None:
         if size < 32:
             raise ValueError(f"World(size={size}): people need at least 32 pixels")
-        self.seed, self.size, self.identities = seed, size, identities
+        self.seed, self.size, self.identities = seed, size, dict(identities or {})
 
     def scene(self, index: int, split: Split = "train") -> RenderedScene:
         """The picture number `index` of a split. Raises ValueError for a negative index or an unknown split."""
@@ -81,17 +81,16 @@ class World:
                 return scene
 
     def _somebody(self, rng: random.Random, held_out: bool) -> Identity:
-        if self.identities is None:
+        population = self.identities.get("heldout" if held_out else "train")
+        if population is None:
             return sample_identity(rng, held_out=held_out)
-        return sample_identity(
-            random.Random(f"{self.seed}/{held_out}/{rng.randrange(self.identities)}"), held_out=held_out
-        )
+        return sample_identity(random.Random(f"{self.seed}/{held_out}/{rng.randrange(population)}"), held_out=held_out)
 
     def _draw(self, rng: random.Random, name: str, *, held_out: bool) -> RenderedScene | None:
         """One attempt; None when a person would be hidden behind another."""
         place = rng.choice(list(SCENES))
-        style = rng.choices(list(STYLES), weights=[12, 1, 1, 1, 1])[0]
         figures = _cast(rng, lambda: self._somebody(rng, held_out))
+        style = rng.choices(list(STYLES), weights=[12, 1, 1, 1, 1])[0] if len(figures) < 3 else "photo"
         canvas = Canvas(self.size)
         SCENES[place][1](canvas, rng)
         for number, figure in sorted(enumerate(figures), key=lambda pair: pair[1].ground):
@@ -110,22 +109,32 @@ class World:
             caption=_caption(figures, place, style, [figure.identity.word for figure in figures]),
             description=description,
             people=[_person(figure, number, self.size) for number, figure in enumerate(figures)],
-            attributes={"scene": place, "style": style, "people": people, "description": description},
+            attributes={
+                "scene": place,
+                "scene_words": SCENES[place][0],
+                "style": style,
+                "style_words": STYLES[style][0],
+                "people": people,
+                "description": description,
+            },
         )
 
 
 def _cast(rng: random.Random, somebody: Callable[[], Identity]) -> list[Figure]:
-    """One or two people (two in three of ten pictures), left to right."""
-    pair = rng.random() < 0.3
-    places = (rng.uniform(16, 21), rng.uniform(43, 48)) if pair else (rng.uniform(24, 40),)
-    return [_figure(rng, x, somebody(), pair=pair) for x in places]
+    """One to three people, left to right (in 63, 29 and 8 of a hundred pictures)."""
+    count = rng.choices((1, 2, 3), weights=(63, 29, 8))[0]
+    spans = {1: ((24, 40),), 2: ((16, 21), (43, 48)), 3: ((10, 13), (30, 34), (51, 54))}[count]
+    return [_figure(rng, rng.uniform(*span), somebody(), company=count - 1) for span in spans]
 
 
-def _figure(rng: random.Random, x: float, identity: Identity, *, pair: bool) -> Figure:
-    height = rng.uniform(38, 46) if pair else rng.uniform(40, 54)
-    item = rng.choice(list(ITEMS)) if rng.random() < 0.5 else None
-    poses = ["standing"] if item in HELD else list(POSE_PHRASES)
-    pose = rng.choices(poses, weights=[3] + [1] * (len(poses) - 1))[0]
+def _figure(rng: random.Random, x: float, identity: Identity, *, company: int) -> Figure:
+    """Somebody doing something; in company people are smaller, and have an item or a pose so that captions stay
+    short."""
+    height = rng.uniform(*((40, 54), (38, 46), (32, 38))[company])
+    item = rng.choice(list(ITEMS)) if rng.random() < 0.6 else None
+    hands = ITEMS[item].hands if item else "pose"
+    still = hands != "pose" or (company and item)
+    pose = "standing" if still else rng.choices(list(POSE_PHRASES), weights=[3] + [1] * (len(POSE_PHRASES) - 1))[0]
     return Figure(
         identity=identity,
         x=x,
@@ -133,6 +142,7 @@ def _figure(rng: random.Random, x: float, identity: Identity, *, pair: bool) -> 
         height=height * (0.78 if identity.is_child else 1.0),
         pose=pose,
         item=item,
+        hands=hands,
         mirrored=rng.random() < 0.5,
     )
 
@@ -162,11 +172,11 @@ def _draw_figure(canvas: Canvas, figure: Figure, label: int) -> None:
     with canvas.labelled(label):
         draw_person(canvas, figure)
     if figure.item:
-        ITEMS[figure.item][1](canvas, figure)
+        ITEMS[figure.item].paint(canvas, figure)
 
 
 def _phrase(figure: Figure, noun: str) -> str:
-    words = [f"a {noun}", POSE_PHRASES[figure.pose], ITEMS[figure.item][0] if figure.item else ""]
+    words = [f"a {noun}", POSE_PHRASES[figure.pose], ITEMS[figure.item].words if figure.item else ""]
     return " ".join(word for word in words if word)
 
 
@@ -187,8 +197,15 @@ def _person(figure: Figure, number: int, size: int) -> dict[str, Any]:
 
 
 def _record(figure: Figure) -> dict[str, Any]:
-    identity = figure.identity
-    return {**asdict(identity), "looks": identity.describe(), "pose": figure.pose, "item": figure.item}
+    """Looks, pose and item of one person, and the words of the caption that say so."""
+    return {
+        **asdict(figure.identity),
+        "looks": figure.identity.describe(),
+        "pose": figure.pose,
+        "pose_words": POSE_PHRASES[figure.pose],
+        "item": figure.item,
+        "item_words": ITEMS[figure.item].words if figure.item else "",
+    }
 
 
 def contact_sheet(

@@ -47,12 +47,17 @@ def test_masks_belong_to_the_people(scenes):
 def test_the_caption_names_everything_that_matters(scenes):
     for scene in scenes:
         assert scene.caption.endswith(SCENES[scene.attributes["scene"]][0])
+        assert scene.caption.startswith(scene.attributes["style_words"])
+        assert scene.caption.endswith(scene.attributes["scene_words"])
+        assert all(
+            p["pose_words"] in scene.caption and p["item_words"] in scene.caption for p in scene.attributes["people"]
+        )
         position = 0
         for person, record in zip(scene.people, scene.attributes["people"], strict=True):
             position = scene.caption.index(f"a {person['word']}", position) + 1
-            assert record["item"] is None or ITEMS[record["item"]][0] in scene.caption
+            assert record["item"] is None or ITEMS[record["item"]].words in scene.caption
             assert record["looks"].removeprefix("a ") in scene.description
-    assert {len(scene.people) for scene in scenes} == {1, 2}
+    assert {len(scene.people) for scene in scenes} == {1, 2, 3}
 
 
 def test_held_out_people_never_occur_in_training():
@@ -63,8 +68,12 @@ def test_held_out_people_never_occur_in_training():
 
 
 def test_a_small_town_meets_the_same_people_again():
-    met = [p["identity"] for i in range(COUNT) for p in World(5, identities=8).scene(i).people]
+    met = [p["identity"] for i in range(COUNT) for p in World(5, identities={"train": 8}).scene(i).people]
     assert len(set(met)) <= 8 < len(met)
+    elsewhere = [
+        p["identity"] for i in range(COUNT) for p in World(5, identities={"train": 8}).scene(i, "heldout").people
+    ]
+    assert len(set(elsewhere)) > 8
 
 
 def test_there_are_over_ten_thousand_identities():
