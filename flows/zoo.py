@@ -1,8 +1,8 @@
 """The model zoo of the miniature world, from nothing: `python -m flows.zoo`, or `make zoo` (hours on a CPU).
 
 1. pictures: datasets/miniature-zoo.yaml, datasets/miniature-identities.yaml -> data/
-2. frozen models: zoo/base, zoo/clip, zoo/identity (`moa.zoo`)
-3. adapters: zoo/moa and the ablation zoo/single-branch, by the ordinary `moa.train`
+2. frozen models: zoo/base, zoo/clip, zoo/identity, zoo/community (`moa.zoo`)
+3. adapters: zoo/moa and the ablations zoo/single-branch, zoo/no-spacetime, by the ordinary `moa.train`
 
 What is finished is left alone (its `card.json` is there), what was interrupted goes on; delete a model's folder to
 train it again. A plain script, no Prefect flow: it runs when the world or a recipe changes, not on a schedule.
@@ -11,6 +11,7 @@ train it again. A plain script, no Prefect flow: it runs when the world or a rec
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import subprocess
 import sys
@@ -34,12 +35,13 @@ class Phase:
 
 
 MOA = MoAConfig(image_dim=128)
-SINGLE_BRANCH = MoAConfig(image_dim=128, architecture="single_branch")
 # The first phase teaches the person (foreground only, as the paper trains). In a model this small the person then grows
 # over the scene, so the second phase looks at the whole picture half of the time.
+PHASES = (Phase(1600, 1e-3, 1.0), Phase(900, 3e-4, 0.5))
 ADAPTERS = {
-    "moa": (MOA, (Phase(1600, 1e-3, 1.0), Phase(900, 3e-4, 0.5))),
-    "single-branch": (SINGLE_BRANCH, (Phase(500, 1e-3, 1.0),)),
+    "moa": (MOA, PHASES),
+    "no-spacetime": (MOA.model_copy(update={"spacetime": False}), PHASES),
+    "single-branch": (MOA.model_copy(update={"architecture": "single_branch"}), (Phase(500, 1e-3, 1.0),)),
 }
 
 
@@ -88,9 +90,26 @@ def train_adapter(name: str, zoo: Path, shards: Path, processes: int) -> None:
     assert export is not None
     shutil.copytree(export, target, dirs_exist_ok=True)
     manifest = read_json(target / "manifest.json")
-    steps = [phase.steps for phase in phases]
-    card = {"recipe": f"flows.zoo {name}", "seed": 0, "steps": steps, "licence": "CC0-1.0"}
+    card = {
+        "recipe": f"flows.zoo {name}",
+        "seed": 0,
+        "steps": [phase.steps for phase in phases],
+        "seconds": round(sum(_seconds(runs_root() / f"zoo-{name}-{k}") for k in range(1, len(phases) + 1))),
+        "quality": {key: round(x, 4) for key, x in _quality(target, moa, zoo, shards).items()},
+        "licence": "CC0-1.0",
+    }
     write_json(target / "card.json", card | {key: manifest[key] for key in ("commit", "inputs")})
+
+
+def _quality(adapter: Path, moa: MoAConfig, zoo: Path, shards: Path) -> dict[str, float]:
+    from moa.zoo.held_out import measure_adapter  # here: torch is loaded for this only
+
+    return measure_adapter(adapter, moa, zoo / "base", zoo / "clip", shards)
+
+
+def _seconds(run: Path) -> float:
+    """How long a training took, over all its calls."""
+    return float(json.loads((run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])["seconds"])
 
 
 def _call(module: str, *arguments: str) -> None:
@@ -106,14 +125,17 @@ def main() -> None:
     parser.add_argument(
         "--scale", type=float, default=1.0, help="multiplies the steps of the frozen models (default 1)"
     )
+    parser.add_argument("--start-from", type=Path, help="an earlier zoo whose clip and base are trained further")
     parser.add_argument("--processes", type=int, default=2, help="training processes of the adapters (default 2)")
+    parser.add_argument("--adapters", choices=tuple(ADAPTERS), nargs="*", default=tuple(ADAPTERS), help="which of them")
     arguments = parser.parse_args()
     scenes, identities = data_root() / "miniature-zoo", data_root() / "miniature-identities"
     for folder in (scenes, identities):
         _call("preprocessing", str(PROJECT / "datasets" / f"{folder.name}.yaml"), "--out", str(folder))
     places = ["--scenes", scenes, "--identities", identities, "--out", arguments.zoo, "--work", runs_root() / "zoo"]
-    _call("moa.zoo", *map(str, places), "--scale", str(arguments.scale))
-    for name in ADAPTERS:
+    start = ["--start-from", str(arguments.start_from)] if arguments.start_from else []
+    _call("moa.zoo", *map(str, places), "--scale", str(arguments.scale), *start)
+    for name in arguments.adapters:
         train_adapter(name, arguments.zoo, scenes, arguments.processes)
 
 

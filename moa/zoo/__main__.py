@@ -2,10 +2,10 @@
 
     python -m moa.zoo --scenes data/miniature-zoo --identities data/miniature-identities --out zoo --work runs/zoo
 
-Writes `<out>/base` (diffusers folder), `<out>/clip` (transformers folder), `<out>/identity`, each with a `card.json`.
-A model whose card is there is
-not trained again; an interrupted one continues from `<work>`. `make zoo` runs this and then trains the adapters with
-`moa.train`.
+Writes `<out>/base` (diffusers folder), `<out>/clip` (transformers folder), `<out>/identity`, `<out>/community` (a LoRA
+of the base), each with a `card.json`. A model whose card is there is not trained again; an interrupted one continues
+from `<work>`. `--start-from` trains the models of an earlier zoo further, on the pictures of a newer world. `make zoo`
+runs this and then trains the adapters with `moa.train`.
 """
 
 from __future__ import annotations
@@ -15,21 +15,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL
-from transformers import CLIPTextModel, CLIPTokenizer
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
 from moa.data import read_manifest
-from moa.zoo import base, clip, train_identity, vae
+from moa.zoo import base, clip, community, following, train_identity, vae
 from moa.zoo.card import read_card, write_card
+from moa.zoo.fit import fit_seconds
 from moa.zoo.identity import MiniatureFaces
-from moa.zoo.pictures import Pictures, load_pictures
+from moa.zoo.pictures import load_pictures
 
-STEPS = {"vae": 6600, "clip": 1400, "finder": 1000, "embedder": 600, "base": 3000}
+STEPS = {"vae": 12000, "clip": 5500, "finder": 1000, "embedder": 600, "base": 6500, "community": 800}
 
 
 @dataclass(frozen=True)
 class Job:
-    """Where to read, write and keep the state; `scale` multiplies every number of steps."""
+    """Where to read, write and keep the state; `scale` multiplies every number of steps; `start` is an earlier zoo."""
 
     scenes: Path
     identities: Path
@@ -37,6 +38,7 @@ class Job:
     work: Path
     scale: float
     seed: int
+    start: Path | None = None
 
     def steps(self, recipe: str) -> int:
         return max(1, round(STEPS[recipe] * self.scale))
@@ -48,29 +50,58 @@ def train_clip(job: Job) -> None:
     if _finished(folder):
         return
     train, held_out = load_pictures(job.scenes, "train"), load_pictures(job.scenes, "heldout")
-    model, tokenizer = clip.train_clip(train, job.work / "clip", steps=job.steps("clip"), seed=job.seed)
+    start = _earlier_clip(job.start / "clip") if job.start else None
+    model, tokenizer = clip.train_clip(train, job.work / "clip", steps=job.steps("clip"), seed=job.seed, start=start)
     model.half().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     clip.image_processor().save_pretrained(folder)
     quality = {"retrieval_top1_of_100": clip.retrieval(model.float(), tokenizer, held_out)}
-    _card(job, folder, "clip", {"scenes": job.scenes}, quality)
+    _card(job, folder, ["clip"], {"scenes": job.scenes}, quality)
+
+
+def train_vae(job: Job) -> None:
+    """The autoencoder of zoo/base; kept in the work folder until the base model is there."""
+    kept = job.work / "vae" / "model"
+    if kept.exists():
+        return
+    start = AutoencoderKL.from_pretrained(job.start / "base/vae", torch_dtype=torch.float32) if job.start else None
+    train = load_pictures(job.scenes, "train")
+    vae.train_vae(train, job.work / "vae", steps=job.steps("vae"), seed=job.seed, start=start).save_pretrained(kept)
 
 
 def train_base(job: Job) -> None:
-    """zoo/base: autoencoder first, then the U-Net on its latents and the text tower of zoo/clip."""
+    """zoo/base: a U-Net on the latents of the autoencoder and the text tower of zoo/clip."""
     folder = job.out / "base"
     if _finished(folder):
         return
     train, held_out = load_pictures(job.scenes, "train"), load_pictures(job.scenes, "heldout")
-    autoencoder = _autoencoder(job, train)
+    autoencoder = AutoencoderKL.from_pretrained(job.work / "vae" / "model")
     tokenizer = CLIPTokenizer.from_pretrained(job.out / "clip")
     text_encoder = CLIPTextModel.from_pretrained(job.out / "clip", dtype=torch.float32)
-    data = base.encode(train, autoencoder, tokenizer)
-    unet = base.train_base(data, text_encoder, job.work / "base", steps=job.steps("base"), seed=job.seed)
+    start = (
+        UNet2DConditionModel.from_pretrained(job.start / "base/unet", torch_dtype=torch.float32) if job.start else None
+    )
+    data = base.encode(train.images, [meta["caption"] for meta in train.meta], autoencoder, tokenizer)
+    work, steps = job.work / "base", job.steps("base")
+    unet = base.train_base(data, text_encoder, work, steps=steps, seed=job.seed, start=start)
     pipeline = base.assemble(autoencoder, text_encoder, tokenizer, unet).to(dtype=torch.float16)
     pipeline.save_pretrained(folder, max_shard_size="4MB")  # files that git carries easily
     quality = {"psnr_db": vae.reconstruction_psnr(autoencoder.float(), held_out)}
-    _card(job, folder, "base", {"scenes": job.scenes}, quality)
+    quality |= following.measure(pipeline.to(dtype=torch.float32), *_earlier_clip(job.out / "clip"), held_out)
+    _card(job, folder, ["vae", "base"], {"scenes": job.scenes}, quality)
+
+
+def train_community(job: Job) -> None:
+    """zoo/community: another drawing style on the same base, as a LoRA."""
+    folder = job.out / "community"
+    if _finished(folder):
+        return
+    train, held_out = load_pictures(job.scenes, "train"), load_pictures(job.scenes, "heldout")
+    pipeline = StableDiffusionPipeline.from_pretrained(job.out / "base", torch_dtype=torch.float32)
+    work, steps = job.work / "community", job.steps("community")
+    community.train_community(pipeline, train, folder, work, steps=steps, seed=job.seed)
+    quality = community.measure(job.out / "base", folder, held_out)
+    _card(job, folder, ["community"], {"scenes": job.scenes}, quality)
 
 
 def train_faces(job: Job) -> None:
@@ -88,15 +119,12 @@ def train_faces(job: Job) -> None:
     recall, false = train_identity.finder_recall(faces, held_out)
     auc = train_identity.verification_auc(faces, held_out)
     quality = {"face_recall": recall, "false_faces_per_picture": false, "verification_auc": auc}
-    _card(job, folder, "finder", {"identities": job.identities}, quality)
+    _card(job, folder, ["finder", "embedder"], {"identities": job.identities}, quality)
 
 
-def _autoencoder(job: Job, train: Pictures) -> AutoencoderKL:
-    """The trained autoencoder, kept in the work folder because the base model needs it whole."""
-    kept = job.work / "vae" / "model"
-    if not kept.exists():
-        vae.train_vae(train, job.work / "vae", steps=job.steps("vae"), seed=job.seed).save_pretrained(kept)
-    return AutoencoderKL.from_pretrained(kept)
+def _earlier_clip(folder: Path) -> tuple[CLIPModel, CLIPTokenizer]:
+    model = CLIPModel.from_pretrained(folder, dtype=torch.float32)
+    return model, CLIPTokenizer.from_pretrained(folder)
 
 
 def _finished(folder: Path) -> bool:
@@ -106,15 +134,30 @@ def _finished(folder: Path) -> bool:
     return card is not None
 
 
-def _card(job: Job, folder: Path, recipe: str, data: dict[str, Path], quality: dict[str, float]) -> None:
+def _card(job: Job, folder: Path, recipes: list[str], data: dict[str, Path], quality: dict[str, float]) -> None:
+    """The card of a model made by one or two fits; the face models are always trained from the start."""
     digests = {name: read_manifest(path)["digest"] for name, path in data.items()}
+    continued = job.start is not None and folder.name in ("clip", "base")
     write_card(
-        folder, recipe=f"moa.zoo.{recipe}", seed=job.seed, steps=job.steps(recipe), data=digests, quality=quality
+        folder,
+        recipe=f"moa.zoo {folder.name}",
+        seed=job.seed,
+        steps={recipe: job.steps(recipe) for recipe in recipes},
+        seconds=sum(fit_seconds(job.work / recipe) for recipe in recipes),
+        data=digests,
+        quality=quality,
+        earlier=read_card(job.start / folder.name) if job.start and continued else None,
     )
     print(f"{folder}: {quality}")
 
 
-RECIPES = {"clip": train_clip, "base": train_base, "identity": train_faces}
+RECIPES = {
+    "clip": train_clip,
+    "vae": train_vae,
+    "base": train_base,
+    "community": train_community,
+    "identity": train_faces,
+}
 
 
 def main() -> None:
@@ -125,9 +168,10 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="where the training state is kept")
     parser.add_argument("--only", choices=tuple(RECIPES), nargs="+", default=tuple(RECIPES), help="which models")
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies the number of steps (default 1)")
+    parser.add_argument("--start-from", type=Path, help="an earlier zoo whose clip and base are trained further")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    job = Job(args.scenes, args.identities, args.out, args.work, args.scale, args.seed)
+    job = Job(args.scenes, args.identities, args.out, args.work, args.scale, args.seed, args.start_from)
     for name in args.only:
         RECIPES[name](job)
 

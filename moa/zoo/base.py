@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers import (
     AutoencoderKL,
@@ -23,7 +24,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from moa.zoo.clip import WIDTH, tokenize
 from moa.zoo.fit import fit
-from moa.zoo.pictures import Pictures, to_unit
+from moa.zoo.pictures import to_unit
 
 EMPTY_SHARE = 0.1  # captions dropped, for classifier-free guidance
 SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
@@ -56,14 +57,14 @@ class Encoded:
 
 
 @torch.no_grad()
-def encode(pictures: Pictures, vae: AutoencoderKL, tokenizer: CLIPTokenizer) -> Encoded:
-    """Encode every picture and caption."""
+def encode(images: np.ndarray, captions: list[str], vae: AutoencoderKL, tokenizer: CLIPTokenizer) -> Encoded:
+    """Encode pictures, uint8 `[N, H, W, 3]`, and their captions."""
     means, deviations = [], []
-    for k in range(0, len(pictures), 64):
-        posterior = vae.encode(to_unit(pictures.images[k : k + 64])).latent_dist
+    for k in range(0, len(images), 64):
+        posterior = vae.encode(to_unit(images[k : k + 64])).latent_dist
         means.append(posterior.mean * vae.config.scaling_factor)
         deviations.append(posterior.std * vae.config.scaling_factor)
-    tokens = tokenize(tokenizer, [meta["caption"] for meta in pictures.meta])
+    tokens = tokenize(tokenizer, captions)
     return Encoded(torch.cat(means), torch.cat(deviations), tokens, tokenize(tokenizer, [""])[0])
 
 
@@ -75,11 +76,13 @@ def train_base(
     steps: int,
     batch: int = 32,
     seed: int = 0,
+    start: UNet2DConditionModel | None = None,
     peak: float = 1e-3,
 ) -> UNet2DConditionModel:
-    """Noise prediction with min-SNR weights (gamma 5), captions dropped with probability 0.1."""
+    """Noise prediction with min-SNR weights (gamma 5), captions dropped with probability 0.1. `start` is trained
+    further instead of a new model: of its parameters, those that require gradients."""
     torch.manual_seed(seed)
-    unet = new_unet()
+    unet = start or new_unet()
     noise_scheduler = DDPMScheduler(**SCHEDULE)
     signal = noise_scheduler.alphas_cumprod
     snr = signal / (1 - signal)

@@ -8,16 +8,33 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import torch
+
 
 def write_card(
-    folder: Path, *, recipe: str, seed: int, steps: int, data: dict[str, str], quality: dict[str, float]
+    folder: Path,
+    *,
+    recipe: str,
+    seed: int,
+    steps: dict[str, int],
+    seconds: float,
+    data: dict[str, str],
+    quality: dict[str, float],
+    earlier: dict[str, Any] | None = None,
 ) -> None:
-    """Write `card.json`: recipe, commit, seed, optimizer steps, digests of the data, measured quality figures."""
+    """Write `card.json`: recipe, commit, seed, optimizer steps, seconds they took, digests of the data, measured
+    quality figures.
+
+    `earlier` is the card of the model that was trained further, None where training began with random weights.
+    """
     card: dict[str, Any] = {
         "recipe": recipe,
         "commit": _commit(),
         "seed": seed,
         "steps": steps,
+        "seconds": round(seconds),
+        "threads": torch.get_num_threads(),
+        "continued_from": earlier and {key: earlier.get(key) for key in ("commit", "steps", "continued_from")},
         "data": data,
         "quality": {name: round(value, 4) for name, value in quality.items()},
         "licence": "CC0-1.0",

@@ -106,12 +106,21 @@ def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor, texts: list[str
 
 
 def train_clip(
-    pictures: Pictures, folder: Path, *, steps: int, batch: int = 128, seed: int = 0
+    pictures: Pictures,
+    folder: Path,
+    *,
+    steps: int,
+    batch: int = 128,
+    seed: int = 0,
+    start: tuple[CLIPModel, CLIPTokenizer] | None = None,
 ) -> tuple[CLIPModel, CLIPTokenizer]:
-    """Half of each batch are whole pictures, half subject crops."""
+    """Half of each batch are whole pictures, half subject crops. With `start` the weights of an earlier model are
+    trained further; the vocabulary is made anew."""
     torch.manual_seed(seed)
     tokenizer = train_tokenizer(texts_of(pictures), folder / "tokenizer")
     clip = new_clip(tokenizer)
+    if start is not None:
+        copy_weights(*start, clip, tokenizer)
 
     def loss(generator: torch.Generator, step: int) -> dict[str, Tensor]:
         scenes, captions = pictures.draw_scenes(batch // 2, generator)
@@ -122,7 +131,20 @@ def train_clip(
             out = clip(input_ids=tokenize(tokenizer, texts), pixel_values=pixels)
         return {"loss": contrastive_loss(out.image_embeds.float(), out.text_embeds.float(), clip.logit_scale, texts)}
 
-    return fit(clip, loss, folder=folder, steps=steps, peak=1e-3, seed=seed).eval(), tokenizer
+    peak = 7e-4 if start else 1e-3
+    return fit(clip, loss, folder=folder, steps=steps, peak=peak, seed=seed).eval(), tokenizer
+
+
+@torch.no_grad()
+def copy_weights(old: CLIPModel, old_tokenizer: CLIPTokenizer, new: CLIPModel, tokenizer: CLIPTokenizer) -> None:
+    """Every weight of `old` into `new`; embeddings of tokens by their text, tokens that `old` lacks stay random."""
+    name = "text_model.embeddings.token_embedding.weight"
+    weights, known = old.state_dict(), old_tokenizer.get_vocab()
+    table = new.state_dict()[name].clone()
+    for token, position in tokenizer.get_vocab().items():
+        if token in known:
+            table[position] = weights[name][known[token]]
+    new.load_state_dict(weights | {name: table})
 
 
 def jitter(pixels: Tensor, generator: torch.Generator) -> Tensor:

@@ -42,12 +42,12 @@ def fit(
     """Minimise `loss(generator, step)["loss"]` over the parameters of `model` that require gradients.
 
     The generator is seeded from (seed, step), so an interrupted call continues with the same draws. Returns the
-    averaged (EMA) copy of the model.
+    averaged (EMA) copy of the model; `fit_seconds(folder)` says how long it took, over all calls.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=peak, betas=(0.9, 0.99), weight_decay=1e-4)
     average = copy.deepcopy(model)
-    first = _resume(folder, model, average, optimizer)
+    first, before = _resume(folder, model, average, optimizer)
     started = time.monotonic()
     for step in range(first, steps):
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
@@ -64,8 +64,8 @@ def fit(
             rate = (step + 1 - first) / (time.monotonic() - started)
             print(f"{folder.name} {step + 1}/{steps}  {shown}  norm {norm:.2f}  {rate:.2f} steps/s", flush=True)
         if (step + 1) % save_every == 0:
-            _save(folder, step + 1, model, average, optimizer)
-    _save(folder, steps, model, average, optimizer)
+            _save(folder, step + 1, before + time.monotonic() - started, model, average, optimizer)
+    _save(folder, steps, before + time.monotonic() - started, model, average, optimizer)
     return average
 
 
@@ -77,10 +77,18 @@ def _update(average: nn.Module, model: nn.Module, decay: float) -> None:
         buffer.copy_(new_buffer)
 
 
-def _save(folder: Path, step: int, model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+def _save(
+    folder: Path,
+    step: int,
+    seconds: float,
+    model: nn.Module,
+    average: nn.Module,
+    optimizer: torch.optim.Optimizer,
+) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     state = {
         "step": step,
+        "seconds": seconds,
         "model": model.state_dict(),
         "average": average.state_dict(),
         "optimizer": optimizer.state_dict(),
@@ -89,13 +97,19 @@ def _save(folder: Path, step: int, model: nn.Module, average: nn.Module, optimiz
     (folder / "fit.tmp").replace(folder / "fit.pt")
 
 
-def _resume(folder: Path, model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+def _resume(folder: Path, model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, float]:
+    """The step to go on with and the seconds spent so far."""
     path = folder / "fit.pt"
     if not path.exists():
-        return 0
+        return 0, 0.0
     state = torch.load(path, weights_only=True)
     model.load_state_dict(state["model"])
     average.load_state_dict(state["average"])
     optimizer.load_state_dict(state["optimizer"])
     print(f"{folder.name}: resumed at step {state['step']}", flush=True)
-    return int(state["step"])
+    return int(state["step"]), float(state["seconds"])
+
+
+def fit_seconds(folder: Path) -> float:
+    """Wall-clock seconds of training that the state in `folder` took."""
+    return float(torch.load(folder / "fit.pt", weights_only=True, mmap=True)["seconds"])

@@ -48,11 +48,19 @@ def face_weights(pictures: Pictures, chosen: np.ndarray) -> Tensor:
     return weights
 
 
-def train_vae(pictures: Pictures, folder: Path, *, steps: int, batch: int = 8, seed: int = 0) -> AutoencoderKL:
-    """Absolute error on pixels and edges plus a small KL term; sets `scaling_factor` so that latents have unit
-    variance."""
+def train_vae(
+    pictures: Pictures,
+    folder: Path,
+    *,
+    steps: int,
+    batch: int = 8,
+    seed: int = 0,
+    start: AutoencoderKL | None = None,
+) -> AutoencoderKL:
+    """Absolute and squared error on pixels, absolute error on edges, a small KL term; sets `scaling_factor` so that
+    latents have unit variance. `start` is trained further instead of a new model."""
     torch.manual_seed(seed)
-    vae = new_vae()
+    vae = start or new_vae()
 
     def loss(generator: torch.Generator, step: int) -> dict[str, Tensor]:
         chosen = pictures.draw(batch, generator)
@@ -66,7 +74,8 @@ def train_vae(pictures: Pictures, folder: Path, *, steps: int, batch: int = 8, s
         kl = 0.5 * (posterior.mean.square() + posterior.var - 1.0 - posterior.logvar).mean().float()
         return {"loss": pixel + 0.5 * edge + KL_WEIGHT * kl, "pixel": pixel, "edge": edge, "kl": kl}
 
-    trained = fit(vae, loss, folder=folder, steps=steps, peak=2e-3, seed=seed, ema=0.998)
+    peak = 1e-3 if start else 2e-3
+    trained = fit(vae, loss, folder=folder, steps=steps, peak=peak, seed=seed, ema=0.998)
     trained.register_to_config(scaling_factor=float(1.0 / latent_deviation(trained, pictures)))
     return trained.eval()
 

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from torch import nn
-from transformers import CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTokenizer
 
 from moa.errors import MissingInputError
-from moa.zoo import clip, train_identity, vae
+from moa.zoo import base, clip, community, following, train_identity, vae
 from moa.zoo.card import read_card, write_card
-from moa.zoo.fit import fit, learning_rate
+from moa.zoo.fit import fit, fit_seconds, learning_rate
 from moa.zoo.identity import CROP, STRIDE, MiniatureFaces, cut, decode
 from moa.zoo.pictures import Pictures, over, to_unit
 
@@ -172,8 +173,80 @@ def test_people_met_once_are_no_pairs(pictures):
 
 def test_cards_are_json_and_mark_what_is_finished(tmp_path):
     assert read_card(tmp_path) is None
-    write_card(
-        tmp_path, recipe="moa.zoo.vae", seed=0, steps=3, data={"scenes": "sha256:0"}, quality={"psnr_db": 30.12346}
-    )
-    assert read_card(tmp_path)["quality"] == {"psnr_db": 30.1235}
-    assert json.loads((tmp_path / "card.json").read_text())["recipe"] == "moa.zoo.vae"
+    known = {"recipe": "moa.zoo base", "seed": 0, "steps": {"vae": 3}, "seconds": 1.6, "data": {"scenes": "sha256:0"}}
+    write_card(tmp_path, **known, quality={"psnr_db": 30.12346})
+    card = read_card(tmp_path)
+    assert card["quality"] == {"psnr_db": 30.1235} and card["seconds"] == 2 and card["continued_from"] is None
+    assert json.loads((tmp_path / "card.json").read_text())["recipe"] == "moa.zoo base"
+    write_card(tmp_path, **known, quality={}, earlier={"commit": "abc", "steps": {"vae": 7}, "licence": "CC0-1.0"})
+    assert read_card(tmp_path)["continued_from"] == {"commit": "abc", "steps": {"vae": 7}, "continued_from": None}
+
+
+def test_a_fit_counts_its_seconds_over_interruptions(tmp_path):
+    tiny_fit(tmp_path, 3)
+    first = fit_seconds(tmp_path)
+    tiny_fit(tmp_path, 6)
+    assert fit_seconds(tmp_path) > first > 0
+
+
+def test_a_newer_vocabulary_keeps_what_the_old_one_knew(tmp_path):
+    torch.manual_seed(0)
+    old_tokenizer = clip.train_tokenizer(WORDS * 3, tmp_path / "old")
+    tokenizer = clip.train_tokenizer([*WORDS * 3, *["a girl juggling balls"] * 9], tmp_path / "new")
+    old, new = clip.new_clip(old_tokenizer), clip.new_clip(tokenizer)
+    untrained = new.text_model.embeddings.token_embedding.weight.clone()
+    clip.copy_weights(old, old_tokenizer, new, tokenizer)
+    before, after = (m.text_model.embeddings.token_embedding.weight for m in (old, new))
+    shared = "watercolour</w>"
+    assert torch.equal(after[tokenizer.get_vocab()[shared]], before[old_tokenizer.get_vocab()[shared]])
+    unknown = tokenizer.get_vocab()["juggling</w>"]
+    assert "juggling</w>" not in old_tokenizer.get_vocab()
+    assert torch.equal(after[unknown], untrained[unknown])
+    assert torch.equal(new.visual_projection.weight, old.visual_projection.weight)
+
+
+def test_captions_that_differ_in_one_attribute():
+    person = {"word": "girl", "pose_words": "", "item_words": "juggling balls"}
+    attributes = {"style": "photo", "people": [person], "scene_words": "in a park"}
+    words = following.words_of({"attributes": attributes})
+    assert following.caption(words) == "a girl juggling balls in a park"
+    assert following.alternatives(words, "scene", ["in a park", "on a beach"]) == [
+        "a girl juggling balls in a park",
+        "a girl juggling balls on a beach",
+    ]
+    assert following.words_of({"attributes": attributes | {"style": "sepia"}}) is None
+    assert following.words_of({"attributes": attributes | {"people": [person, person]}}) is None
+    assert following.words_of({"attributes": attributes | {"people": [person | {"item_words": ""}]}}) is None
+
+
+def test_the_nearest_text_is_the_one_with_the_largest_cosine(tmp_path):
+    torch.manual_seed(0)
+    tokenizer = clip.train_tokenizer(WORDS * 3, tmp_path)
+    model = clip.new_clip(tokenizer).eval()
+    with torch.no_grad():
+        out = model(input_ids=clip.tokenize(tokenizer, WORDS), pixel_values=torch.rand(2, 3, 64, 64) * 2 - 1)
+        image = following.clip_embedding(model, torch.rand(2, 3, 64, 64))
+        assert [following.nearest(model, tokenizer, text, WORDS) for text in out.text_embeds] == [0, 1, 2]
+    assert image.shape == (2, 128) and torch.allclose(image.norm(dim=-1), torch.ones(2))
+
+
+def test_comics_have_dark_outlines_and_flat_colours():
+    picture = np.full((16, 16, 3), (90, 140, 200), np.uint8)
+    picture[:, 8:] = (230, 60, 40)
+    drawn = community.comic(picture)
+    assert drawn[8, 7:9].mean() < 90 < drawn[8, 2].max()
+    assert (drawn[2:-2, 2] == drawn[2, 2]).all() and drawn[0, 2].max() > 90, "no frame at the border"
+
+
+def test_a_community_lora_changes_the_base_and_stock_diffusers_loads_it(tmp_path, pictures):
+    torch.manual_seed(0)
+    tokenizer = clip.train_tokenizer(WORDS * 3, tmp_path / "tokenizer")
+    text = CLIPTextModel(clip.new_clip(tokenizer).config.text_config)
+    pipeline = base.assemble(vae.new_vae().eval(), text, tokenizer, base.new_unet())
+    pipeline.save_pretrained(tmp_path / "base")
+    community.train_community(pipeline, pictures, tmp_path / "lora", tmp_path / "work", steps=2, batch=2)
+    assert [path.name for path in (tmp_path / "lora").iterdir()] == ["pytorch_lora_weights.safetensors"]
+    errors = community.measure(tmp_path / "base", tmp_path / "lora", pictures)
+    assert errors["noise_error"] != errors["noise_error_of_base"]
+    names = set(load_file(tmp_path / "lora/pytorch_lora_weights.safetensors"))
+    assert all(any(layer in name for name in names) for layer in community.LAYERS)
