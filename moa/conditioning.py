@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from moa.backward import mix
 from moa.config import MoAConfig
 from moa.errors import ConditioningError
 from moa.recorder import Recorder
@@ -106,6 +107,8 @@ class MoAContext:
     def put(self, tensor: Tensor, rows: Tensor) -> Tensor:
         """`tensor` [B, ...] with those rows replaced by `rows` [A, ...]; differentiable in both."""
         if isinstance(self.rows, slice):
+            if len(rows) == len(tensor):
+                return rows
             return torch.cat([tensor[: self.rows.start], rows, tensor[self.rows.stop :]])
         return tensor.index_copy(0, self.rows, rows)
 
@@ -115,7 +118,7 @@ class MoAContext:
         Where no gradient is recorded `prior` is overwritten; the values are the same.
         """
         if torch.is_grad_enabled():
-            return self.put(prior, torch.lerp(self.take(prior), personal, share))
+            return self.put(prior, mix(self.take(prior), personal, share))
         if isinstance(self.rows, slice):
             self.take(prior).lerp_(personal, share)
             return prior

@@ -18,13 +18,17 @@ from typing import Any
 import torch
 from accelerate import init_empty_weights
 from diffusers import UNet2DConditionModel
+from diffusers.models.activations import GEGLU
 from diffusers.models.attention import BasicTransformerBlock
 from torch import Tensor, nn
 
+from moa.backward import FrozenConv2d, RecomputedGEGLU
 from moa.conditioning import MoAContext, MoAInput, MultimodalPrompt
 from moa.config import MoAConfig
 from moa.errors import ConditioningError, UnsupportedBaseError
 from moa.layers import MoAAttention, MoABranch
+
+LEAN: dict[type, type] = {nn.Conv2d: FrozenConv2d, GEGLU: RecomputedGEGLU}  # layers of the prior -> the same, leaner
 
 
 @dataclass(frozen=True)
@@ -202,6 +206,8 @@ class MoAUNet2DConditionModel(UNet2DConditionModel):
         for layer, attention in layers:
             attention.__class__ = MoAAttention
             attention.moa = MoABranch(attention, config, layer.index)
+        for module in self.modules():
+            module.__class__ = LEAN.get(type(module), type(module))
         self._cross_layers = tuple(layer.index for layer, _ in layers if layer.is_cross)
         prompt = MultimodalPrompt(config, self.config["cross_attention_dim"], self._cross_layers)
         weight = self.conv_in.weight

@@ -1,0 +1,121 @@
+"""Leaner backward passes: PyTorch's values and gradients, less kept.    pytest tests/moa/test_backward.py"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from diffusers.models.activations import GEGLU
+from torch import Tensor, nn
+
+from moa.backward import FrozenConv2d, RecomputedGEGLU, mix
+from moa.conditioning import MoAInput
+from tests.tiny_models import IMAGE_DIM, LATENT_SIZE, MAX_TOKENS, TEXT_DIM, tiny_moa_unet
+
+PRECISIONS = ["fp32", "bf16", "autocast"]
+
+
+def step(function: Callable[..., Tensor], inputs: list[Tensor], autocast: bool) -> tuple[list[Tensor], int]:
+    """Output and input gradients of one forward and backward pass, and the bytes kept in between."""
+    given = [tensor.detach().clone(memory_format=torch.preserve_format).requires_grad_() for tensor in inputs]
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage()._cdata] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            output = function(*given)
+        weight = torch.linspace(-1, 1, output.numel(), dtype=output.dtype).view_as(output)
+        loss = (output * weight).sum()
+    loss.backward()
+    return [output.detach(), *(tensor.grad for tensor in given)], sum(kept.values())
+
+
+def same_and_leaner(stock, lean, inputs: list[Tensor], precision: str) -> None:
+    inputs = [tensor.bfloat16() for tensor in inputs] if precision == "bf16" else inputs
+    expected, much = step(stock, inputs, precision == "autocast")
+    found, less = step(lean, inputs, precision == "autocast")
+    for theirs, ours in zip(expected, found, strict=True):
+        assert ours.dtype == theirs.dtype and torch.equal(ours, theirs)
+    assert less < much
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kernel_size": 3, "padding": 1},
+        {"kernel_size": 3, "padding": 1, "stride": 2, "bias": False},
+        {"kernel_size": 3, "dilation": 2, "groups": 2},
+        {"kernel_size": 1},
+    ],
+    ids=str,
+)
+def test_a_frozen_convolution_forgets_its_input(precision, options):
+    convolution = nn.Conv2d(4, 6, **options).requires_grad_(False)
+    lean = nn.Conv2d(4, 6, **options).requires_grad_(False)
+    lean.__class__ = FrozenConv2d
+    lean.load_state_dict(convolution.state_dict())
+    if precision == "bf16":
+        convolution, lean = convolution.bfloat16(), lean.bfloat16()
+    same_and_leaner(convolution, lean, [torch.randn(2, 4, 9, 9)], precision)
+
+
+def test_a_frozen_convolution_keeps_the_memory_format():
+    convolution, lean = nn.Conv2d(4, 6, 3).requires_grad_(False), nn.Conv2d(4, 6, 3).requires_grad_(False)
+    lean.__class__ = FrozenConv2d
+    lean.load_state_dict(convolution.state_dict())
+    x = torch.randn(2, 4, 9, 9).to(memory_format=torch.channels_last)
+    convolution, lean = (module.to(memory_format=torch.channels_last) for module in (convolution, lean))
+    (_, theirs), (_, ours) = step(convolution, [x], False)[0], step(lean, [x], False)[0]
+    assert torch.equal(ours, theirs) and ours.stride() == theirs.stride()
+
+
+@pytest.mark.parametrize("trained", ["weight", "bias"])
+@pytest.mark.parametrize("padding", [1, "same"])
+def test_a_trained_convolution_gets_its_gradients(trained, padding):
+    convolution = FrozenConv2d(4, 6, 3, padding=padding).requires_grad_(False)
+    getattr(convolution, trained).requires_grad_()
+    convolution(torch.randn(2, 4, 9, 9, requires_grad=True)).square().sum().backward()
+    assert getattr(convolution, trained).grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_gate_is_computed_again(precision):
+    stock, lean = GEGLU(6, 10).requires_grad_(False), RecomputedGEGLU(6, 10).requires_grad_(False)
+    lean.load_state_dict(stock.state_dict())
+    if precision == "bf16":
+        stock, lean = stock.bfloat16(), lean.bfloat16()
+    same_and_leaner(stock, lean, [torch.randn(2, 16, 6)], precision)
+    with torch.no_grad():
+        x = torch.randn(2, 16, 6, dtype=stock.proj.weight.dtype)
+        assert torch.equal(lean(x), stock(x))
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_mixture_keeps_one_difference(precision):
+    inputs = [torch.randn(2, 16, 6), torch.randn(2, 16, 6), torch.rand(2, 16, 1)]
+    same_and_leaner(torch.lerp, mix, inputs, precision)
+
+
+def test_gradients_are_those_of_finite_differences():
+    inputs = [torch.randn(2, 3, 5), torch.randn(2, 3, 5), torch.rand(2, 3, 1)]
+    assert torch.autograd.gradcheck(mix, [tensor.double().requires_grad_() for tensor in inputs])
+    convolution = FrozenConv2d(2, 3, 3, padding=1).double().requires_grad_(False)
+    assert torch.autograd.gradcheck(convolution, [torch.randn(1, 2, 4, 4).double().requires_grad_()])
+    gate = RecomputedGEGLU(3, 4).double().requires_grad_(False)
+    assert torch.autograd.gradcheck(gate, [torch.randn(2, 3).double().requires_grad_()])
+
+
+def test_the_unet_uses_them_and_an_unfrozen_prior_still_trains():
+    unet = tiny_moa_unet()
+    assert {type(m) for m in unet.modules() if isinstance(m, nn.Conv2d)} == {FrozenConv2d}
+    assert {type(m) for m in unet.modules() if isinstance(m, GEGLU)} == {RecomputedGEGLU}
+    unet.requires_grad_(True)
+    moa = MoAInput(torch.randn(1, 1, IMAGE_DIM), torch.tensor([[2]]), torch.tensor([True]))
+    latents, text = torch.randn(1, 4, LATENT_SIZE, LATENT_SIZE), torch.randn(1, MAX_TOKENS, TEXT_DIM)
+    unet(latents, 500, text, cross_attention_kwargs={"moa": moa}).sample.square().sum().backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in unet.parameters())
