@@ -9,7 +9,7 @@ face is an answer, not an error.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -19,6 +19,7 @@ from PIL import Image
 
 from moa.data import file_digest
 from moa.errors import EvaluatorWeightsError
+from moa.evaluation.metrics import PersonBox
 from moa.evaluation.suite import FaceModel
 
 VGGFACE2_URL = "https://github.com/timesler/facenet-pytorch/releases/download/v2.2.9/20180402-114759-vggface2.pt"
@@ -34,6 +35,11 @@ MTCNN_SETTINGS = {
     "post_process": True,
     "keep_all": True,
 }
+# Arms reach 1.75 face widths to either side, hair 0.75 heights up; a grown-up is 7.5 to 8 heads tall.
+REAL_PERSON = PersonBox(side=1.75, above=0.75, below=7.0)
+# Miniature people are 2.3 heads tall. Measured on 251 held-out pictures of one person with the faces this model finds:
+# the box holds 99 % of the person's pixels (97 % at the 5th percentile) and 24 % of the background (REAL_PERSON: 82 %).
+MINIATURE_PERSON = PersonBox(side=0.8, above=0.2, below=1.2)
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,9 @@ class Face:
 
 
 class FaceEvaluator(Protocol):
-    """What the scoring asks of a face model."""
+    """What the scoring asks of a face model. `person` says how far the people of its world reach around a face."""
+
+    person: PersonBox
 
     def detect(self, images: Sequence[Image.Image]) -> list[list[Face]]:
         """Faces of each image, largest first; an empty list where there is none. Images may differ in size and mode."""
@@ -113,6 +121,8 @@ class FacenetFaces:
     `embedder` maps `[n, 3, 160, 160]` to unit vectors `[n, d]`; `weights` says which it is.
     """
 
+    person = REAL_PERSON
+
     def __init__(self, embedder: torch.nn.Module, *, device: str = "cpu", batch_size: int = 8, weights: str = "random"):
         self.device, self.batch_size, self.weights = torch.device(device), batch_size, weights
         self.detector = MtcnnDetector(device=device, batch_size=batch_size)
@@ -152,11 +162,14 @@ class FacenetFaces:
             "name": "FaceNet (MTCNN, InceptionResnetV1 VGGFace2)",
             "weights": self.weights,
             "detector": MTCNN_SETTINGS,
+            "person": asdict(self.person),
         }
 
 
 class MiniatureFaces:
     """The identity model of the miniature world behind the same interface."""
+
+    person = MINIATURE_PERSON
 
     def __init__(self, model, *, weights: str):
         self.model, self.weights = model, weights
@@ -181,7 +194,7 @@ class MiniatureFaces:
         return self.model.embed([image.convert("RGB") for image in images], [face.box for face in faces])
 
     def describe(self) -> dict:
-        return {"name": "Miniature identity model", "weights": self.weights}
+        return {"name": "Miniature identity model", "weights": self.weights, "person": asdict(self.person)}
 
 
 def _face(box: Sequence[float], probability: float) -> Face:

@@ -1,17 +1,19 @@
 """`measurements.jsonl`: what was measured so far, so that scoring goes on where it stopped and adding a method
 measures that method only.
 
-One line per row of the scores, `{"key", "measured"}`; the key is the digest of everything the measurement depends on
-(image, prior's image, reference, prompt, measuring models), so a stale line is never used. The file is a cache:
-deleting it costs time, nothing else.
+One line per measurement, `{"key", "measured"}`; the key is the digest of everything it depends on (the image's bytes
+and the measuring models), so a stale line is never used. Several processes measure at once by writing a part each,
+`measurements.<part>.jsonl`; whoever opens the journal reads all parts, and the next run that ends without a part of
+its own joins them. The files are a cache: deleting them costs time, nothing else.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 from moa.evaluation.files import canonical_json, write_file
 
@@ -19,50 +21,64 @@ Measured = dict[str, Any]
 
 
 class Journal:
-    """Measurements by key. Use as a context manager; `add` appends at once, leaving keeps only what this run asked
-    for."""
+    """Measurements by key. Use as a context manager; `add` appends at once.
 
-    def __init__(self, path: Path):
-        self.path = path
-        self._used: dict[str, Measured] = {}
-        self._known: dict[str, Measured] = dict(_lines(path)) if path.is_file() else {}
+    With a `part` it appends to the part's file and leaves the others alone; without one it ends by joining the parts
+    into `path`, which must not happen while another process still writes its part.
+    """
+
+    def __init__(self, path: Path, part: int | None = None):
+        self.path, self.part = path, part
+        self._known: dict[str, Measured] = {}
+        for file in (path, *self._parts()):
+            self._known.update(_lines(file))
 
     def __enter__(self) -> Self:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self.path.open("a", encoding="utf-8")
+        name = self.path.name if self.part is None else f"{self.path.stem}.{self.part}{self.path.suffix}"
+        self._file = self.path.with_name(name).open("a", encoding="utf-8")
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._file.close()
-        if kind is None:  # otherwise the run stopped half-way, and the lines it did not reach may still hold
-            text = "".join(_line(key, measured) for key, measured in sorted(self._used.items()))
-            write_file(self.path, lambda draft: draft.write_text(text, encoding="utf-8"))
+        parts = self._parts()
+        if kind is None and self.part is None and parts:
+            write_file(self.path, self._write_all)
+            for part in parts:
+                part.unlink()
 
     def get(self, key: str) -> Measured | None:
         """What was measured under `key`, or None."""
-        if key in self._known:
-            self._used[key] = self._known[key]
         return self._known.get(key)
 
     def add(self, key: str, measured: Measured) -> None:
         """Keeps a measurement, on disk before this returns to the operating system's care."""
-        self._known[key] = self._used[key] = measured
-        self._file.write(_line(key, measured))
+        self._known[key] = measured
+        _write(self._file, key, measured)
         self._file.flush()
 
+    def _parts(self) -> list[Path]:
+        return sorted(self.path.parent.glob(f"{self.path.stem}.*{self.path.suffix}"))
 
-def _line(key: str, measured: Measured) -> str:
-    return canonical_json({"key": key, "measured": measured}) + "\n"
+    def _write_all(self, draft: Path) -> None:
+        with draft.open("w", encoding="utf-8") as file:
+            for key in sorted(self._known):
+                _write(file, key, self._known[key])
 
 
-def _lines(path: Path) -> list[tuple[str, Measured]]:
+def _write(file: TextIO, key: str, measured: Measured) -> None:
+    file.write(canonical_json({"key": key, "measured": measured}) + "\n")
+
+
+def _lines(path: Path) -> Iterator[tuple[str, Measured]]:
     """The readable lines; a process that was killed leaves a cut one at the end, and the next run's first line behind
     it."""
-    found = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            record = json.loads(line)
-            found.append((record["key"], record["measured"]))
-        except (ValueError, KeyError, TypeError):
-            continue
-    return found
+    if not path.is_file():
+        return
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for line in file:
+            try:
+                record = json.loads(line)
+                yield record["key"], record["measured"]
+            except (ValueError, KeyError, TypeError):
+                continue

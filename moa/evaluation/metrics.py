@@ -1,7 +1,8 @@
-"""The numbers of the evaluation, as pure functions of arrays: no files, no models, no hidden randomness.
+"""The numbers of the evaluation, as pure functions of arrays: no files, no models, no randomness.
 
-Letters: n images, d embedding width, H x W pixels. IP and PC follow FastComposer's protocol, which the MoA paper uses
-(section 4); intervals and context change go beyond it.
+Letters: d embedding width, H x W pixels, S seeds, P prompts, F faces. IP and PC follow FastComposer's protocol, which
+the MoA paper uses (section 4); the others measure its further claims: the scene stays the prior's, a swap changes the
+person only, images of several seeds differ as much as the prior's, two people are not mixed up.
 """
 
 from __future__ import annotations
@@ -9,17 +10,30 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 
 
 @dataclass(frozen=True)
-class Interval:
-    """Mean over images with its 95 % bootstrap interval `[low, high]`, None for fewer than two identities, and the
-    population standard deviation over images."""
+class PersonBox:
+    """How far people reach around their face: `side` face widths from its centre to either side, `above` face heights
+    over its upper edge, `below` face heights under its lower edge."""
 
-    mean: float
-    low: float | None
-    high: float | None
-    std: float
+    side: float
+    above: float
+    below: float
+
+
+@dataclass(frozen=True)
+class PairMatch:
+    """The two faces of an image of two people: `ip_first`, `ip_second` IP with their own reference, `ip` the smaller of
+    them, `leakage` mean similarity to the other's reference (all 0..1), `assigned` whether both are nearer to their own
+    reference than to the other."""
+
+    ip_first: float
+    ip_second: float
+    ip: float
+    leakage: float
+    assigned: bool
 
 
 def identity_preservation(face: np.ndarray | None, reference: np.ndarray) -> float:
@@ -29,23 +43,46 @@ def identity_preservation(face: np.ndarray | None, reference: np.ndarray) -> flo
     return float(max(np.dot(face, reference), 0.0))
 
 
+def match_faces(faces: np.ndarray, references: np.ndarray) -> PairMatch | None:
+    """Who is who in an image of two people: unit `faces [F, d]` against unit `references [2, d]`.
+
+    The two faces, one per reference, whose cosines add up to most (optimal matching); further faces are ignored. None
+    with fewer than two faces. The matching prefers a face's own reference by construction: faces that resemble nobody
+    in particular are `assigned` half of the time, which is the chance level.
+    """
+    if len(faces) < 2:
+        return None
+    similarity = np.asarray(references) @ np.asarray(faces).T  # [2, F]
+    _, chosen = linear_sum_assignment(similarity, maximize=True)
+    between = similarity[:, chosen]  # [2 references, 2 faces], own on the diagonal
+    clamped = np.maximum(between, 0.0)
+    own, other = np.diag(clamped), clamped[[1, 0], [0, 1]]
+    assigned = between[0, 0] > between[1, 0] and between[1, 1] > between[0, 1]
+    return PairMatch(float(own[0]), float(own[1]), float(own.min()), float(other.mean()), bool(assigned))
+
+
 def prompt_consistency(image: np.ndarray, text: np.ndarray) -> float:
     """PC of one image, -1..1: cosine of the unit CLIP embeddings `[d]` of image and prompt, neither clamped nor
     scaled."""
     return float(np.dot(image, text))
 
 
-def person_region(face: tuple[float, float, float, float], width: int, height: int) -> np.ndarray:
-    """Where the person of a face stands: bool `[H, W]`.
+def prompt_rank(image: np.ndarray, texts: np.ndarray, own: int) -> int | None:
+    """Rank, 1 is best, of the prompt `own` among `texts [P, d]` by cosine with `image [d]`; None for a single prompt,
+    among which there is nothing to be told apart. A tie counts for the own prompt."""
+    if len(texts) < 2:
+        return None
+    similarity = np.asarray(texts) @ np.asarray(image)
+    return 1 + int((similarity > similarity[own]).sum())
 
-    A box in units of the face's size, since the face is all that is detected: 1.75 face widths to either side of its
-    centre (arms), 0.75 face heights above it (hair), and 7 below its lower edge (a person is 7.5 to 8 heads tall),
-    clipped to the image. `face` is `[x0, y0, x1, y1]` in pixels.
-    """
+
+def person_region(face: tuple[float, float, float, float], person: PersonBox, width: int, height: int) -> np.ndarray:
+    """Where the person of a face stands: bool `[H, W]`, a box in units of the face (all that is detected), clipped to
+    the image. `face` is `[x0, y0, x1, y1]` in pixels."""
     x0, y0, x1, y1 = face
     centre, face_width, face_height = (x0 + x1) / 2, x1 - x0, y1 - y0
-    left, right = centre - 1.75 * face_width, centre + 1.75 * face_width
-    top, bottom = y0 - 0.75 * face_height, y1 + 7 * face_height
+    left, right = centre - person.side * face_width, centre + person.side * face_width
+    top, bottom = y0 - person.above * face_height, y1 + person.below * face_height
     region = np.zeros((height, width), dtype=bool)
     rows = slice(max(0, int(np.floor(top))), max(0, int(np.ceil(bottom))))
     columns = slice(max(0, int(np.floor(left))), max(0, int(np.ceil(right))))
@@ -53,53 +90,41 @@ def person_region(face: tuple[float, float, float, float], width: int, height: i
     return region
 
 
-def context_change(image: np.ndarray, prior: np.ndarray, region: np.ndarray) -> tuple[float | None, float | None]:
-    """Mean absolute difference, 0..1, between an image and the prior's of the same prompt and seed: (inside, outside).
+def change(image: np.ndarray, other: np.ndarray, region: np.ndarray) -> tuple[float | None, float | None]:
+    """Mean absolute difference, 0..1, between two images of the same prompt and seed: (inside, outside) a region.
 
-    `image` and `prior` are uint8 `[H, W, 3]`; `region` is bool `[H, W]`, True where the person stands. The paper's
-    claim is that personalization leaves the context alone: a large change inside with a small one outside. A side
-    without pixels is None.
+    `image` and `other` are uint8 `[H, W, 3]`; `region` is bool `[H, W]`, True where the person stands. Against the
+    prior's image it measures whether personalization leaves the context alone, against another subject's whether a swap
+    stays local: a large change inside with a small one outside. A side without pixels is None.
     """
-    if image.shape != prior.shape:
-        raise ValueError(f"an image of {image.shape} cannot be compared with a prior image of {prior.shape}")
-    difference = np.abs(image.astype(np.int16) - prior.astype(np.int16)).mean(axis=2) / 255
-    inside = float(difference[region].mean()) if region.any() else None
-    outside = float(difference[~region].mean()) if not region.all() else None
-    return inside, outside
+    if image.shape != other.shape:
+        raise ValueError(f"an image of {image.shape} cannot be compared with one of {other.shape}")
+    difference = np.maximum(image, other) - np.minimum(image, other)  # no wrap-around, no wider type
+    total, within = int(difference.sum(dtype=np.int64)), int(difference[region].sum(dtype=np.int64))
+    inside, pixels = int(region.sum()), region.size
+    scale = 255.0 * image.shape[2]
+    return (
+        within / (inside * scale) if inside else None,
+        (total - within) / ((pixels - inside) * scale) if inside < pixels else None,
+    )
 
 
-def bootstrap_interval(
-    values: np.ndarray, identities: np.ndarray, *, draws: int = 2000, seed: int = 0
-) -> Interval | None:
-    """Mean of `values [n]` with a 95 % percentile interval over identities `[n]`; None for no values.
-
-    Images of one person are not independent, so whole identities are drawn with replacement (cluster bootstrap); each
-    draw is the mean over the images of the drawn identities. Deterministic for a seed.
-    """
-    values = np.asarray(values, dtype=np.float64)
-    if len(values) == 0:
-        return None
-    _, index = np.unique(np.asarray(identities), return_inverse=True)
-    low, high = None, None
-    if index.max() > 0:
-        low, high = map(float, np.percentile(_resampled_means(values, index, draws, seed), [2.5, 97.5]))
-    return Interval(float(values.mean()), low, high, float(values.std()))
+def layout_diversity(layouts: np.ndarray) -> np.ndarray:
+    """For each of S images of one prompt, `[S]`, 0..1: mean over the others of the mean absolute difference of their
+    thumbnails, uint8 `[S, 8, 8, 3]`. S must be at least 2."""
+    flat = np.asarray(layouts, np.float64).reshape(len(layouts), -1) / 255
+    return _mean_to_others(np.abs(flat[:, None] - flat[None]).mean(axis=2))
 
 
-def paired_difference(
-    a: np.ndarray, b: np.ndarray, identities: np.ndarray, *, draws: int = 2000, seed: int = 0
-) -> Interval | None:
-    """`bootstrap_interval` of b - a for two methods scored on the same images' keys: `a`, `b`, `identities` are
-    aligned `[n]`.
-
-    Pairing removes what both share (a hard prompt, a hard face), so smaller improvements can be told from noise.
-    """
-    return bootstrap_interval(np.asarray(b, np.float64) - np.asarray(a, np.float64), identities, draws=draws, seed=seed)
+def content_diversity(embeddings: np.ndarray) -> np.ndarray:
+    """For each of S images of one prompt, `[S]`, 0..2: mean over the others of the cosine distance of their unit CLIP
+    embeddings `[S, d]`. S must be at least 2."""
+    unit = np.asarray(embeddings, np.float64)
+    return _mean_to_others(np.maximum(1 - unit @ unit.T, 0.0))
 
 
-def _resampled_means(values: np.ndarray, index: np.ndarray, draws: int, seed: int) -> np.ndarray:
-    """Means `[draws]` of `values [n]` over identities drawn with replacement; `index [n]` numbers the identities from
-    0."""
-    sums, counts = np.bincount(index, weights=values), np.bincount(index)
-    drawn = np.random.default_rng(seed).integers(len(counts), size=(draws, len(counts)))
-    return sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
+def _mean_to_others(distance: np.ndarray) -> np.ndarray:
+    """Row means `[S]` of a distance table `[S, S]` without its diagonal."""
+    if len(distance) < 2:
+        raise ValueError("diversity needs at least two images")
+    return (distance.sum(axis=1) - np.diag(distance)) / (len(distance) - 1)

@@ -17,7 +17,7 @@ import pandas as pd
 
 from moa.errors import ScoresError
 from moa.evaluation.generate import Method
-from moa.evaluation.metrics import bootstrap_interval, paired_difference
+from moa.evaluation.intervals import bootstrap_interval, paired_difference
 from moa.evaluation.score import KEY
 from moa.evaluation.suite import Suite
 

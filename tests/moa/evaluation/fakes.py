@@ -1,4 +1,4 @@
-"""Measuring models whose answers can be computed by hand, and a suite to go with them."""
+"""Measuring models whose answers can be computed by hand, methods, and a suite to go with them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,24 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from moa.evaluation.faces import Face
+from moa.evaluation.faces import REAL_PERSON, Face
+from moa.evaluation.generate import Method
 from moa.evaluation.suite import Suite
 
 BOX = (4.0, 4.0, 12.0, 14.0)
+PRIOR = Method("prior", "Prior only", "prior", "sha256:base")
+MOA = Method("moa", "MoA", "moa", "sha256:moa", compared_with="prior")
+CHAMPION = Method("champion", "Champion", "champion", "sha256:champion", compared_with="prior")
+NO_MOA = Method("no-moa", "Without MoA", "ablation", "sha256:no-moa", compared_with="prior", role="no_moa")
+NO_SPACETIME = Method(
+    "no-spacetime", "Without spacetime", "ablation", "sha256:no-st", compared_with="prior", role="no_spacetime"
+)
 
 
 class ColourFaces:
     """Every image that is not black has one face, at `BOX`; its embedding is the direction of the mean colour there."""
+
+    person = REAL_PERSON
 
     def __init__(self) -> None:
         self.embedded = 0

@@ -13,8 +13,19 @@ from PIL import Image
 from moa.data import file_digest
 from moa.errors import EvaluatorWeightsError
 from moa.evaluation.check import main as check
-from moa.evaluation.faces import Face, FacenetFaces, MtcnnDetector, face_crop, load_faces
+from moa.evaluation.faces import (
+    MINIATURE_PERSON,
+    REAL_PERSON,
+    Face,
+    FacenetFaces,
+    MiniatureFaces,
+    MtcnnDetector,
+    face_crop,
+    load_faces,
+)
+from moa.evaluation.metrics import person_region
 from moa.evaluation.suite import FaceModel
+from preprocessing.world import World
 
 PROJECT = Path(__file__).resolve().parents[3]
 PHOTOGRAPHS = PROJECT.parent / "shared" / "data" / "celeba-15"
@@ -141,3 +152,25 @@ def test_weights_are_checked_before_they_are_read(tmp_path, embedder):
     image, face = Image.new("RGB", (64, 64), "teal"), Face((0, 0, 64, 64), 1.0)
     assert np.array_equal(faces.embed([image], [face]), FacenetFaces(embedder).embed([image], [face]))
     assert faces.describe()["weights"] == file_digest(path)
+
+
+def test_the_miniature_persons_box_holds_the_person_and_not_the_scene():
+    """Measured on the world's own masks; the proportions of real people would cover most of the picture."""
+    world = World(1)
+    alone = [scene for scene in map(world.scene, range(60)) if len(scene.people) == 1]
+    held, background = zip(*(_shares(scene, MINIATURE_PERSON) for scene in alone), strict=True)
+    assert np.mean(held) > 0.97 and np.percentile(held, 5) > 0.93 and np.mean(background) < 0.3
+    assert np.mean([_shares(scene, REAL_PERSON)[1] for scene in alone]) > 0.7
+
+
+def _shares(scene, person) -> tuple[float, float]:
+    """Shares of the person's pixels and of the background's inside the box."""
+    mask = np.asarray(scene.mask) > 0
+    region = person_region(scene.people[0]["face"], person, *scene.image.size)
+    return region[mask].mean(), region[~mask].mean()
+
+
+def test_the_persons_box_is_written_into_the_results(embedder):
+    assert FacenetFaces(embedder).describe()["person"] == {"side": 1.75, "above": 0.75, "below": 7.0}
+    miniature = MiniatureFaces(None, weights="w")
+    assert miniature.person == MINIATURE_PERSON and miniature.describe()["person"]["side"] == MINIATURE_PERSON.side

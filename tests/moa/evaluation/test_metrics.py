@@ -1,19 +1,28 @@
-"""Metrics against numbers worked out by hand, and the bootstrap against scipy's."""
+"""Metrics against numbers worked out by hand, and against slow, obvious ways to compute the same."""
 
 from __future__ import annotations
 
+from itertools import permutations
+
 import numpy as np
 import pytest
-from scipy.stats import bootstrap
 
 from moa.evaluation.metrics import (
-    bootstrap_interval,
-    context_change,
+    PersonBox,
+    change,
+    content_diversity,
     identity_preservation,
-    paired_difference,
+    layout_diversity,
+    match_faces,
     person_region,
     prompt_consistency,
+    prompt_rank,
 )
+
+
+def _unit(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    vectors = rng.normal(size=shape)
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
 
 
 def test_ip_is_the_cosine_clamped_at_zero_and_zero_without_a_face():
@@ -23,64 +32,107 @@ def test_ip_is_the_cosine_clamped_at_zero_and_zero_without_a_face():
     assert identity_preservation(None, reference) == 0.0
 
 
+def test_two_faces_find_their_references_in_any_order():
+    references = np.eye(3)[:2]
+    faces = np.array([[0.28, 0.96, 0.0], [0.8, -0.6, 0.0], [0.0, 0.0, 1.0]])  # second's, first's, a passer-by's
+    for order in permutations(range(3)):
+        found = match_faces(faces[list(order)], references)
+        assert (found.ip_first, found.ip_second, found.ip) == pytest.approx((0.8, 0.96, 0.8))
+        assert found.leakage == pytest.approx((0.0 + 0.28) / 2) and found.assigned  # -0.6 counts 0
+
+
+def test_the_matching_is_optimal_not_greedy():
+    """Both faces resemble the first reference most; the pairing with the larger sum leaves it to the second face."""
+    references = np.eye(3)[:2]
+    faces = np.array([[0.8, 0.6, 0.0], [0.79, 0.0, np.sqrt(1 - 0.79**2)]])
+    found = match_faces(faces, references)
+    assert (found.ip_first, found.ip_second) == pytest.approx((0.79, 0.6))
+    assert found.leakage == pytest.approx((0.0 + 0.8) / 2) and not found.assigned
+
+
+def test_the_matching_is_the_best_of_all():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        faces, references = _unit(rng, 4, 5), _unit(rng, 2, 5)
+        best = max(permutations(range(4), 2), key=lambda pair: sum(references[i] @ faces[pair[i]] for i in range(2)))
+        found = match_faces(faces, references)
+        own = [max(0.0, references[i] @ faces[best[i]]) for i in range(2)]
+        other = [max(0.0, references[1 - i] @ faces[best[i]]) for i in range(2)]
+        assert (found.ip_first, found.ip_second, found.ip) == pytest.approx((*own, min(own)))
+        assert found.leakage == pytest.approx(np.mean(other))
+
+
+def test_strangers_are_assigned_half_of_the_time():
+    rng = np.random.default_rng(1)
+    assigned = [match_faces(_unit(rng, 2, 64), _unit(rng, 2, 64)).assigned for _ in range(2000)]
+    assert np.mean(assigned) == pytest.approx(0.5, abs=0.04)
+
+
+def test_one_face_is_no_pair():
+    assert match_faces(np.eye(3)[:1], np.eye(3)[:2]) is None
+    assert match_faces(np.zeros((0, 3)), np.eye(3)[:2]) is None
+
+
 def test_pc_is_the_cosine_and_not_clamped():
     assert prompt_consistency(np.array([-1.0, 0.0]), np.array([0.6, 0.8])) == pytest.approx(-0.6)
 
 
+def test_the_prompt_rank_counts_the_better_ones():
+    image, texts = np.array([1.0, 0.0]), np.array([[0.6, 0.8], [0.8, 0.6], [0.0, 1.0], [0.6, -0.8]])
+    assert [prompt_rank(image, texts, own) for own in range(4)] == [2, 1, 4, 2]
+    assert prompt_rank(image, texts[:1], 0) is None
+
+
 def test_the_person_region_follows_the_face_and_stays_in_the_image():
-    region = person_region((30, 10, 34, 14), width=64, height=64)
+    real = PersonBox(side=1.75, above=0.75, below=7)
+    region = person_region((30, 10, 34, 14), real, width=64, height=64)
     rows, columns = np.flatnonzero(region.any(axis=1)), np.flatnonzero(region.any(axis=0))
     assert (rows[0], rows[-1]) == (7, 41)  # 10 - 0.75 * 4 ... 14 + 7 * 4
     assert (columns[0], columns[-1]) == (25, 38)  # 32 -+ 1.75 * 4
-    assert person_region((-5, -5, 80, 80), width=64, height=32).all()
-    assert person_region((30, 10, 34, 14), width=64, height=32).shape == (32, 64)
+    assert person_region((-5, -5, 80, 80), real, width=64, height=32).all()
+    assert person_region((30, 10, 34, 14), real, width=64, height=32).shape == (32, 64)
+    small = person_region((30, 10, 34, 14), PersonBox(side=0.5, above=0, below=0), width=64, height=64)
+    assert small.sum() == 16 and small[10:14, 30:34].all()
 
 
-def test_context_change_parts_inside_from_outside():
+def test_change_parts_inside_from_outside():
     prior = np.zeros((4, 4, 3), np.uint8)
     image, region = prior.copy(), np.zeros((4, 4), bool)
     region[:2] = True
     image[:2] = 51  # a fifth of the range inside
     image[2, 0] = (255, 0, 0)  # one channel of one of eight pixels outside
-    inside, outside = context_change(image, prior, region)
+    inside, outside = change(image, prior, region)
     assert inside == pytest.approx(0.2) and outside == pytest.approx(1 / 3 / 8)
-    assert context_change(prior, image, region) == (inside, outside)  # no wrap-around of unsigned numbers
-    assert context_change(image, prior, np.ones((4, 4), bool))[1] is None
-    assert context_change(image, prior, np.zeros((4, 4), bool))[0] is None
+    assert change(prior, image, region) == (inside, outside)  # no wrap-around of unsigned numbers
+    assert change(image, prior, np.ones((4, 4), bool))[1] is None
+    assert change(image, prior, np.zeros((4, 4), bool))[0] is None
 
 
-def test_context_change_refuses_images_of_different_sizes():
+def test_change_is_the_mean_absolute_difference():
+    rng = np.random.default_rng(2)
+    a, b = rng.integers(0, 256, (2, 9, 7, 3), dtype=np.uint8)
+    region = rng.random((9, 7)) < 0.4
+    difference = np.abs(a.astype(float) - b).mean(axis=2) / 255
+    assert change(a, b, region) == pytest.approx((difference[region].mean(), difference[~region].mean()))
+
+
+def test_change_refuses_images_of_different_sizes():
     with pytest.raises(ValueError, match="cannot be compared"):
-        context_change(np.zeros((4, 4, 3), np.uint8), np.zeros((8, 8, 3), np.uint8), np.zeros((4, 4), bool))
+        change(np.zeros((4, 4, 3), np.uint8), np.zeros((8, 8, 3), np.uint8), np.zeros((4, 4), bool))
 
 
-def test_the_interval_is_scipys_when_every_identity_has_one_image():
-    values = np.random.default_rng(3).normal(0.5, 0.1, 40)
-    ours = bootstrap_interval(values, np.arange(40), draws=20_000)
-    theirs = bootstrap((values,), np.mean, n_resamples=20_000, method="percentile", rng=1).confidence_interval
-    assert (ours.mean, ours.std) == (pytest.approx(values.mean()), pytest.approx(values.std()))
-    assert (ours.low, ours.high) == (pytest.approx(theirs.low, abs=2e-3), pytest.approx(theirs.high, abs=2e-3))
+def test_layout_diversity_is_the_mean_difference_to_the_others():
+    layouts = np.stack([np.full((8, 8, 3), value, np.uint8) for value in (0, 51, 255)])
+    assert layout_diversity(layouts) == pytest.approx([0.6, 0.5, 0.9])  # distances 0.2, 1.0, 0.8
+    assert layout_diversity(layouts[[1, 1]]) == pytest.approx([0, 0])
 
 
-def test_images_of_one_person_do_not_narrow_the_interval():
-    one_each = bootstrap_interval(np.array([0.2, 0.8, 0.4]), np.array(["a", "b", "c"]))
-    many_each = bootstrap_interval(np.repeat([0.2, 0.8, 0.4], 50), np.repeat(["a", "b", "c"], 50))
-    assert (many_each.low, many_each.high) == pytest.approx((one_each.low, one_each.high))
+def test_content_diversity_is_the_mean_cosine_distance_to_the_others():
+    embeddings = np.array([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]], np.float32)
+    assert content_diversity(embeddings) == pytest.approx([0.7, 0.3, 0.6])  # distances 0.4, 1.0, 0.2
+    assert content_diversity(embeddings[[0, 0]]) == pytest.approx([0, 0])
 
 
-def test_the_interval_is_deterministic_and_absent_for_one_identity():
-    values, who = np.random.default_rng(5).normal(size=40), np.arange(40) // 2
-    assert bootstrap_interval(values, who) == bootstrap_interval(values, who)
-    assert bootstrap_interval(values, who) != bootstrap_interval(values, who, seed=1)
-    single = bootstrap_interval(values, np.zeros(40))
-    assert (single.low, single.high, single.mean) == (None, None, pytest.approx(values.mean()))
-    assert bootstrap_interval(np.array([]), np.array([])) is None
-
-
-def test_pairing_finds_a_small_improvement_in_spread_out_scores():
-    hard = np.random.default_rng(0).uniform(0, 1, 60)
-    who = np.arange(60) % 15
-    difference = paired_difference(hard, hard + 0.02, who)
-    assert difference.mean == pytest.approx(0.02) and difference.low > 0
-    unpaired = bootstrap_interval(hard, who)
-    assert unpaired.high - unpaired.low > 0.02
+def test_one_image_has_no_diversity():
+    with pytest.raises(ValueError, match="at least two"):
+        layout_diversity(np.zeros((1, 8, 8, 3), np.uint8))

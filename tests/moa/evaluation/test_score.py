@@ -2,40 +2,71 @@
 
 from __future__ import annotations
 
+import json
+import zlib
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from moa.errors import ScoresError
-from moa.evaluation.generate import generate, shots
-from moa.evaluation.metrics import context_change, person_region
+from moa.evaluation import measure
+from moa.evaluation.generate import image_path, shots
+from moa.evaluation.metrics import change, person_region
 from moa.evaluation.score import COLUMNS, KEY, Scorer, read_scores, write_scores
-from tests.moa.evaluation.fakes import BOX, ColourClip, ColourFaces, colour_direction, text_direction, tiny_suite
-from tests.moa.evaluation.test_generate import MOA, PRIOR, NoiseSampler
+from moa.evaluation.subjects import SuiteSubject
+from tests.moa.evaluation.fakes import (
+    BOX,
+    MOA,
+    PRIOR,
+    ColourClip,
+    ColourFaces,
+    colour_direction,
+    text_direction,
+    tiny_suite,
+)
 
-SUITE = tiny_suite()
+SUITE = tiny_suite(
+    prompts=[
+        {"id": "hat", "category": "accessory", "text": "a {word} with a hat"},
+        {"id": "mask", "category": "accessory", "text": "a {word} with a mask"},
+        {"id": "beach", "category": "context", "text": "a {word} on the beach"},
+    ],
+    seeds=[0, 1],
+)
 METHODS = [PRIOR, MOA]
 
 
+def _person(name: str, word: str, colour: str) -> SuiteSubject:
+    photo = Image.new("RGB", (32, 32), colour)
+    return SuiteSubject(name, word, photo, photo, name)
+
+
+PEOPLE = [_person("ann", "woman", "teal"), _person("eve", "woman", "orange"), _person("bob", "man", "olive")]
+IMAGES = 3 * 2 * (2 + 3)  # prompts, seeds, words of the prior and people of MoA
+
+
 @pytest.fixture
-def folder(tmp_path, people):
-    """An evaluation folder: noise as the prior's images, brighter noise as MoA's."""
-
-    class Brighter(NoiseSampler):
-        def __call__(self, prompt, **options):
-            found = super().__call__(prompt, **options)
-            found.images = [image.point(lambda v: v // 2 + 127) for image in found.images]
-            return found
-
-    generate(tmp_path, SUITE, people, PRIOR, NoiseSampler)
-    generate(tmp_path, SUITE, people, MOA, Brighter)
+def folder(tmp_path) -> Path:
+    """An evaluation folder full of noise, another for each image."""
+    chunk = PngImagePlugin.PngInfo()
+    chunk.add_text("moa", json.dumps({"seconds": 0.25}))
+    for method in METHODS:
+        for who in PEOPLE:
+            for prompt in SUITE.prompts:
+                for seed in SUITE.seeds:
+                    path = tmp_path / image_path(method, who.id, who.word, prompt.id, seed)
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    rng = np.random.default_rng(zlib.crc32(path.relative_to(tmp_path).as_posix().encode()))
+                    pixels = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8).repeat(8, axis=0).repeat(8, axis=1)
+                    Image.fromarray(pixels).save(path, pnginfo=chunk)
     return tmp_path
 
 
-def _score(folder, people, faces=None, clip=None, methods=METHODS, **options):
+def _score(folder, people=PEOPLE, faces=None, clip=None, methods=METHODS, **options):
     return Scorer(folder, SUITE, people, faces or ColourFaces(), clip or ColourClip()).score(methods, **options)
 
 
@@ -45,91 +76,172 @@ def _row(rows, **key):
     return chosen.iloc[0]
 
 
-def test_a_row_is_what_the_metrics_say(folder, people):
-    rows = _score(folder, people)
-    assert list(rows.columns) == COLUMNS and len(rows) == 16 and not rows.duplicated(KEY).any()
-    row = _row(rows, method="moa", subject="boy-2", prompt_id="beach", seed=1)
-    image, prior = (
-        Image.open(folder / f"images/{name}/beach/1.png").convert("RGB") for name in ("moa/boy-2", "prior/boy")
-    )
-    assert row.ip == pytest.approx(colour_direction(image.crop(BOX)) @ colour_direction(people[1].photo.crop(BOX)))
-    assert row.pc == pytest.approx(colour_direction(image) @ text_direction("a boy on the beach"))
-    assert (row.outcome, row.word, row.category, row.prompt) == ("scored", "boy", "context", "a boy on the beach")
+def _image(folder, path):
+    return Image.open(folder / "images" / path).convert("RGB")
+
+
+def _change(*images):
+    return change(*(np.asarray(image) for image in images), person_region(BOX, ColourFaces.person, 32, 32))
+
+
+def test_a_row_is_what_the_metrics_say(folder):
+    rows = _score(folder)
+    assert list(rows.columns) == COLUMNS and len(rows) == 36 and not rows.duplicated(KEY).any()
+    row = _row(rows, method="moa", subject="bob", prompt_id="beach", seed=1)
+    image, prior = _image(folder, "moa/bob/beach/1.png"), _image(folder, "prior/man/beach/1.png")
+    assert row.ip == pytest.approx(colour_direction(image.crop(BOX)) @ colour_direction(PEOPLE[2].photo.crop(BOX)))
+    assert row.pc == pytest.approx(colour_direction(image) @ text_direction("a man on the beach"))
+    assert (row.outcome, row.word, row.category, row.prompt) == ("scored", "man", "context", "a man on the beach")
     assert (row.face_x0, row.face_y1, row.face_probability, row.face_size) == (4, 14, 0.9, 10 / 32)
-    changes = context_change(np.asarray(image), np.asarray(prior), person_region(BOX, 32, 32))
-    assert (row.context_change_inside, row.context_change_outside) == pytest.approx(changes)
-    assert row.generation_seconds >= 0 and row.image == "images/moa/boy-2/beach/1.png"
+    assert (row.context_change_inside, row.context_change_outside) == pytest.approx(_change(image, prior))
+    assert row.generation_seconds == 0.25 and row.image == "images/moa/bob/beach/1.png"
 
 
-def test_the_prior_is_scored_for_each_person_and_has_no_context_change(folder, people):
-    row = _row(_score(folder, people), method="prior", subject="man-0", prompt_id="hat", seed=0)
-    assert row.image == "images/prior/man/hat/0.png" and 0 < row.ip <= 1
+def test_the_rank_is_among_the_prompts_of_the_category(folder):
+    rows = _score(folder)
+    for row in rows.itertuples():
+        image = colour_direction(Image.open(folder / row.image))
+        hat, mask = (image @ text_direction(f"a {row.word} with a {thing}") for thing in ("hat", "mask"))
+        if row.prompt_id == "beach":  # alone in its category
+            assert np.isnan(row.pc_rank)
+        else:
+            assert row.pc_rank == (1 if (hat > mask) == (row.prompt_id == "hat") else 2)
+    assert set(rows["pc_rank"].dropna()) == {1, 2}
+
+
+def test_a_swap_is_compared_with_everybody_of_the_same_word(folder):
+    third = _person("zoe", "woman", "red")
+    for prompt in SUITE.prompts:
+        for seed in SUITE.seeds:
+            path = folder / image_path(MOA, "zoe", "woman", prompt.id, seed)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (32, 32), (10 * seed, 99, 7)).save(path)
+    rows = _score(folder, [*PEOPLE, third])
+    row = _row(rows, method="moa", subject="ann", prompt_id="hat", seed=1)
+    ann, *others = (_image(folder, f"moa/{who}/hat/1.png") for who in ("ann", "eve", "zoe"))
+    assert (row.swap_change_inside, row.swap_change_outside) == pytest.approx(
+        np.mean([_change(ann, other) for other in others], axis=0)
+    )
+    alone = rows[(rows["method"] == "prior") | (rows["subject"] == "bob")]
+    assert alone[["swap_change_inside", "swap_change_outside"]].isna().all(axis=None)
+
+
+def test_diversity_is_the_mean_distance_to_the_other_seeds(folder):
+    rows = _score(folder)
+    images = [_image(folder, f"moa/ann/hat/{seed}.png") for seed in (0, 1)]
+    small = [np.asarray(image.resize((8, 8), Image.Resampling.BOX), float) / 255 for image in images]
+    for seed in (0, 1):
+        row = _row(rows, method="moa", subject="ann", prompt_id="hat", seed=seed)
+        assert row.diversity_layout == pytest.approx(np.abs(small[0] - small[1]).mean())
+        cosine = colour_direction(images[0]) @ colour_direction(images[1])
+        assert row.diversity_content == pytest.approx(1 - cosine, abs=1e-6)
+    prior = rows[(rows["method"] == "prior") & (rows["word"] == "woman") & (rows["prompt_id"] == "hat")]
+    assert prior["diversity_layout"].nunique() == 1 and prior["diversity_layout"].notna().all()
+    (folder / "images/moa/ann/hat/0.png").unlink()
+    assert np.isnan(_row(_score(folder), method="moa", subject="ann", prompt_id="hat", seed=1).diversity_layout)
+
+
+def test_the_prior_is_scored_for_each_person_and_has_no_context_change(folder):
+    row = _row(_score(folder), method="prior", subject="eve", prompt_id="hat", seed=0)
+    assert row.image == "images/prior/woman/hat/0.png" and 0 < row.ip <= 1
     assert np.isnan(row.context_change_inside) and np.isnan(row.context_change_outside)
 
 
-def test_without_a_prior_nothing_is_compared(folder, people):
-    assert _score(folder, people, methods=[MOA])["context_change_outside"].isna().all()
+def test_each_method_is_compared_with_the_prior_it_names(folder):
+    other = replace(PRIOR, name="community")
+    (folder / "images/community").symlink_to(folder / "images/moa")  # any images will do
+    for word, who in (("woman", "ann"), ("man", "bob")):
+        (folder / f"images/moa/{word}").symlink_to(folder / f"images/moa/{who}")
+    rows = _score(folder, methods=[PRIOR, other, replace(MOA, compared_with="community")])
+    assert _row(rows, method="moa", subject="ann", prompt_id="hat", seed=0).context_change_outside == 0
+    assert _row(rows, method="moa", subject="eve", prompt_id="hat", seed=0).context_change_outside > 0
 
 
-def test_bad_images_cost_their_own_row(folder, people):
-    (folder / "images/moa/man-0/hat/0.png").unlink()
-    (folder / "images/moa/man-0/hat/1.png").write_bytes(b"\x89PNG broken")
-    Image.new("RGB", (32, 32)).save(folder / "images/moa/man-0/beach/0.png")
-    rows = _score(folder, people)
-    outcomes = rows[(rows["method"] == "moa") & (rows["subject"] == "man-0")]["outcome"].tolist()
-    assert outcomes == ["missing", "unreadable", "no_face", "scored"]
-    missing, no_face = (_row(rows, image=f"images/moa/man-0/{name}/0.png") for name in ("hat", "beach"))
-    assert np.isnan(missing.ip) and np.isnan(missing.pc)
+def test_without_a_prior_nothing_is_compared(folder):
+    assert _score(folder, methods=[MOA])["context_change_outside"].isna().all()
+
+
+def test_bad_images_cost_their_own_row(folder):
+    (folder / "images/moa/bob/hat/0.png").unlink()
+    (folder / "images/moa/bob/hat/1.png").write_bytes(b"\x89PNG broken")
+    Image.new("RGB", (32, 32)).save(folder / "images/moa/bob/mask/0.png")
+    rows = _score(folder)
+    outcomes = rows[(rows["method"] == "moa") & (rows["subject"] == "bob")]["outcome"].tolist()
+    assert outcomes == ["missing", "unreadable", "no_face", "scored", "scored", "scored"]
+    missing, no_face = (_row(rows, image=f"images/moa/bob/{name}/0.png") for name in ("hat", "mask"))
+    assert np.isnan(missing.ip) and np.isnan(missing.pc) and np.isnan(missing.pc_rank)
     assert no_face.ip == 0 and np.isnan(no_face.face_x0) and not np.isnan(no_face.pc)
     assert not np.isnan(no_face.context_change_outside)  # the prior's image shows where the person was
-    assert (rows["outcome"] == "scored").sum() == 13
+    assert (rows["outcome"] == "scored").sum() == 33
 
 
-def test_a_missing_prior_image_leaves_the_comparison_empty(folder, people):
-    (folder / "images/prior/man/hat/0.png").unlink()
-    row = _row(_score(folder, people), method="moa", subject="man-0", prompt_id="hat", seed=0)
-    assert row.outcome == "scored" and np.isnan(row.context_change_inside)
+def test_what_cannot_be_compared_is_left_empty(folder):
+    (folder / "images/prior/woman/hat/0.png").unlink()
+    Image.new("RGB", (16, 16), "red").save(folder / "images/moa/eve/mask/0.png")
+    Image.new("RGB", (32, 32)).save(folder / "images/moa/bob/mask/0.png")
+    Image.new("RGB", (32, 32)).save(folder / "images/prior/man/mask/0.png")
+    rows = _score(folder)
+    no_prior = _row(rows, method="moa", subject="ann", prompt_id="hat", seed=0)
+    assert no_prior.outcome == "scored" and np.isnan(no_prior.context_change_inside)
+    assert not np.isnan(no_prior.swap_change_inside)
+    for who in ("ann", "eve"):  # of two sizes
+        assert np.isnan(_row(rows, method="moa", subject=who, prompt_id="mask", seed=0).swap_change_inside)
+    nobody = _row(rows, method="moa", subject="bob", prompt_id="mask", seed=0)
+    assert np.isnan(nobody.context_change_outside)
 
 
-def test_a_reference_without_a_face_has_no_ip_but_a_pc(folder, people):
-    blind = [people[0], replace(people[1], photo=Image.new("RGB", (32, 32)))]
-    rows = _score(folder, blind)
-    affected = rows[rows["subject"] == "boy-2"]
+def test_a_reference_without_a_face_has_no_ip_but_a_pc(folder):
+    rows = _score(folder, [*PEOPLE[:2], replace(PEOPLE[2], photo=Image.new("RGB", (32, 32)))])
+    affected = rows[rows["subject"] == "bob"]
     assert set(affected["outcome"]) == {"no_reference_face"} and affected["ip"].isna().all()
-    assert affected["pc"].notna().all() and (rows[rows["subject"] == "man-0"]["outcome"] == "scored").all()
+    assert affected["pc"].notna().all() and (rows[rows["subject"] == "ann"]["outcome"] == "scored").all()
 
 
-def test_the_batch_size_changes_nothing(folder, people, tmp_path_factory):
-    one = _score(folder, people, batch_size=1)
+def test_the_batch_size_changes_nothing(folder):
+    one = _score(folder, batch_size=1)
     (folder / "measurements.jsonl").unlink()
-    pd.testing.assert_frame_equal(one, _score(folder, people, batch_size=5))
+    pd.testing.assert_frame_equal(one, _score(folder, batch_size=7))
 
 
-def test_texts_and_references_are_embedded_once(folder, people):
+def test_texts_and_references_are_embedded_once(folder):
     faces, clip = ColourFaces(), ColourClip()
-    _score(folder, people, faces, clip, batch_size=2)
-    assert (faces.embedded, clip.texts, clip.images) == (2 + 16, 4, 16)
+    _score(folder, faces=faces, clip=clip, batch_size=2)
+    assert (faces.embedded, clip.texts, clip.images) == (3 + IMAGES, 6, IMAGES)
 
 
-def test_the_journal_saves_work_until_something_changes(folder, people):
-    first = _score(folder, people)
-    faces, clip = ColourFaces(), ColourClip()
-    seen = []
-    again = _score(folder, people, faces, clip, progress=lambda *x: seen.append(x), batch_size=6)
+def test_a_filled_journal_opens_no_image_and_gives_the_same_rows(folder, monkeypatch):
+    first, seen = _score(folder), []
+    monkeypatch.setattr(measure.Image, "open", lambda *_: pytest.fail("an image was opened"))
+    again = _score(folder, progress=lambda *x: seen.append(x), batch_size=12)
     pd.testing.assert_frame_equal(first, again)
-    assert clip.images == 0 and [done for done, _, _ in seen] == [6, 12, 16]
-    Image.new("RGB", (32, 32), "red").save(folder / "images/moa/man-0/hat/0.png")
-    changed = _score(folder, people, faces, clip)
+    assert [done for done, _, _ in seen] == [12, 24, IMAGES]
+
+
+def test_only_what_changed_is_measured_again(folder):
+    first, clip = _score(folder), ColourClip()
+    Image.new("RGB", (32, 32), "red").save(folder / "images/moa/ann/hat/0.png")
+    changed = _score(folder, clip=clip)
     assert clip.images == 1
-    assert _row(changed, image="images/moa/man-0/hat/0.png").pc != _row(first, image="images/moa/man-0/hat/0.png").pc
+    before, after = (_row(rows, image="images/moa/ann/hat/0.png") for rows in (first, changed))
+    assert before.pc != after.pc and before.swap_change_inside != after.swap_change_inside
     with (folder / "measurements.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"key": "cut sho')
-    pd.testing.assert_frame_equal(changed, _score(folder, people, faces, clip))
+    pd.testing.assert_frame_equal(changed, _score(folder, clip=clip))
     assert clip.images == 1
-    assert len((folder / "measurements.jsonl").read_text().splitlines()) == 16
 
 
-def test_an_interrupted_scoring_keeps_what_it_measured(folder, people):
+def test_other_measuring_models_measure_again(folder):
+    class Other(ColourClip):
+        def describe(self):
+            return {"name": "another"}
+
+    _score(folder)
+    clip = Other()
+    _score(folder, clip=clip)
+    assert clip.images == IMAGES
+
+
+def test_an_interrupted_scoring_keeps_what_it_measured(folder):
     class Failing(ColourClip):
         def encode_images(self, images):
             if self.images >= 8:
@@ -137,14 +249,30 @@ def test_an_interrupted_scoring_keeps_what_it_measured(folder, people):
             return super().encode_images(images)
 
     with pytest.raises(KeyboardInterrupt):
-        _score(folder, people, clip=Failing(), batch_size=4)
+        _score(folder, clip=Failing(), batch_size=4)
     clip = ColourClip()
-    _score(folder, people, clip=clip, batch_size=4)
-    assert clip.images == 8
+    _score(folder, clip=clip, batch_size=4)
+    assert clip.images == IMAGES - 8
 
 
-def test_tables_are_read_back_and_damage_is_named(folder, people):
-    rows = _score(folder, people)
+def test_processes_share_the_measuring(folder):
+    whole = _score(folder)
+    (folder / "measurements.jsonl").unlink()
+    images = list(dict.fromkeys(whole["image"]))
+    for part in (0, 1):
+        worker = Scorer(folder, SUITE, PEOPLE, ColourFaces(), ColourClip(), part=part)
+        for start in (0, 8):
+            worker.measure(images[part::2][start : start + 8])
+    assert {path.name for path in folder.glob("*.jsonl")} == {"measurements.0.jsonl", "measurements.1.jsonl"}
+    clip = ColourClip()
+    pd.testing.assert_frame_equal(whole, _score(folder, clip=clip))
+    assert clip.images == 0 and [path.name for path in folder.glob("*.jsonl")] == ["measurements.jsonl"]
+    pd.testing.assert_frame_equal(whole, _score(folder, clip=clip))
+    assert clip.images == 0
+
+
+def test_tables_are_read_back_and_damage_is_named(folder):
+    rows = _score(folder)
     write_scores(folder, rows)
     pd.testing.assert_frame_equal(read_scores(folder), rows, check_dtype=False)
     table = pd.read_csv(folder / "scores.csv")
@@ -160,8 +288,8 @@ def test_tables_are_read_back_and_damage_is_named(folder, people):
         read_scores(folder)
 
 
-def test_every_image_of_a_method_has_rows(folder, people):
-    rows = _score(folder, people)
+def test_every_image_of_a_method_has_rows(folder):
+    rows = _score(folder)
     for method in METHODS:
         images = set(rows[rows["method"] == method.name]["image"])
-        assert images == {shot.path for shot in shots(SUITE, people, method)}
+        assert images == {shot.path for shot in shots(SUITE, PEOPLE, method)}

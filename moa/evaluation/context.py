@@ -1,0 +1,100 @@
+"""How images differ from one another: from the prior's (context kept?), from other subjects' (swap local?), from those
+at other seeds (diversity). Columns `context_change_*`, `swap_change_*`, `diversity_*` of the scores.
+
+Pixels are compared scene by scene: a scene is one method, prompt, seed and class word, its images are the subjects
+with that word. At most one scene is in memory, its images are opened once, and only when the journal lacks a number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+
+from moa.evaluation.files import json_digest
+from moa.evaluation.journal import Journal
+from moa.evaluation.measure import Measurement, open_image
+from moa.evaluation.metrics import PersonBox, change, content_diversity, layout_diversity, person_region
+
+Seen = Mapping[str, Measurement | str]  # by path; a string says why there is no measurement
+Columns = dict[str, float]
+Change = tuple[float | None, float | None]  # inside, outside
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Images of a method at one prompt and seed, one for each subject of a word, and the prior's; `prior` is None where
+    there is nothing to compare with."""
+
+    images: tuple[str, ...]
+    prior: str | None
+
+
+class SceneComparer:
+    """Compares the images below `folder`, with every comparison kept in the journal."""
+
+    def __init__(self, folder: Path, person: PersonBox, journal: Journal):
+        self.folder, self.person, self.journal = folder, person, journal
+
+    def columns(self, scene: Scene, seen: Seen) -> dict[str, Columns]:
+        """`context_change_*` and `swap_change_*` of each image; what cannot be compared is left out."""
+        opened: dict[str, np.ndarray] = {}
+        columns: dict[str, Columns] = {image: {} for image in scene.images}
+        swaps: dict[str, list[Change]] = {image: [] for image in scene.images}
+        if scene.prior:
+            for image in scene.images:
+                columns[image] |= _named("context_change", [self._change(image, scene.prior, seen, opened)])
+        for one, other in combinations(scene.images, 2):
+            difference = self._change(one, other, seen, opened)
+            swaps[one].append(difference)
+            swaps[other].append(difference)
+        return {image: columns[image] | _named("swap_change", swaps[image]) for image in scene.images}
+
+    def _change(self, image: str, other: str, seen: Seen, opened: dict[str, np.ndarray]) -> Change:
+        """Change inside and outside the place where either image shows the person; nothing without a person, without
+        one of the images, or for images of two sizes."""
+        a, b = seen[image], seen[other]
+        if isinstance(a, str) or isinstance(b, str) or (a.width, a.height) != (b.width, b.height):
+            return None, None
+        faces = sorted(found.faces[0].box for found in (a, b) if found.faces)
+        if not faces:
+            return None, None
+        key = json_digest(["change", sorted([a.digest, b.digest]), faces, vars(self.person)])
+        known = self.journal.get(key)
+        if known is None:
+            region = np.any([person_region(face, self.person, a.width, a.height) for face in faces], axis=0)
+            inside, outside = change(self._pixels(image, opened), self._pixels(other, opened), region)
+            known = {"inside": inside, "outside": outside}
+            self.journal.add(key, known)
+        return known["inside"], known["outside"]
+
+    def _pixels(self, path: str, opened: dict[str, np.ndarray]) -> np.ndarray:
+        if path not in opened:
+            opened[path] = np.asarray(open_image(self.folder / path))
+        return opened[path]
+
+
+def diversity_columns(images: Sequence[str], seen: Seen) -> dict[str, Columns]:
+    """`diversity_*` of images that differ by their seed alone; nothing for fewer than two that could be read."""
+    found = {image: record for image in images if not isinstance(record := seen[image], str)}
+    if len(found) < 2:
+        return {}
+    layout = layout_diversity(np.stack([record.layout for record in found.values()]))
+    content = content_diversity(np.stack([record.clip for record in found.values()]))
+    return {
+        image: {"diversity_layout": float(a), "diversity_content": float(b)}
+        for image, a, b in zip(found, layout, content, strict=True)
+    }
+
+
+def _named(name: str, changes: Sequence[Change]) -> Columns:
+    """Means over the comparisons that could be made, under their columns' names."""
+    columns = {}
+    for side, values in zip(("inside", "outside"), zip(*changes, strict=True), strict=False):
+        known = [value for value in values if value is not None]
+        if known:
+            columns[f"{name}_{side}"] = float(np.mean(known))
+    return columns
