@@ -1,15 +1,17 @@
-"""Where a run is published, with which token, and what its model card says."""
+"""Where a run is published, with which token, what its model card says, and what comes back from there."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from flows.files import read_json
 from flows.settings import LifecycleConfig, runs_root
 from flows.stage import require
-from moa.hub.card import CardInput
+from moa.hub.card import CardInput, Metric
+from moa.hub.download import download
 from moa.hub.licences import LICENCES
 from moa.hub.server import LocalHub
 
@@ -29,7 +31,18 @@ def hub_token(config: LifecycleConfig) -> str | None:
     return os.environ.get(config.publish.token_env)
 
 
-def model_card(config: LifecycleConfig) -> CardInput:
+def hub_cache() -> Path:
+    """Where downloaded revisions are kept, for all runs."""
+    return runs_root() / "hub-cache"
+
+
+def fetch(config: LifecycleConfig, revision: str) -> Path:
+    """Downloads a revision of the run's repository; returns its folder, named after its commit."""
+    with hub_endpoint(config) as endpoint:
+        return download(config.publish.repo_id, revision, endpoint, hub_cache(), token=hub_token(config))
+
+
+def model_card(config: LifecycleConfig, metrics: Sequence[Metric] = ()) -> CardInput:
     """What the model card says of this run, from the manifests of its shards and its adapter."""
     shards = read_json(require(config.train.shards / "manifest.json", "preprocess"))
     adapter = read_json(require(config.run / "export" / "manifest.json", "train"))
@@ -45,4 +58,5 @@ def model_card(config: LifecycleConfig) -> CardInput:
         steps=adapter["step"],
         image_size=shards["config"]["resolution"],
         licences=LICENCES[config.publish.licences],
+        metrics=tuple(metrics),
     )

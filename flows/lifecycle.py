@@ -2,7 +2,8 @@
 
 1. preprocess: images -> data/<dataset>/            2. train:    shards -> runs/<name>/export/
 3. publish:    adapter -> a revision on the Hub     4. evaluate: that revision -> runs/<name>/evaluation/<suite>/
-5. report:     runs/<name>/report/index.html, whose path is printed at the end
+5. gate:       that revision becomes `main`, or not: runs/<name>/gate.json
+6. report:     runs/<name>/report/index.html, whose path is printed at the end
 
 A stage whose inputs have not changed is up to date and does nothing; an interrupted one goes on where it stopped.
 """
@@ -12,48 +13,39 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from prefect import flow, task
-from prefect.artifacts import create_markdown_artifact
-from prefect.cache_policies import NO_CACHE
+from prefect import flow
+from prefect.client.schemas.objects import State
 
 from flows.command import run
 from flows.evaluate import evaluate
+from flows.evaluated import evaluation_folder, told, unscored
+from flows.gate import gate
 from flows.preprocess import preprocess
+from flows.presets import PresetName
 from flows.publish import publish
-from flows.settings import LifecycleConfig, PresetName
-from flows.stage import announced, begin
+from flows.report import show_report, write_report
+from flows.stage import begin, conclude
 from flows.train import train
-from reports.build import build_report
-
-
-@task(cache_policy=NO_CACHE)
-def write_report(config: LifecycleConfig) -> Path:
-    """Result files -> one HTML file; returns its path."""
-    with announced("report", config.run / "report" / "index.html"):
-        return build_report(config.run)
-
-
-@task(cache_policy=NO_CACHE)
-def show_report(report: Path) -> None:
-    """Where the report lies, on the run page (the UI drops file:// links)."""
-    create_markdown_artifact(key="report", markdown=f"Open in a browser: `{report}`")
 
 
 @flow(name="lifecycle")
-def lifecycle(preset: PresetName = "miniature", overrides: list[str] | None = None, name: str | None = None) -> Path:
-    """Preprocess, train, publish, evaluate, report.
+def lifecycle(
+    preset: PresetName = "miniature", overrides: list[str] | None = None, name: str | None = None
+) -> Path | State[Path]:
+    """Preprocess, train, publish, evaluate, promote if it is not worse than the champion, report.
 
     Args:
         preset: which configuration to start from.
         overrides: fields to replace, as `a.b=value`.
-        name: folder of the run below runs/; empty for the preset's own. The same name goes on where it stopped.
+        name: folder of the run below runs/; empty for the preset's own. The same name goes on where it stopped;
+            {date} stands for the day the run was scheduled for, so a schedule makes a run of its own each time.
     """
     config = begin(preset, overrides, name)
-    for stage in (preprocess, train, publish, evaluate):
-        stage(preset=preset, overrides=overrides, name=name)
+    for stage in (preprocess, train, publish, evaluate, gate):
+        stage(preset=preset, overrides=overrides, name=config.name)
     report = write_report(config)
     show_report(report)
-    return report
+    return conclude(report, told(unscored(evaluation_folder(config))))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.command import run
 from flows.files import read_json
-from flows.settings import PreprocessSettings, PresetName
+from flows.presets import PresetName
+from flows.settings import PreprocessSettings
 from flows.stage import Progress, announced, begin
 from preprocessing.config import load_dataset
 from preprocessing.run import preprocess as preprocess_images

@@ -16,8 +16,9 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.command import run
 from flows.files import read_json, write_json
-from flows.hub import hub_endpoint, hub_token, model_card
-from flows.settings import LifecycleConfig, PresetName, runs_root
+from flows.hub import hub_cache, hub_endpoint, hub_token, model_card
+from flows.presets import PresetName
+from flows.settings import LifecycleConfig
 from flows.stage import announced, begin, require
 from moa.hub.publish import publish as publish_folder
 
@@ -39,7 +40,7 @@ def publish_model(config: LifecycleConfig) -> Path:
             branch=f"run-{config.name}",
             card=model_card(config),
             accept_licences=settings.accept_licences,
-            cache_dir=runs_root() / "hub-cache",
+            cache_dir=hub_cache(),
         )
         write_json(record, {**publication.model_dump(mode="json"), "endpoint": settings.endpoint})
     return record

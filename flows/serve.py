@@ -21,6 +21,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 
+import yaml
+
 from flows.child import Child
 from flows.errors import FlowError, ServeError
 from flows.prefect_environment import PROJECT
@@ -120,10 +122,17 @@ def _invitation(url: str, pools: Sequence[str]) -> str:
     return f"""
 Prefect UI         {url}
 Workers            {", ".join(pools)}
+Deployments        {", ".join(deployments())}
 Run the lifecycle  {Path(sys.executable).parent}/prefect deployment run 'lifecycle/miniature' --watch
                    (in {PROJECT}{"" if url.endswith(":4200") else f", with PREFECT_API_URL={url}/api"})
 Ctrl-C ends everything.
 """
+
+
+def deployments() -> list[str]:
+    """What prefect.yaml deploys, as `<flow>/<name>`."""
+    declared = yaml.safe_load((PROJECT / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
+    return [f"{one['entrypoint'].rpartition(':')[2]}/{one['name']}" for one in declared]
 
 
 def _is_taken(port: int) -> bool:

@@ -1,34 +1,46 @@
-"""Presets: one function per preset returns the whole configuration of a lifecycle. Torch-free.
+"""What a lifecycle depends on, as frozen models. Torch-free.
 
-    python -m flows.lifecycle --preset miniature --set train.steps=300 --name longer
-
-A preset and a list of overrides `a.b=c` (values in YAML) resolve to one frozen `LifecycleConfig`, which is written to
+A preset (flows/presets.py) and a list of overrides (flows/overrides.py) make one `LifecycleConfig`, which is written to
 `runs/<name>/lifecycle.json` before any work starts. Data and runs live in `<project>/data` and `<project>/runs`, or
 where MOA_DATA_DIR and MOA_RUNS_DIR point (absolute: a Prefect worker may run anywhere).
 """
 
 from __future__ import annotations
 
-import difflib
 import os
+import re
 import shlex
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from flows.errors import OverrideError, SettingsError, UnknownPresetError
+from flows.errors import SettingsError
 from flows.files import write_json
 from flows.prefect_environment import PROJECT
-from moa.config import MoAConfig
 from moa.train_config import TrainConfig
 
 
 def _endpoint(value: str) -> str:
     if value != "local" and not value.startswith(("http://", "https://")):
         raise ValueError("must be 'local' or an http(s) URL such as https://huggingface.co")
+    return value
+
+
+def _tag(value: str) -> str:
+    try:
+        filled = value.format(name="run", commit="0123abcd")
+    except (KeyError, IndexError, ValueError):
+        raise ValueError("may hold {name} and {commit} and no other braces") from None
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", filled):
+        raise ValueError("must consist of letters, digits, '_', '.' and '-'")
+    return value
+
+
+def _label(value: str) -> str:
+    if not re.search(r"[a-z0-9]", value.lower()):
+        raise ValueError("must hold a letter or a digit: it names a folder")
     return value
 
 
@@ -66,21 +78,65 @@ class PublishSettings(_Group):
     token_env: str = Field("HF_TOKEN", description="environment variable that holds the Hub token")
 
 
-class Ablation(_Group):
-    """A second adapter that is evaluated beside the published model."""
-
-    label: str = Field(description="its name in the report")
-    adapter: Path = Field(description="adapter folder")
-
-
 class EvaluateSettings(_Group):
-    """Which suite, on which subjects, against what."""
+    """Which suite, on which subjects, measured by what."""
 
     suite: Path = Field(description="suite declaration, datasets/suites/<name>.yaml")
     images: Path | None = Field(None, description="folder of the subjects' photographs, for suites of kind folder")
     faces: Path | None = Field(None, description="weights of the face model; null: the place the suite declares")
     clip: Path | None = Field(None, description="CLIP folder that measures; null: the place the suite declares")
-    ablations: tuple[Ablation, ...] = ()
+
+
+class PromoteSettings(_Group):
+    """When a candidate becomes the repository's `main`: where it is not worse than the champion (flows/decision.py)."""
+
+    tolerance_ip: float = Field(0.02, ge=0, description="how much worse IP may be at the low end of its 95 % interval")
+    tolerance_pc: float = Field(0.01, ge=0, description="the same for PC")
+    tag: Annotated[str, AfterValidator(_tag)] = Field(
+        "{name}-{commit}", description="tag of the promoted revision; {name}: the run's, {commit}: the candidate's"
+    )
+
+
+class Variant(_Group):
+    """MoA with something taken away or changed: a finished adapter, or the overrides to train one with."""
+
+    label: Annotated[str, AfterValidator(_label)] = Field(description="its name in the report")
+    adapter: Path | None = Field(None, description="adapter folder; null: `flows.ablate` trains it")
+    overrides: tuple[str, ...] = Field((), description="what its training changes in the run's, as train.a=b")
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Variant:
+        if (self.adapter is None) == (not self.overrides):
+            raise ValueError("give either an adapter folder, or the overrides to train one with")
+        if foreign := [override for override in self.overrides if not override.startswith("train.")]:
+            raise ValueError(f"{foreign[0]!r}: a variant may change fields of train only")
+        return self
+
+    @property
+    def folder_name(self) -> str:
+        """The label as a folder's name: lower case letters, digits and hyphens."""
+        return re.sub(r"[^a-z0-9]+", "-", self.label.lower()).strip("-")
+
+
+class Community(_Group):
+    """Another base model of the same geometry, as a LoRA on this one: MoA is evaluated on it without training."""
+
+    label: Annotated[str, AfterValidator(_label)] = Field(description="its name in the report")
+    lora: Path = Field(description="LoRA file or folder")
+
+
+class AblateSettings(_Group):
+    """What MoA is compared with, beside its prior and its champion."""
+
+    variants: tuple[Variant, ...] = ()
+    community: tuple[Community, ...] = ()
+
+    @model_validator(mode="after")
+    def _labels_differ(self) -> AblateSettings:
+        counted = Counter(variant.folder_name for variant in self.variants)
+        if twice := [name for name, count in counted.items() if count > 1]:
+            raise ValueError(f"two variants would have the folder {twice[0]!r}; choose other labels")
+        return self
 
 
 class LifecycleConfig(_Group):
@@ -91,9 +147,14 @@ class LifecycleConfig(_Group):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="folder of the run: runs/<name>")
     preprocess: PreprocessSettings
     train: TrainConfig
+    train_from: Literal["init", "promoted"] = Field(
+        "init", description="promoted: start from the repository's promoted adapter, and from train.init without one"
+    )
     launch: LaunchSettings
     publish: PublishSettings
     evaluate: EvaluateSettings
+    promote: PromoteSettings = PromoteSettings()
+    ablate: AblateSettings = AblateSettings()
 
     @model_validator(mode="after")
     def _batches_fit_the_processes(self) -> LifecycleConfig:
@@ -110,117 +171,6 @@ class LifecycleConfig(_Group):
         """The command line that resolves to this configuration."""
         words = ["python", "-m", "flows.lifecycle", "--preset", self.preset]
         return shlex.join(words + [word for override in self.overrides for word in ("--set", override)])
-
-
-def miniature() -> LifecycleConfig:
-    """The embedded world: minutes on two CPU cores, warm-started from the adapter that ships with the project."""
-    shards = data_root() / "miniature"
-    zoo = PROJECT / "zoo"
-    return LifecycleConfig(
-        preset="miniature",
-        name="miniature",
-        preprocess=PreprocessSettings(dataset=PROJECT / "datasets/miniature.yaml", out=shards),
-        train=TrainConfig(
-            shards=shards,
-            base=zoo / "base",
-            image_encoder=zoo / "clip",
-            init=zoo / "moa",
-            moa=MoAConfig(image_dim=128),
-            steps=150,
-            global_batch=16,
-            learning_rate=1e-4,
-            warmup=10,
-            lambda_router=5e-4,  # these five as zoo/moa was trained; flows/zoo.py says why
-            lambda_object=1e-3,
-            condition_dropout=0.0,
-            masked_loss_probability=0.5,
-            max_timestep=1000,
-            checkpoint_every=50,
-            log_every=5,
-            num_threads=1,
-        ),
-        launch=LaunchSettings(processes=2, hours=1),
-        publish=PublishSettings(
-            endpoint="local",
-            repo_id="miniature/moa",
-            title="MoA in the miniature world",
-            base_model="the miniature world's Stable Diffusion",
-            licences="miniature",
-        ),
-        evaluate=EvaluateSettings(
-            suite=PROJECT / "datasets/suites/miniature.yaml",
-            ablations=(Ablation(label="without MoA layers", adapter=zoo / "single-branch"),),
-        ),
-    )
-
-
-def ffhq_sd15() -> LifecycleConfig:
-    """FFHQ and Stable Diffusion 1.5, with the paper's values (section 4 and its table of hyperparameters): 4 GPUs."""
-    shards, models = data_root() / "ffhq", data_root() / "models"
-    return LifecycleConfig(
-        preset="ffhq_sd15",
-        name="ffhq-sd15",
-        preprocess=PreprocessSettings(dataset=PROJECT / "datasets/ffhq.yaml", out=shards),
-        train=TrainConfig(
-            shards=shards,
-            base=models / "stable-diffusion-v1-5",
-            image_encoder=models / "clip-vit-large-patch14",
-            moa=MoAConfig(image_dim=768),
-            steps=40_000,
-            global_batch=128,
-            learning_rate=5e-5,
-            lambda_router=1e-4,
-            lambda_object=1e-4,
-            precision="bf16",
-            gradient_checkpointing=True,
-            num_workers=4,
-        ),
-        launch=LaunchSettings(processes=4),
-        publish=PublishSettings(
-            endpoint="https://huggingface.co",
-            repo_id="your-name/moa-sd15-ffhq",
-            title="MoA for Stable Diffusion 1.5, trained on FFHQ",
-            base_model="Stable Diffusion 1.5",
-            base_model_id="stable-diffusion-v1-5/stable-diffusion-v1-5",
-            licences="ffhq_sd15",
-        ),
-        evaluate=EvaluateSettings(suite=PROJECT / "datasets/suites/celeba-15.yaml", images=data_root() / "celeba-15"),
-    )
-
-
-PresetName = Literal["miniature", "ffhq_sd15"]
-PRESETS: dict[str, Callable[[], LifecycleConfig]] = {"miniature": miniature, "ffhq_sd15": ffhq_sd15}
-
-
-def resolve(preset: str, overrides: Iterable[str] = (), name: str | None = None) -> LifecycleConfig:
-    """The configuration of a preset with some fields replaced.
-
-    Args:
-        overrides: texts `a.b=c`; the value is read as YAML, so `train.steps=300`, `train.init=null` and
-            `evaluate.ablations=[]` mean what they say. Later ones win.
-        name: the run's folder below runs/, if not the preset's own.
-
-    Raises:
-        UnknownPresetError, OverrideError: naming the valid ones and the closest.
-    """
-    if preset not in PRESETS:
-        raise UnknownPresetError(f"There is no preset {preset!r}. {_suggest(preset, PRESETS)}")
-    base = PRESETS[preset]()
-    values = base.model_dump()
-    overrides = [*overrides, *([f"name={name}"] if name else [])]
-    for override in overrides:
-        field, separator, text = override.partition("=")
-        if not separator:
-            raise OverrideError(f"Override {override!r} has no '='. Write it as a.b=value.")
-        _replace(values, field.strip(), _yaml_value(field, text), base)
-    if not any(override.startswith("train.shards=") for override in overrides):
-        values["train"]["shards"] = values["preprocess"]["out"]  # training reads what preprocessing writes
-    try:
-        config = LifecycleConfig.model_validate({**values, "overrides": overrides})
-        return LifecycleConfig.model_validate(_absolute(config.model_dump()))
-    except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
-        raise OverrideError(f"The overrides do not fit preset {preset!r}: {problems}") from None
 
 
 def data_root() -> Path:
@@ -243,49 +193,3 @@ def _root(variable: str, default: Path) -> Path:
     if value and not Path(value).is_absolute():
         raise SettingsError(f"{variable} is {value!r}, but has to be an absolute path: workers run in other folders.")
     return Path(value) if value else default
-
-
-def _yaml_value(field: str, text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise OverrideError(f"The value of {field!r} is not YAML: {text!r} ({error})") from None
-
-
-def _replace(values: dict[str, Any], field: str, value: Any, base: LifecycleConfig) -> None:
-    """Sets the field `a.b.c` of the nested dictionary; raises OverrideError when there is no such field."""
-    fields = [name for name in _fields(base) if name not in ("preset", "overrides")]
-    if field not in fields:
-        raise OverrideError(f"There is no field {field!r}. {_suggest(field, fields)}")
-    *groups, last = field.split(".")
-    for group in groups:
-        values = values[group]
-    values[last] = value
-
-
-def _fields(model: BaseModel, prefix: str = "") -> Iterator[str]:
-    """Dotted names of all fields, groups included."""
-    for key in type(model).model_fields:
-        yield prefix + key
-        if isinstance(value := getattr(model, key), BaseModel):
-            yield from _fields(value, f"{prefix}{key}.")
-
-
-def _suggest(word: str, valid: Iterable[str]) -> str:
-    """The closest valid name, and all valid names of the same group."""
-    valid = list(valid)
-    group, _, last = word.rpartition(".")
-    same_name = [name for name in valid if name.rpartition(".")[2] == last]
-    siblings = [name for name in valid if name.rpartition(".")[0] == group]
-    closest = same_name or difflib.get_close_matches(word, siblings or valid, n=1)
-    meant = f"Did you mean {closest[0]!r}? " if closest else ""
-    return f"{meant}Valid are: {', '.join(sorted(siblings or (name for name in valid if '.' not in name)))}."
-
-
-def _absolute(value: Any) -> Any:
-    """The nested values with every path absolute, so that processes in other folders read the same files."""
-    if isinstance(value, dict):
-        return {key: _absolute(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_absolute(item) for item in value]
-    return value.absolute() if isinstance(value, Path) else value

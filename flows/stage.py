@@ -17,18 +17,26 @@ from uuid import UUID
 
 from prefect import get_run_logger
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
+from prefect.states import Completed
 
 from flows.errors import MissingInputError
 from flows.failures import without_tracebacks
-from flows.settings import LifecycleConfig, resolve, write_lifecycle
+from flows.overrides import dated, resolve
+from flows.settings import LifecycleConfig, write_lifecycle
 
 SECONDS_BETWEEN_UPDATES = 5.0  # an update costs the server 40 ms
+INCOMPLETE = "Incomplete"  # name of the state of a flow run that came to its end, with something left out
 
 
 def begin(preset: str, overrides: list[str] | None, name: str | None) -> LifecycleConfig:
-    """Resolves the parameters of a flow and writes the result to `runs/<name>/lifecycle.json`."""
+    """Resolves the parameters of a flow and writes the result to `runs/<name>/lifecycle.json`.
+
+    `{date}` in the name is the day the flow run was scheduled for; a retry on another day keeps it.
+    """
     without_tracebacks()
-    config = resolve(preset, overrides or [], name)
+    config = resolve(preset, overrides or [], dated(name, flow_run.scheduled_start_time.date()))
     get_run_logger().info("Configuration: %s", write_lifecycle(config))
     return config
 
@@ -40,6 +48,14 @@ def announced(stage: str, manifest: Path) -> Iterator[None]:
     yield
     unchanged = before is not None and before == _digest(manifest)
     get_run_logger().info("%s: %s (%s)", stage, "up to date" if unchanged else "done", manifest)
+
+
+def conclude(result: Path, problem: str) -> Path | State[Path]:
+    """What a flow returns: its result; with a problem, in a state that carries its sentence.
+
+    The state is of Prefect's type COMPLETED: what could be done was done, and the stages after it go on.
+    """
+    return Completed(name=INCOMPLETE, message=problem, data=result) if problem else result
 
 
 def _digest(path: Path) -> str | None:

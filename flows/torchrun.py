@@ -6,15 +6,14 @@ import sys
 from collections import deque
 
 from flows.files import write_json
-from flows.settings import LifecycleConfig
+from moa.train_config import TrainConfig
 
 
-def torchrun(config: LifecycleConfig) -> list[str]:
-    """The command that trains; its configuration file is written first."""
-    path = config.run / "config.json"
-    write_json(path, config.train.model_copy(update={"out": config.run}).model_dump(mode="json"))
+def torchrun(training: TrainConfig, processes: int) -> list[str]:
+    """The command that trains into `training.out`; its configuration file is written there first."""
+    path = write_json(training.run_folder / "config.json", training.model_dump(mode="json"))
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
-    return [*launcher, str(config.launch.processes), "-m", "moa.train", str(path)]
+    return [*launcher, str(processes), "-m", "moa.train", str(path)]
 
 
 class LastWords:

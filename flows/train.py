@@ -19,22 +19,25 @@ from flows.command import run
 from flows.errors import ProcessFailedError, TrainingFailedError
 from flows.hub import hub_token
 from flows.launch import flow_run_cancelled, run_process
-from flows.settings import LifecycleConfig, PresetName
+from flows.presets import PresetName
+from flows.settings import LifecycleConfig
 from flows.stage import Progress, announced, begin
 from flows.torchrun import LastWords, torchrun
+from flows.variants import run_training
+from moa.train_config import TrainConfig
 
 
 @task(cache_policy=NO_CACHE)
-def train_adapter(config: LifecycleConfig) -> Path:
+def train_adapter(config: LifecycleConfig, training: TrainConfig, stage: str = "train") -> Path:
     """Runs the training processes to their end; returns the path of the exported adapter's manifest."""
-    manifest, log = config.run / "export" / "manifest.json", config.run / "train.log"
+    manifest, log = training.run_folder / "export" / "manifest.json", training.run_folder / "train.log"
     words = LastWords()
     try:
-        with announced("train", manifest), Progress("train", "Training") as progress:
+        with announced(stage, manifest), Progress("train", stage.capitalize()) as progress:
             run_process(
-                torchrun(config),
+                torchrun(training, config.launch.processes),
                 log=log,
-                on_record=lambda record: follow(record, config.train.steps, progress),
+                on_record=lambda record: follow(record, training.steps, progress),
                 on_line=words.hear,
                 cancelled=flow_run_cancelled(),
                 secrets=[hub_token(config) or ""],
@@ -72,7 +75,7 @@ def train(preset: PresetName = "miniature", overrides: list[str] | None = None, 
         name: folder of the run below runs/; empty for the preset's own. The same name resumes.
     """
     config = begin(preset, overrides, name)
-    manifest = train_adapter(config)
+    manifest = train_adapter(config, run_training(config))
     show_metrics(config.run)
     return manifest
 

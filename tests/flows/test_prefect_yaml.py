@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import tomllib
+from datetime import date
 from typing import Any
 
 import pytest
@@ -14,9 +15,9 @@ from prefect.client.schemas.schedules import CronSchedule
 from prefect.flows import load_flow_from_entrypoint
 from prefect.settings import Settings
 
+from flows.overrides import dated, resolve
 from flows.prefect_environment import PROJECT, variables
-from flows.serve import POOLS
-from flows.settings import resolve
+from flows.serve import POOLS, deployments
 
 TEXT = (PROJECT / "prefect.yaml").read_text(encoding="utf-8")
 DECLARED: dict[str, Any] = yaml.safe_load(TEXT)
@@ -35,7 +36,7 @@ KEYS = {
     },
     "work_pool": {"name", "job_variables"},
     "concurrency_limit": {"limit", "collision_strategy", "grace_period_seconds"},
-    "schedule": {"slug", "cron", "timezone", "active"},
+    "schedule": {"slug", "cron", "timezone", "active", "parameters"},
 }
 
 
@@ -66,7 +67,8 @@ def test_no_key_is_misspelt(deployment: dict[str, Any]) -> None:
 
 def test_every_verb_has_a_deployment_of_each_preset() -> None:
     labels = [label(deployment) for deployment in DEPLOYMENTS]
-    verbs = ("preprocess", "train", "publish", "evaluate", "lifecycle")
+    assert labels == deployments(), "what `make ui` prints"
+    verbs = ("preprocess", "train", "publish", "evaluate", "gate", "ablate", "lifecycle")
     assert sorted(labels) == sorted(f"{verb}/{name}" for verb in verbs for name in ("miniature", "ffhq-sd15"))
 
 
@@ -76,6 +78,18 @@ def test_schedules_are_valid_and_off() -> None:
     for schedule in schedules:
         CronSchedule(cron=schedule["cron"], timezone=schedule["timezone"])
         assert schedule["active"] is False and schedule["slug"]
+
+
+def test_a_scheduled_run_has_its_own_folder_and_goes_on_from_the_promoted_model() -> None:
+    """Without a name of its own, each run of a schedule would find the first one's folder finished, and do nothing."""
+    for deployment in DEPLOYMENTS:
+        for schedule in deployment.get("schedules", []):
+            parameters = deployment["parameters"] | schedule["parameters"]
+            load_flow_from_entrypoint(deployment["entrypoint"]).validate_parameters(parameters)
+            days = [dated(parameters["name"], date(2026, 1, day)) for day in (1, 2)]
+            runs = [resolve(parameters["preset"], parameters["overrides"], name=name) for name in days]
+            assert runs[0].name.endswith("-2026-01-01") and runs[1].name.endswith("-2026-01-02")
+            assert runs[0].train_from == "promoted"
 
 
 def test_no_number_became_a_text_and_no_secret_is_written_down() -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from datetime import date
 from pathlib import Path
 
 import pytest
 
 from flows.errors import OverrideError, SettingsError, UnknownPresetError
-from flows.settings import PRESETS, PresetName, resolve, write_lifecycle
+from flows.overrides import dated, resolve
+from flows.presets import PRESETS, PresetName
+from flows.settings import write_lifecycle
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -39,7 +42,8 @@ def test_the_papers_values() -> None:
         ("train.learning_rate=1e-5", "train.learning_rate", 1e-5),  # YAML 1.1 reads 1e-5 as text
         ("train.init=null", "train.init", None),
         ("train.moa.router=mlp", "train.moa.router", "mlp"),
-        ("evaluate.ablations=[]", "evaluate.ablations", ()),
+        ("ablate.variants=[]", "ablate.variants", ()),
+        ("train_from=promoted", "train_from", "promoted"),
         ("publish.endpoint=http://127.0.0.1:1", "publish.endpoint", "http://127.0.0.1:1"),
         ("preprocess.source_root=photos", "preprocess.source_root", Path("photos").absolute()),
     ],
@@ -56,12 +60,25 @@ def test_the_last_override_wins_and_name_is_one_of_them() -> None:
     assert (config.train.steps, config.name, config.run.name) == (8, "other", "other")
 
 
+def test_the_day_in_a_name() -> None:
+    assert dated("weekly-{date}", date(2026, 3, 7)) == "weekly-2026-03-07"
+    assert dated("weekly", date(2026, 3, 7)) == "weekly" and dated(None, date(2026, 3, 7)) is None
+
+
+def test_the_presets_own_name_is_no_override() -> None:
+    """A stage of the lifecycle gets the name, one started by hand may not: both write the same lifecycle.json."""
+    assert resolve("miniature", [], "miniature") == resolve("miniature")
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
         ("train.stepz=7", "Did you mean 'train.steps'?"),
         ("steps=7", "Did you mean 'train.steps'?"),
-        ("nonsense.field=7", "Valid are: evaluate, launch, name, preprocess, publish, train"),
+        (
+            "nonsense.field=7",
+            "Valid are: ablate, evaluate, launch, name, preprocess, promote, publish, train, train_from",
+        ),
         ("train.steps", "has no '='"),
         ("train.steps=0", "train.steps: Input should be greater than or equal to 1"),
         ("train.moa.router=big", "train.moa.router"),
@@ -69,6 +86,14 @@ def test_the_last_override_wins_and_name_is_one_of_them() -> None:
         ("launch.processes=3", "cannot be split evenly over 3"),
         ("name=../outside", "name"),
         ("train.steps=[1", "not YAML"),
+        ("promote.tag='{run}'", "{name} and {commit}"),
+        ("promote.tolerance_ip=-1", "promote.tolerance_ip"),
+        ("ablate.variants=[{label: x}]", "either an adapter folder, or the overrides"),
+        ("ablate.variants=[{label: x, adapter: a, overrides: [train.steps=1]}]", "either an adapter folder"),
+        ("ablate.variants=[{label: x, overrides: [train.stepz=1]}]", "'x': There is no field 'train.stepz'"),
+        ("ablate.variants=[{label: x, overrides: [publish.title=y]}]", "fields of train only"),
+        ("ablate.variants=[{label: A b, adapter: a}, {label: a-B, adapter: a}]", "two variants"),
+        ("ablate.variants=[{label: '?', adapter: a}]", "a letter or a digit"),
     ],
 )
 def test_mistakes_are_named(override: str, message: str) -> None:

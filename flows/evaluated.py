@@ -1,0 +1,49 @@
+"""What an evaluation left: its folder, its rows, and what could not be scored."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from flows.settings import LifecycleConfig
+from moa.evaluation.suite import load_suite
+
+UNSCORED = {  # outcomes that are the input's fault; "no face in the image" is the model's, and counts as IP 0
+    "missing": "the image is missing",
+    "unreadable": "the image cannot be read",
+    "no_reference_face": "no face was found in the reference: IP cannot be measured",
+}
+
+
+def evaluation_folder(config: LifecycleConfig) -> Path:
+    """`runs/<name>/evaluation/<suite>`."""
+    return config.run / "evaluation" / load_suite(config.evaluate.suite).name
+
+
+def rows(evaluation: Path, name: str = "scores.csv") -> Iterator[dict[str, str]]:
+    """The rows of a table; none where the suite makes no such table."""
+    if not (evaluation / name).is_file():
+        return
+    with (evaluation / name).open(newline="", encoding="utf-8") as file:
+        yield from csv.DictReader(file)
+
+
+def unscored(evaluation: Path) -> list[dict[str, str]]:
+    """What could not be scored and why: a line for each image, and one for each subject whose reference has no face."""
+    found: dict[str, str] = {}
+    for row in (*rows(evaluation), *rows(evaluation, "pairs.csv")):
+        if why := UNSCORED.get(row["outcome"]):
+            of_a_subject = row["outcome"] == "no_reference_face" and "subject" in row  # a pair has two
+            found[f"subject {row['subject']}" if of_a_subject else row["image"]] = why
+    return [{"what": what, "why": why} for what, why in found.items()]
+
+
+def told(problems: list[dict[str, str]]) -> str:
+    """How many of each kind and the first, in a sentence; nothing where all was scored."""
+    if not problems:
+        return ""
+    counted = Counter(problem["why"] for problem in problems)
+    kinds = "; ".join(f"{count} x {why}" for why, count in counted.items())
+    return f"Not everything could be scored, the rest was: {kinds}. First: {problems[0]['what']}."

@@ -1,0 +1,104 @@
+"""Presets: one function per preset returns the whole configuration of a lifecycle. Torch-free."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from flows.prefect_environment import PROJECT
+from flows.settings import (
+    AblateSettings,
+    EvaluateSettings,
+    LaunchSettings,
+    LifecycleConfig,
+    PreprocessSettings,
+    PublishSettings,
+    Variant,
+    data_root,
+)
+from moa.config import MoAConfig
+from moa.train_config import TrainConfig
+
+
+def miniature() -> LifecycleConfig:
+    """The embedded world: minutes on two CPU cores, warm-started from the adapter that ships with the project."""
+    shards = data_root() / "miniature"
+    zoo = PROJECT / "zoo"
+    return LifecycleConfig(
+        preset="miniature",
+        name="miniature",
+        preprocess=PreprocessSettings(dataset=PROJECT / "datasets/miniature.yaml", out=shards),
+        train=TrainConfig(
+            shards=shards,
+            base=zoo / "base",
+            image_encoder=zoo / "clip",
+            init=zoo / "moa",
+            moa=MoAConfig(image_dim=128),
+            steps=150,
+            global_batch=16,
+            learning_rate=1e-4,
+            warmup=10,
+            lambda_router=5e-4,  # these five as zoo/moa was trained; flows/zoo.py says why
+            lambda_object=1e-3,
+            condition_dropout=0.0,
+            masked_loss_probability=0.5,
+            max_timestep=1000,
+            checkpoint_every=50,
+            log_every=5,
+            num_threads=1,
+        ),
+        launch=LaunchSettings(processes=2, hours=1),
+        publish=PublishSettings(
+            endpoint="local",
+            repo_id="miniature/moa",
+            title="MoA in the miniature world",
+            base_model="the miniature world's Stable Diffusion",
+            licences="miniature",
+        ),
+        evaluate=EvaluateSettings(suite=PROJECT / "datasets/suites/miniature.yaml"),
+        ablate=AblateSettings(variants=(Variant(label="without MoA layers", adapter=zoo / "single-branch"),)),
+    )
+
+
+def ffhq_sd15() -> LifecycleConfig:
+    """FFHQ and Stable Diffusion 1.5, with the paper's values (section 4 and its table of hyperparameters): 4 GPUs."""
+    shards, models = data_root() / "ffhq", data_root() / "models"
+    return LifecycleConfig(
+        preset="ffhq_sd15",
+        name="ffhq-sd15",
+        preprocess=PreprocessSettings(dataset=PROJECT / "datasets/ffhq.yaml", out=shards),
+        train=TrainConfig(
+            shards=shards,
+            base=models / "stable-diffusion-v1-5",
+            image_encoder=models / "clip-vit-large-patch14",
+            moa=MoAConfig(image_dim=768),
+            steps=40_000,
+            global_batch=128,
+            learning_rate=5e-5,
+            lambda_router=1e-4,
+            lambda_object=1e-4,
+            precision="bf16",
+            gradient_checkpointing=True,
+            num_workers=4,
+        ),
+        launch=LaunchSettings(processes=4),
+        publish=PublishSettings(
+            endpoint="https://huggingface.co",
+            repo_id="your-name/moa-sd15-ffhq",
+            title="MoA for Stable Diffusion 1.5, trained on FFHQ",
+            base_model="Stable Diffusion 1.5",
+            base_model_id="stable-diffusion-v1-5/stable-diffusion-v1-5",
+            licences="ffhq_sd15",
+        ),
+        evaluate=EvaluateSettings(suite=PROJECT / "datasets/suites/celeba-15.yaml", images=data_root() / "celeba-15"),
+        ablate=AblateSettings(  # appendix B of the paper
+            variants=(
+                Variant(label="without MoA layers", overrides=("train.moa.architecture=single_branch",)),
+                Variant(label="without spacetime encoding", overrides=("train.moa.spacetime=false",)),
+            )
+        ),
+    )
+
+
+PresetName = Literal["miniature", "ffhq_sd15"]
+PRESETS: dict[str, Callable[[], LifecycleConfig]] = {"miniature": miniature, "ffhq_sd15": ffhq_sd15}

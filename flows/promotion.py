@@ -1,0 +1,56 @@
+"""Moving `main` of the repository to a run's candidate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flows.champion import adapter_digest, champion_of, promoted_adapter
+from flows.files import read_json, write_json
+from flows.hub import hub_endpoint, hub_token, model_card
+from flows.settings import LifecycleConfig
+from moa.hub.card import Metric
+from moa.hub.publication import Publication
+from moa.hub.publish import promote
+
+SCORES = (("ip", "Identity preservation", "identity_preservation"), ("pc", "Prompt consistency", "prompt_consistency"))
+
+
+def is_settled(config: LifecycleConfig, candidate: str) -> bool:
+    """Whether this candidate was promoted by this run before: a later run must not be undone by running this again."""
+    record = config.run / "promotion.json"
+    return (config.run / "gate.json").is_file() and record.is_file() and read_json(record)["candidate"] == candidate
+
+
+def overtaken(config: LifecycleConfig) -> list[str]:
+    """Why the comparison with the champion is out of date, if it is: another model was promoted since."""
+    current, champion = promoted_adapter(config), champion_of(config)
+    if current is None or adapter_digest(current) in (champion.adapter_digest, champion.candidate):
+        return []
+    return [
+        f"main of {config.publish.repo_id} now holds another model ({current.parent.name[:8]}), promoted after this "
+        "candidate was compared with its champion: start a run of another name, which is compared with that."
+    ]
+
+
+def promote_candidate(config: LifecycleConfig, summary: dict[str, Any]) -> None:
+    """Makes `main` hold the candidate with its scores on the model card, tags it, and writes promotion.json."""
+    record = config.run / "publication.json"
+    publication = Publication.read(record)
+    tag = config.promote.tag.format(name=config.name, commit=publication.commit[:8])
+    with hub_endpoint(config) as endpoint:
+        card = model_card(config, _metrics(summary))
+        promotion = promote(publication, tag=tag, token=hub_token(config), endpoint=endpoint, card=card)
+    write_json(
+        config.run / "promotion.json",
+        {**promotion.model_dump(mode="json"), "endpoint": config.publish.endpoint},
+    )
+
+
+def _metrics(summary: dict[str, Any]) -> list[Metric]:
+    """The scores of the candidate for its card."""
+    moa = next(method for method in summary["methods"] if method["kind"] == "moa")
+    suite = f"{summary['suite']}, version {summary['version']}"
+    return [
+        Metric(name=name, kind=kind, suite=suite, value=moa[key]["mean"], low=moa[key]["low"], high=moa[key]["high"])
+        for key, name, kind in SCORES
+    ]

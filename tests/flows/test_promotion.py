@@ -1,0 +1,169 @@
+"""Champion, gate and promotion over several runs, on a real local Hub; the summaries are written by hand."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect.logging import disable_run_logger
+
+from flows.champion import champion_adapter, champion_of, starting_adapter
+from flows.evaluated import evaluation_folder
+from flows.files import read_json, write_json
+from flows.gate import pass_gate
+from flows.hub import fetch, hub_cache, hub_endpoint, model_card
+from flows.overrides import resolve
+from flows.settings import LifecycleConfig
+from moa.hub.publish import publish
+from tests.moa.hub.pipeline_folder import write_pipeline
+
+BETTER, WORSE = 0.05, -0.05
+INIT = "sha256:initial"
+
+
+@pytest.fixture(autouse=True)
+def _roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("MOA_RUNS_DIR", str(tmp_path / "runs"))
+    monkeypatch.setenv("MOA_DATA_DIR", str(tmp_path / "data"))
+    write_json(
+        tmp_path / "data/miniature/manifest.json",
+        {"dataset": {"name": "m", "version": "1"}, "digest": "sha256:0", "config": {"resolution": 64}},
+    )
+    write_json(tmp_path / "init/manifest.json", {"digest": INIT})
+    with disable_run_logger():
+        yield
+
+
+def published(tmp_path: Path, name: str, weights: str = "", *overrides: str) -> LifecycleConfig:
+    """A run that was trained and published; `weights` stands for what it learned (default: its name)."""
+    config = resolve("miniature", ["train.init=null", *overrides], name)
+    write_json(config.run / "export/manifest.json", {"step": 3, "commit": None})
+    folder = write_pipeline(tmp_path / "pipelines" / name / (weights or name), (weights or name).encode() * 9)
+    with hub_endpoint(config) as endpoint:
+        done = publish(
+            folder,
+            repo_id=config.publish.repo_id,
+            endpoint=endpoint,
+            token=None,
+            branch=f"run-{name}",
+            card=model_card(config),
+            cache_dir=hub_cache(),
+        )
+    write_json(config.run / "publication.json", {**done.model_dump(mode="json"), "endpoint": "local"})
+    return config
+
+
+def gated(config: LifecycleConfig, change: float) -> dict[str, Any]:
+    """The decision on a run whose MoA differs by `change` from its champion, or from the prior where it has none."""
+    has_champion = champion_adapter(config) is not None
+    kinds = ["prior", "moa", *(["champion"] if has_champion else [])]
+    score = {"mean": 0.5, "low": 0.4, "high": 0.6, "std": 0.1}
+    methods = [
+        {"method": kind, "label": kind, "kind": kind, "outcomes": {"scored": 4}, "ip": score, "pc": score}
+        for kind in kinds
+    ]
+    difference = {"mean": change, "low": change - 0.01, "high": change + 0.01, "std": 0.1}
+    line = {"before": kinds[-1] if has_champion else "prior", "after": "moa", "n": 4}
+    summary = {
+        "suite": "miniature",
+        "version": "1",
+        "methods": methods,
+        "comparisons": [line | {"ip": difference, "pc": difference}],
+    }
+    write_json(evaluation_folder(config) / "summary.json", summary)
+    return read_json(pass_gate.fn(config))
+
+
+def main_adapter(config: LifecycleConfig) -> str:
+    return read_json(fetch(config, "main") / "adapter/manifest.json")["digest"]
+
+
+def digest(config: LifecycleConfig) -> str:
+    return read_json(config.run / "publication.json")["adapter_digest"]
+
+
+def test_the_first_model_is_promoted_when_it_beats_the_prior(tmp_path: Path) -> None:
+    first = published(tmp_path, "first")
+    decision = gated(first, BETTER)
+    assert decision["decision"] == "promoted" and decision["against"]["kind"] == "prior"
+    assert champion_of(first).source == "none"
+    assert main_adapter(first) == digest(first)
+    promotion = read_json(first.run / "promotion.json")
+    assert promotion["endpoint"] == "local" and promotion["candidate"] == decision["candidate"]["commit"]
+    assert fetch(first, promotion["tag"]).name == promotion["commit"]
+    assert promotion["tag"] == f"first-{promotion['candidate'][:8]}"
+    assert "0.5" in (fetch(first, "main") / "README.md").read_text(), "the scores are on the card"
+
+
+def test_a_rejected_challenger_leaves_main_alone_and_says_why(tmp_path: Path) -> None:
+    first, second = published(tmp_path, "first"), published(tmp_path, "second")
+    gated(first, BETTER)
+    before = fetch(first, "main").name
+    decision = gated(second, WORSE)
+    assert (decision["decision"], decision["against"]["kind"]) == ("rejected", "champion")
+    assert "not above" in decision["reasons"][0] and decision["ip"]["mean"] == WORSE
+    assert champion_of(second).adapter_digest == digest(first)
+    assert fetch(first, "main").name == before and not (second.run / "promotion.json").exists()
+    assert fetch(second, "run-second").name == decision["candidate"]["commit"], "the candidate stays on its branch"
+
+
+def test_a_promoted_run_started_again_changes_nothing(tmp_path: Path) -> None:
+    first, second = published(tmp_path, "first"), published(tmp_path, "second")
+    gated(first, BETTER)
+    files = {path: path.stat().st_mtime_ns for path in first.run.rglob("*.json")}
+    pass_gate.fn(first)
+    assert {path: path.stat().st_mtime_ns for path in first.run.rglob("*.json")} == files
+    assert champion_of(first).source == "none", "not itself"
+    gated(second, BETTER)
+    pass_gate.fn(first)
+    assert main_adapter(first) == digest(second), "the older run does not take main back"
+
+
+def test_a_comparison_that_was_overtaken_does_not_count(tmp_path: Path) -> None:
+    slow, fast = published(tmp_path, "slow"), published(tmp_path, "fast")
+    assert champion_of(slow).source == "none"
+    assert gated(fast, BETTER)["decision"] == "promoted"
+    decision = gated(slow, BETTER)
+    assert decision["decision"] == "rejected" and "another model" in decision["reasons"][0]
+    assert main_adapter(slow) == digest(fast)
+
+
+def test_another_candidate_of_the_same_run_gets_the_champion_of_its_time(tmp_path: Path) -> None:
+    short = published(tmp_path, "run", "short")
+    gated(short, BETTER)
+    longer = published(tmp_path, "run", "longer")
+    assert champion_of(longer).adapter_digest == digest_of(tmp_path, "short")
+    assert gated(longer, BETTER)["decision"] == "promoted"
+    assert main_adapter(longer) == digest(longer)
+
+
+def digest_of(tmp_path: Path, weights: str) -> str:
+    return json.loads((tmp_path / "pipelines/run" / weights / "adapter/manifest.json").read_text())["digest"]
+
+
+def test_what_training_starts_from_is_the_champion_until_something_was_promoted(tmp_path: Path) -> None:
+    warm = published(tmp_path, "warm", "", f"train.init={tmp_path / 'init'}")
+    champion = champion_of(warm)
+    assert (champion.source, champion.adapter_digest) == ("init", INIT)
+    assert champion_adapter(warm) == tmp_path / "init"
+
+
+def test_training_starts_from_the_promoted_adapter_and_a_run_keeps_its_start(tmp_path: Path) -> None:
+    init = tmp_path / "init"
+    overrides = (f"train.init={init}", "train_from=promoted")
+    assert starting_adapter(resolve("miniature", overrides, "nothing-yet")) == init
+    first, second = published(tmp_path, "first"), published(tmp_path, "second")
+    gated(first, BETTER)
+    run = resolve("miniature", overrides, "run")
+    start = starting_adapter(run)
+    assert start is not None and read_json(start / "manifest.json")["digest"] == digest(first)
+    assert starting_adapter(resolve("miniature", overrides[:1], "run")) == init, "unless it is told to"
+    write_json(run.run / "config.json", {"init": str(start)})
+    gated(second, BETTER)
+    assert starting_adapter(run) == start, "main has moved, the run has not"
+    shutil.rmtree(hub_cache())
+    assert starting_adapter(run) == start and (start / "manifest.json").is_file(), "the cache may be deleted"
