@@ -37,11 +37,11 @@ class Phase:
 MOA = MoAConfig(image_dim=128)
 # The first phase teaches the person (foreground only, as the paper trains). In a model this small the person then grows
 # over the scene, so the second phase looks at the whole picture half of the time.
-PHASES = (Phase(1600, 1e-3, 1.0), Phase(900, 3e-4, 0.5))
+PHASES = (Phase(1500, 1e-3, 1.0), Phase(700, 3e-4, 0.5))
 ADAPTERS = {
     "moa": (MOA, PHASES),
     "no-spacetime": (MOA.model_copy(update={"spacetime": False}), PHASES),
-    "single-branch": (MOA.model_copy(update={"architecture": "single_branch"}), (Phase(500, 1e-3, 1.0),)),
+    "single-branch": (MOA.model_copy(update={"architecture": "single_branch"}), (Phase(400, 1e-3, 1.0),)),
 }
 
 

@@ -25,7 +25,7 @@ from moa.zoo.fit import fit_seconds
 from moa.zoo.identity import MiniatureFaces
 from moa.zoo.pictures import load_pictures
 
-STEPS = {"vae": 12000, "clip": 5500, "finder": 1000, "embedder": 600, "base": 6500, "community": 800}
+STEPS = {"vae": 12000, "clip": 4000, "finder": 1000, "embedder": 600, "base": 5000, "community": 500}
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,22 @@ class Pictures:
         """`count` random positions."""
         return torch.randint(len(self), (count,), generator=generator).numpy()
 
+    @cached_property
+    def places(self) -> list[np.ndarray]:
+        """The positions of the pictures of each scene (beach, park, ...)."""
+        scenes = np.array([meta["attributes"]["scene"] for meta in self.meta])
+        return [np.flatnonzero(scenes == scene) for scene in np.unique(scenes)]
+
     def draw_scenes(self, count: int, generator: torch.Generator) -> tuple[np.ndarray, list[str]]:
         """Random whole pictures `[count, H, W, 3]` with their captions; every second picture of one person with its
-        description."""
-        chosen = self.draw(count, generator)
+        description. They show two scenes only, so that people and objects tell them apart and not the background."""
+        two = torch.randperm(len(self.places), generator=generator)[:2].tolist()
+        chosen = np.concatenate(
+            [
+                self.places[place][torch.randint(len(self.places[place]), (part,), generator=generator).numpy()]
+                for place, part in zip((two[0], two[-1]), (count - count // 2, count // 2), strict=True)
+            ]
+        )
         texts = []
         for number, k in enumerate(chosen):
             meta = self.meta[k]

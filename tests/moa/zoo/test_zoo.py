@@ -32,6 +32,7 @@ def pictures():
             "attributes": {
                 "description": WORDS[k % 3] + " again",
                 "style": "photo",
+                "scene": ("beach", "snow", "park")[k % 3],
                 "people": [{"looks": "a tall man"}],
             },
         }
@@ -107,6 +108,9 @@ def test_pictures_draw_captions_and_looks(pictures):
     generator = torch.Generator().manual_seed(1)
     scenes, texts = pictures.draw_scenes(4, generator)
     assert scenes.shape == (4, 64, 64, 3) and texts[1].endswith("again") and not texts[0].endswith("again")
+    for _ in range(5):
+        _, texts = pictures.draw_scenes(8, generator)
+        assert len({WORDS.index(text.removesuffix(" again")) for text in texts}) == 2, "two scenes in a batch"
     crops, looks = pictures.draw_subjects(3, generator)
     assert crops.shape == (3, 64, 64, 3) and looks == ["a tall man"] * 3
 
