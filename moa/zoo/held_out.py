@@ -23,14 +23,21 @@ BATCH = 16
 
 
 def measure_adapter(
-    adapter: Path, moa: MoAConfig, base: Path, image_encoder: Path, shards: Path, count: int = 256
+    adapter: Path,
+    moa: MoAConfig,
+    base: Path,
+    image_encoder: Path,
+    shards: Path,
+    *,
+    split: str = "heldout",
+    count: int = 256,
 ) -> dict[str, float]:
     """`error_right`, `error_wrong`, `error_without` (mean squared error of the noise on subject pixels: right subject,
     another picture's, none), and the routers' mean prior share `prior_share_background`, `prior_share_foreground` (not
     for a single branch)."""
     config = TrainConfig(
         shards=shards,
-        split="heldout",
+        split=split,
         base=base,
         image_encoder=image_encoder,
         init=adapter,
@@ -45,7 +52,7 @@ def measure_adapter(
     )
     models = load_models(config, torch.device("cpu"))
     models.unet.eval()
-    dataset = ShardDataset(shards, "heldout")
+    dataset = ShardDataset(shards, split)
     height, width = dataset[0].mask.shape
     samples = TrainingSet(dataset, models.tokenizer, models.image_processor, models.latent_shape(height, width), config)
     sums = torch.zeros(6, dtype=torch.float64)
