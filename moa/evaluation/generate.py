@@ -1,11 +1,11 @@
 """Generates the images of a suite: `images/<method>/<subject>/<prompt>/<seed>.png`, skipping what is already there.
 
 Every method and subject starts a (prompt, seed) from the same noise, so images differ by method and person alone:
-that is what the context measurements compare. The prior does not know the subject; its images are made once for each
-class word and stored under the word's name instead of the subject's.
+that is what the context measurements compare. A prior does not know the subject; its images are made once for each
+class word and stored under the word's name instead of the subject's. Images of two people lie under `<a>+<b>`.
 
 An image carries a `moa` text chunk: prompt, noise seed, seconds and a digest of all it depends on (weights, prompt,
-sampling, reference). A second run keeps an image whose digest still holds and makes the others again.
+sampling, references). A second run keeps an image whose digest still holds and makes the others again.
 """
 
 from __future__ import annotations
@@ -16,18 +16,22 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
 from PIL import Image, PngImagePlugin
 
+from moa.binding import find_words
+from moa.errors import SuiteError, WordNotFoundError
 from moa.evaluation.files import canonical_json, json_digest, write_file
-from moa.evaluation.subjects import SuiteSubject
-from moa.evaluation.suite import Prompt, Suite
+from moa.evaluation.subjects import SuiteSubject, choose_pairs
+from moa.evaluation.suite import Suite
+from moa.evaluation.workers import on_devices
 from moa.subjects import Subject
 
-Progress = Callable[[int, int, str], None]
+Progress = Callable[[str, int, int, str], None]
 CHUNK = "moa"  # key of the PNG text chunk
 
 
@@ -53,17 +57,26 @@ class Method:
 
 @dataclass(frozen=True)
 class Shot:
-    """One image to make: `path` is relative to the evaluation folder; `subject` is None for the prior."""
+    """One image to make: `path` is relative to the evaluation folder; `people` are the subjects in the order of their
+    words in `text`, nobody for a prior."""
 
     path: str
-    subject: SuiteSubject | None
-    word: str
-    prompt: Prompt
+    prompt_id: str
+    text: str
     seed: int
+    people: tuple[SuiteSubject, ...]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images of one method to be made together, each with the digest of everything its pixels depend on."""
+
+    method: Method
+    shots: list[tuple[Shot, str]]
 
     @property
-    def text(self) -> str:
-        return self.prompt.for_word(self.word)
+    def last(self) -> str:
+        return self.shots[-1][0].path
 
 
 class Sampler(Protocol):
@@ -79,21 +92,64 @@ def noise_seed(prompt_id: str, seed: int) -> int:
 
 
 def image_path(method: Method, subject_id: str, word: str, prompt_id: str, seed: int) -> str:
-    """Where the image lies, relative to the evaluation folder."""
-    whose = re.sub(r"[^A-Za-z0-9_\-]", "-", word) if method.kind == "prior" else subject_id
+    """Where an image of one person lies, relative to the evaluation folder."""
+    whose = _file_name(word) if method.kind == "prior" else subject_id
     return f"images/{method.name}/{whose}/{prompt_id}/{seed}.png"
 
 
+def pair_path(method: Method, first: SuiteSubject, second: SuiteSubject, prompt_id: str, seed: int) -> str:
+    """Where an image of two people lies, relative to the evaluation folder; `+` occurs in no subject's id."""
+    a, b = (_file_name(s.word) if method.kind == "prior" else s.id for s in (first, second))
+    return f"images/{method.name}/{a}+{b}/{prompt_id}/{seed}.png"
+
+
+def _file_name(word: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_\-]", "-", word)
+
+
 def shots(suite: Suite, subjects: Sequence[SuiteSubject], method: Method) -> list[Shot]:
-    """All images of a method, each once."""
+    """All images of a method, each once: those of one person, then those of two.
+
+    Raises `SuiteError` for a prompt that would bind a person to another word than its own.
+    """
     found: dict[str, Shot] = {}
     for subject in subjects:
         for prompt in suite.prompts:
+            text, places = prompt.for_word(subject.word), [prompt.text.index("{word}")]
+            _check_binding(suite, prompt.id, text, [subject.word], places)
             for seed in suite.seeds:
                 path = image_path(method, subject.id, subject.word, prompt.id, seed)
-                given = None if method.kind == "prior" else subject
-                found.setdefault(path, Shot(path, given, subject.word, prompt, seed))
+                people = () if method.kind == "prior" else (subject,)
+                found.setdefault(path, Shot(path, prompt.id, text, seed, people))
+    return [*found.values(), *_pair_shots(suite, subjects, method)]
+
+
+def _pair_shots(suite: Suite, subjects: Sequence[SuiteSubject], method: Method) -> list[Shot]:
+    found: dict[str, Shot] = {}
+    for first, second in choose_pairs(suite, subjects):
+        for prompt in suite.pairs.prompts if suite.pairs else ():
+            text = prompt.for_words(first.word, second.word)
+            moved = len(first.word) - len("{first}")
+            places = [prompt.text.index("{first}"), prompt.text.index("{second}") + moved]
+            _check_binding(suite, prompt.id, text, [first.word, second.word], places)
+            for seed in suite.pairs.seeds if suite.pairs else ():
+                path = pair_path(method, first, second, prompt.id, seed)
+                people = () if method.kind == "prior" else (first, second)
+                found.setdefault(path, Shot(path, prompt.id, text, seed, people))
     return list(found.values())
+
+
+def _check_binding(suite: Suite, prompt_id: str, text: str, words: list[str], places: list[int]) -> None:
+    """The pipeline looks for the words itself; it must find them where the prompt has its places for people."""
+    try:
+        found = [start for start, _ in find_words(text, words)]
+    except WordNotFoundError as error:
+        raise SuiteError(f"suite {suite.name}: prompt {prompt_id}: {error}") from error
+    if found != places:
+        raise SuiteError(
+            f"suite {suite.name}: prompt {prompt_id}: in {text!r} the subject words {words} are found elsewhere than "
+            "where the prompt has its places for them; avoid these words in the rest of the prompt"
+        )
 
 
 def shot_digest(shot: Shot, suite: Suite, method: Method) -> str:
@@ -101,10 +157,9 @@ def shot_digest(shot: Shot, suite: Suite, method: Method) -> str:
     return json_digest(
         {
             "method": method.digest,
-            "kind": "prior" if shot.subject is None else "personal",
-            "subject": shot.subject.digest if shot.subject else None,
+            "people": [subject.digest for subject in shot.people],
             "prompt": shot.text,
-            "noise": noise_seed(shot.prompt.id, shot.seed),
+            "noise": noise_seed(shot.prompt_id, shot.seed),
             "images": suite.images.model_dump(),
         }
     )
@@ -114,31 +169,51 @@ def generate(
     folder: Path,
     suite: Suite,
     subjects: Sequence[SuiteSubject],
-    method: Method,
-    pipeline: Callable[[], Sampler],
+    methods: Sequence[Method],
+    open_sampler: Callable[[Method, str], Sampler],
     *,
+    devices: Sequence[str] = ("cpu",),
     batch_size: int = 8,
     progress: Progress | None = None,
 ) -> int:
-    """Makes the images of `method` that are missing or out of date below `folder`; returns how many were made.
+    """Makes the images of `methods` that are missing or out of date below `folder`; returns how many were made.
 
-    `pipeline()` is called once, and only when there is something to make. `progress(done, total, path)` follows each
-    batch. A batch that does not fit into memory is halved; the initial noise belongs to the image, so the batch size
-    does not choose the picture.
+    `open_sampler(method, device)` is called for a method only when there is something to make, and must be picklable
+    when there are several devices, each of which gets a process and takes the next batch when it is free. `progress(
+    method, done, total, path)` follows each batch. A batch that does not fit into memory is halved; the initial noise
+    belongs to the image, so the batch size does not choose the picture. Raises `EvaluationError` naming device and
+    image when one cannot be made; what was made is kept.
     """
-    wanted = [(shot, shot_digest(shot, suite, method)) for shot in shots(suite, subjects, method)]
-    missing = [(shot, digest) for shot, digest in wanted if not _is_current(folder / shot.path, digest)]
-    if not missing:
-        return 0
-    sampler, done = pipeline(), len(wanted) - len(missing)
-    for start in range(0, len(missing), batch_size):
-        batch = missing[start : start + batch_size]
-        for shot, digest, image, seconds in _sample(sampler, suite, batch):
-            _save(folder / shot.path, image, shot, digest, seconds)
-            done += 1
+    total, done, batches = {}, {}, []
+    for method in methods:
+        wanted = [(shot, shot_digest(shot, suite, method)) for shot in shots(suite, subjects, method)]
+        missing = [(shot, digest) for shot, digest in wanted if not _is_current(folder / shot.path, digest)]
+        total[method.name], done[method.name] = len(wanted), len(wanted) - len(missing)
+        batches += [Batch(method, missing[i : i + batch_size]) for i in range(0, len(missing), batch_size)]
+    open_studio = partial(Studio, folder, suite, open_sampler)
+    for batch, made in on_devices(devices, open_studio, batches, lambda batch: batch.last):
+        done[batch.method.name] += made
         if progress:
-            progress(done, len(wanted), batch[-1][0].path)
-    return len(missing)
+            progress(batch.method.name, done[batch.method.name], total[batch.method.name], batch.last)
+    return sum(len(batch.shots) for batch in batches)
+
+
+class Studio:
+    """Makes batches on one device; the pipeline of the method at work stays open until another method comes."""
+
+    def __init__(self, folder: Path, suite: Suite, open_sampler: Callable[[Method, str], Sampler], device: str):
+        self.folder, self.suite, self.open_sampler, self.device = folder, suite, open_sampler, device
+        self.method: str | None = None
+        self.sampler: Sampler | None = None
+
+    def __call__(self, batch: Batch) -> int:
+        """Writes the images of `batch` and returns their number."""
+        if self.sampler is None or self.method != batch.method.name:
+            self.sampler = None  # the old pipeline leaves the device before the new one comes
+            self.sampler, self.method = self.open_sampler(batch.method, self.device), batch.method.name
+        for shot, digest, image, seconds in _sample(self.sampler, self.suite, batch.shots):
+            _save(self.folder / shot.path, image, shot, digest, seconds)
+        return len(batch.shots)
 
 
 def read_chunk(path: Path) -> dict[str, Any]:
@@ -175,24 +250,29 @@ def _sample(
 
 
 def _call(sampler: Sampler, suite: Suite, batch: list[Shot]) -> list[Image.Image]:
-    people = [[Subject(word=shot.word, image=shot.subject.reference)] for shot in batch if shot.subject]
+    people = [[Subject(word=subject.word, image=subject.reference) for subject in shot.people] for shot in batch]
     return sampler(
-        prompt=[shot.text for shot in batch],
-        subjects=people or None,
-        num_inference_steps=suite.images.steps,
-        guidance_scale=suite.images.guidance,
-        height=suite.images.size,
-        width=suite.images.size,
-        generator=[torch.Generator("cpu").manual_seed(noise_seed(shot.prompt.id, shot.seed)) for shot in batch],
-        output_type="pil",
+        prompt=[shot.text for shot in batch], subjects=people if any(people) else None, **sampling(suite, batch)
     ).images
+
+
+def sampling(suite: Suite, batch: Sequence[Shot]) -> dict[str, Any]:
+    """The suite's sampling options for a pipeline, with the noise of each image."""
+    return {
+        "num_inference_steps": suite.images.steps,
+        "guidance_scale": suite.images.guidance,
+        "height": suite.images.size,
+        "width": suite.images.size,
+        "generator": [torch.Generator("cpu").manual_seed(noise_seed(shot.prompt_id, shot.seed)) for shot in batch],
+        "output_type": "pil",
+    }
 
 
 def _save(path: Path, image: Image.Image, shot: Shot, digest: str, seconds: float) -> None:
     record = {
         "inputs": digest,
         "prompt": shot.text,
-        "noise_seed": noise_seed(shot.prompt.id, shot.seed),
+        "noise_seed": noise_seed(shot.prompt_id, shot.seed),
         "seconds": round(seconds, 4),
     }
     chunk = PngImagePlugin.PngInfo()

@@ -1,19 +1,19 @@
 """Runs a whole evaluation: generates, scores, summarises. Run again it does nothing, or goes on where it stopped.
 
-    python -m moa.evaluation.run --pipeline runs/demo/pipeline --suite datasets/suites/miniature.yaml --shards
-    data/miniature \
-        --out runs/demo/evaluation/miniature --ablation "without MoA=zoo/single-branch"
+    python -m moa.evaluation.run --pipeline runs/demo/pipeline --suite datasets/suites/miniature.yaml \
+        --shards data/miniature --out runs/demo/evaluation/miniature \
+        --champion runs/before/export --ablation "without MoA=zoo/single-branch" --device cuda:0 --device cuda:1
 
-writes `suite.json`, `references/`, `images/`, `measurements.jsonl` (a cache), `scores.parquet`, `scores.csv`,
-`summary.json` and, last, `manifest.json` into `--out` (datasets/FORMAT.md, section 6). Exit status: 0 all scored, 1
-bad input, 2 some images could not be read (they are named, the rest is scored).
+writes `suite.json`, `references/`, `images/`, `measurements.jsonl` (a cache), `scores.*`, `pairs.*`, `router.json` with
+its sprites, `summary.json` and, last, `manifest.json` into `--out` (datasets/FORMAT.md, section 6). Exit status: 0 all
+scored, 1 bad input, 2 something could not be scored (it is named, the rest is scored).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import re
+import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -25,21 +25,23 @@ from typing import Any
 import pandas as pd
 import torch
 
-from moa.adapter import load_adapter
-from moa.data import file_digest
 from moa.errors import EvaluationError, MoAError
 from moa.evaluation.clip import ClipScorer, load_clip
 from moa.evaluation.faces import FaceEvaluator, load_faces
-from moa.evaluation.files import json_digest, write_file, write_json
-from moa.evaluation.generate import Method, generate
+from moa.evaluation.files import write_json
+from moa.evaluation.generate import Method, Progress, generate, shots
+from moa.evaluation.manifest import check_version, inputs_digest, is_complete, write_manifest, write_suite
+from moa.evaluation.methods import find_methods, open_pipeline
+from moa.evaluation.pairs import read_pairs, score_pairs, write_pairs
+from moa.evaluation.router import record_router
 from moa.evaluation.score import Scorer, read_scores, write_scores
-from moa.evaluation.subjects import SuiteSubject, resolve_subjects
-from moa.evaluation.suite import FolderSubjects, Suite, load_suite
-from moa.evaluation.summary import FORMAT, summarise
-from moa.models import BASE_PARTS, code_commit, folder_digest
-from moa.pipeline import MoAPipeline
+from moa.evaluation.subjects import SuiteSubject, resolve_subjects, upper_bound
+from moa.evaluation.suite import Suite, load_suite
+from moa.evaluation.summary import summarise
+from moa.evaluation.workers import on_devices
+from moa.models import code_commit
 
-Progress = Callable[[str, int, int, str], None]
+MEASURED_TOGETHER = 32  # images a process is given at a time, more than its models take in one pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,10 +59,12 @@ def evaluate(
     *,
     shards: Path | None = None,
     images: Path | None = None,
+    champion: Path | None = None,
     ablations: dict[str, Path] | None = None,
+    community: dict[str, Path] | None = None,
     faces: FaceEvaluator | None = None,
     clip: ClipScorer | None = None,
-    device: str = "cpu",
+    devices: Sequence[str] = ("cpu",),
     batch_size: int = 8,
     source: Source = Source(),
     command: str | None = None,
@@ -68,29 +72,38 @@ def evaluate(
 ) -> Path:
     """Evaluates a pipeline folder on a suite and returns the path of the manifest in `out`.
 
-    Methods are the prior, MoA, and one for each of `ablations` (label -> adapter folder). `shards` or `images` is
-    where the suite's people are. `faces` and `clip` default to the models the suite declares; they are loaded before
-    anything is generated. `progress(stage, done, total, item)` follows the stages "generate <method>" and "score".
-    Raises `EvaluationError` and its kin for inputs that are missing or wrong.
+    Methods are the prior, MoA, the `champion` (an adapter folder), one for each of `ablations` (label -> adapter
+    folder), and two for each `community` base (label -> LoRA): its prior and MoA on it. `shards` or `images` is where
+    the suite's people are. `faces` and `clip` default to the models the suite declares; they are loaded before
+    anything is generated. Generation and measuring are split over `devices`; models that are handed in measure in this
+    process. `progress(stage, done, total, item)` follows the stages "generate <method>", "measure", "score" and
+    "router". Raises `EvaluationError` and its kin for inputs that are missing or wrong.
     """
     subjects = resolve_subjects(suite, shards=shards, images=images)
-    methods = find_methods(pipeline, ablations or {})
-    faces, clip = faces or load_faces(suite.evaluators.faces, device), clip or load_clip(suite.evaluators.clip, device)
+    methods = find_methods(pipeline, champion=champion, ablations=ablations, community=community)
+    split = len(devices) > 1 and faces is None and clip is None
+    faces = faces or load_faces(suite.evaluators.faces, devices[0])
+    clip = clip or load_clip(suite.evaluators.clip, devices[0])
     evaluators = {"faces": faces.describe(), "clip": clip.describe()}
-    inputs = _inputs(suite, subjects, methods, evaluators)
-    if is_complete(out, inputs):
-        if progress:
-            progress("up to date", 1, 1, str(out))
+    inputs = inputs_digest(suite, subjects, methods, evaluators)
+    check_version(out, suite)
+    if is_complete(out, suite, inputs):
+        _tell(progress, "up to date", 1, 1, str(out))
         return out / "manifest.json"
+
     (out / "manifest.json").unlink(missing_ok=True)
-    resolved = write_json(out / "suite.json", _resolved(suite, subjects))
-    references = [_write_reference(out, subject) for subject in subjects]
-    for method in methods:
-        sampler = partial(open_pipeline, pipeline, method, device)
-        following = _stage(progress, f"generate {method.name}")
-        generate(out, suite, subjects, method, sampler, batch_size=batch_size, progress=following)
-    rows = Scorer(out, suite, subjects, faces, clip).score(methods, progress=_stage(progress, "score"))
-    write_scores(out, rows)
+    files = write_suite(out, suite, subjects)
+    sampler = partial(open_pipeline, pipeline)
+    following = partial(_tell_method, progress)
+    generate(out, suite, subjects, methods, sampler, devices=devices, batch_size=batch_size, progress=following)
+
+    if split:
+        _measure_on(devices, out, suite, subjects, methods, progress)
+    scorer = Scorer(out, suite, subjects, faces, clip)
+    rows, pairs = scorer.score(methods, progress=partial(_tell, progress, "score")), score_pairs(scorer, methods)
+    moa = next(method for method in methods if method.kind == "moa")
+    router = record_router(scorer, moa, sampler, device=devices[0], progress=progress)
+
     provenance = {
         "repo_id": source.repo_id,
         "commit": source.commit,
@@ -99,117 +112,53 @@ def evaluate(
         "command": command,
         "code_commit": code_commit(),
     }
-    summary = write_json(out / "summary.json", summarise(rows, suite, methods, provenance))
-    return _write_manifest(out, suite, methods, inputs, rows, [resolved, *references, summary])
+    bound = upper_bound(subjects, scorer.references, faces)
+    summary = summarise(rows, suite, methods, provenance, pairs=pairs, router=router, upper_bound=bound)
+    write_scores(out, rows)
+    if pairs is not None:
+        write_pairs(out, pairs)
+    if router is not None:
+        files += [out / "router.json", *(out / example["sprite"] for example in router["examples"])]
+    files.append(write_json(out / "summary.json", summary))
+    tables = [rows] if pairs is None else [rows, pairs]
+    return write_manifest(out, suite, methods, inputs, tables, files)
 
 
-def find_methods(pipeline: Path, ablations: dict[str, Path]) -> list[Method]:
-    """The prior, MoA and the ablations, each with the digest of the weights it runs on.
-
-    Raises `EvaluationError` naming what is missing.
-    """
-    for part in (*BASE_PARTS, "image_encoder", "feature_extractor", "adapter"):
-        if not (pipeline / part).is_dir():
-            raise EvaluationError(f"{pipeline}: is no MoA pipeline folder, it lacks {part}/")
-    base, encoder = folder_digest(pipeline, BASE_PARTS), folder_digest(pipeline, ("image_encoder", "feature_extractor"))
-    methods = [
-        Method("prior", "Prior only", "prior", base),
-        Method("moa", "MoA", "moa", json_digest([base, encoder, folder_digest(pipeline / "adapter")])),
-    ]
-    for label, adapter in ablations.items():
-        if not (adapter / "manifest.json").is_file():
-            raise EvaluationError(f"--ablation {label!r}: {adapter} is no adapter folder, it lacks manifest.json")
-        name = re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")
-        if not name or name in {method.name for method in methods}:
-            raise EvaluationError(
-                f"--ablation {label!r}: its folder name would be {name!r}, empty or taken; choose another label"
-            )
-        methods.append(Method(name, label, "ablation", json_digest([base, encoder, folder_digest(adapter)]), adapter))
-    return methods
+def _measure_on(
+    devices: Sequence[str],
+    out: Path,
+    suite: Suite,
+    subjects: Sequence[SuiteSubject],
+    methods: Sequence[Method],
+    progress: Progress | None,
+) -> None:
+    """Fills the journal of measurements from several processes, each of which writes a part of it."""
+    images = list(dict.fromkeys(shot.path for method in methods for shot in shots(suite, subjects, method)))
+    batches = [images[i : i + MEASURED_TOGETHER] for i in range(0, len(images), MEASURED_TOGETHER)]
+    done = 0
+    for batch, _ in on_devices(devices, partial(_open_measurer, out, suite), batches, lambda batch: batch[-1]):
+        done += len(batch)
+        _tell(progress, "measure", done, len(images), batch[-1])
 
 
-def open_pipeline(folder: Path, method: Method, device: str) -> MoAPipeline:
-    """The pipeline of a method, quiet, on `device`: the folder's own, with the adapter exchanged
-    for an ablation."""
-    pipeline: Any = MoAPipeline.from_pretrained(folder)
-    if method.adapter is not None:
-        unet: Any = load_adapter(pipeline.unet.to_base_unet(), method.adapter)
-        pipeline.register_modules(unet=unet.eval())
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline.to(device)
-
-
-def is_complete(out: Path, inputs: str) -> bool:
-    """Whether `out` holds the finished evaluation of these inputs, with nothing changed or deleted since."""
-    try:
-        manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
-        intact = all(file_digest(out / name) == digest for name, digest in manifest["files"].items())
-        rows = read_scores(out)
-    except (OSError, ValueError, KeyError, EvaluationError):
-        return False
-    scored = rows.loc[rows["outcome"] != "missing", "image"].unique()
-    return (
-        manifest["inputs"] == inputs
-        and intact
-        and manifest["rows"] == rows_digest(rows)
-        and all((out / image).is_file() for image in scored)
-    )
-
-
-def rows_digest(rows: pd.DataFrame) -> str:
-    """Digest of the scores without the seconds, which differ from run to run."""
-    return json_digest(
-        json.loads(rows.drop(columns="generation_seconds").to_json(orient="values", double_precision=15))
-    )
-
-
-def _inputs(
-    suite: Suite, subjects: Sequence[SuiteSubject], methods: Sequence[Method], evaluators: dict[str, Any]
-) -> str:
-    """Digest of everything the results depend on, wherever on the machine it lies."""
-    named = [[method.name, method.label, method.digest] for method in methods]
-    return json_digest([FORMAT, _resolved(suite, subjects), named, evaluators])
-
-
-def _resolved(suite: Suite, subjects: Sequence[SuiteSubject]) -> dict[str, Any]:
-    """The content of suite.json: the declaration with its people, and file names instead of this machine's paths."""
-    content = suite.model_dump(mode="json")
-    for model in content["evaluators"].values():
-        model["path"] = Path(model["path"]).name
-    if isinstance(suite.subjects, FolderSubjects):
-        content["subjects"]["root"] = None
-    content["people"] = [{"id": s.id, "word": s.word, "source": s.source, "digest": s.digest} for s in subjects]
-    return content
-
-
-def _write_reference(out: Path, subject: SuiteSubject) -> Path:
-    image = subject.reference.convert("RGBA")
-    return write_file(out / "references" / f"{subject.id}.png", lambda draft: image.save(draft, format="PNG"))
+def _open_measurer(out: Path, suite: Suite, device: str) -> Callable[[list[str]], int]:
+    """Measures images with models of its own on `device`, and returns how many."""
+    faces, clip = load_faces(suite.evaluators.faces, device), load_clip(suite.evaluators.clip, device)
+    scorer = Scorer(out, suite, [], faces, clip, part=os.getpid())
+    return lambda images: len(scorer.measure(images))
 
 
 def _adapter_digest(pipeline: Path) -> str:
     return json.loads((pipeline / "adapter" / "manifest.json").read_text(encoding="utf-8"))["digest"]
 
 
-def _write_manifest(
-    out: Path, suite: Suite, methods: Sequence[Method], inputs: str, rows: pd.DataFrame, files: Sequence[Path]
-) -> Path:
-    content = {
-        "format": FORMAT,
-        "suite": suite.name,
-        "version": suite.version,
-        "methods": {method.name: method.digest for method in methods},
-        "inputs": inputs,
-        "outcomes": {outcome: int(n) for outcome, n in rows["outcome"].value_counts().items()},
-        "rows": rows_digest(rows),
-        "files": {path.relative_to(out).as_posix(): file_digest(path) for path in files},
-    }
-    manifest = content | {"digest": json_digest(content), "commit": code_commit()}
-    return write_json(out / "manifest.json", manifest)
+def _tell(progress: Progress | None, stage: str, done: int, total: int, item: str) -> None:
+    if progress:
+        progress(stage, done, total, item)
 
 
-def _stage(progress: Progress | None, stage: str) -> Callable[[int, int, str], None] | None:
-    return (lambda done, total, item: progress(stage, done, total, item)) if progress else None
+def _tell_method(progress: Progress | None, method: str, done: int, total: int, item: str) -> None:
+    _tell(progress, f"generate {method}", done, total, item)
 
 
 def _print_table(summary: dict[str, Any]) -> None:
@@ -231,28 +180,38 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="runs/<name>/evaluation/<suite>")
     parser.add_argument("--shards", type=Path, help="shard folder, for suites whose people come from shards")
     parser.add_argument("--images", type=Path, help="folder of photographs, for suites that name theirs")
-    parser.add_argument(
-        "--ablation",
-        action="append",
-        default=[],
-        metavar="LABEL=FOLDER",
-        help="another adapter beside (repeatable)",
-    )
+    parser.add_argument("--champion", type=Path, help="folder of the adapter that this one is to replace")
+    for option, what in (("--ablation", "another adapter's folder"), ("--community", "a LoRA merged into the base")):
+        parser.add_argument(option, action="append", default=[], metavar="LABEL=FOLDER", help=f"{what} (repeatable)")
     parser.add_argument("--faces", type=Path, help="weights of the face model, instead of the declared place")
     parser.add_argument("--clip", type=Path, help="CLIPModel folder, instead of the declared place")
     parser.add_argument("--batch-size", type=int, default=8, help="images generated together (default 8)")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    default = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument(
+        "--device", action="append", help=f"such as cuda:0; given several times they share the work (default {default})"
+    )
     parser.add_argument("--repo-id", help="where the pipeline was published, for the record")
     parser.add_argument("--commit", help="which revision it is, for the record")
-    return parser.parse_args(arguments)
+    given = parser.parse_args(arguments)
+    given.device = given.device or [default]
+    return given
 
 
-def _ablations(given: list[str]) -> dict[str, Path]:
+def _labelled(option: str, given: list[str]) -> dict[str, Path]:
     pairs = [text.partition("=") for text in given]
     for label, sign, folder in pairs:
         if not (label and sign and folder):
-            raise EvaluationError(f"--ablation {label + sign + folder!r}: write it as LABEL=FOLDER")
+            raise EvaluationError(f"{option} {label + sign + folder!r}: write it as LABEL=FOLDER")
     return {label: Path(folder) for label, _, folder in pairs}
+
+
+def unscored(out: Path, suite: Suite) -> list[str]:
+    """A line for each image that could not be scored, and for each subject whose reference shows no face."""
+    tables = [read_scores(out), *([read_pairs(out)] if suite.pairs else [])]
+    unread = pd.concat([rows[rows["outcome"].isin(["missing", "unreadable"])] for rows in tables])
+    faceless = tables[0].loc[tables[0]["outcome"] == "no_reference_face", "subject"].unique()
+    lines = [f"no face in the reference of subject {subject}: its IP cannot be measured" for subject in faceless]
+    return lines + list(dict.fromkeys(f"{row.outcome}: {out / row.image}" for row in unread.itertuples()))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -260,14 +219,17 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     given = _arguments(arguments)
     try:
+        suite = load_suite(given.suite, faces=given.faces, clip=given.clip)
         manifest = evaluate(
             given.pipeline,
-            load_suite(given.suite, faces=given.faces, clip=given.clip),
+            suite,
             given.out,
             shards=given.shards,
             images=given.images,
-            ablations=_ablations(given.ablation),
-            device=given.device,
+            champion=given.champion,
+            ablations=_labelled("--ablation", given.ablation),
+            community=_labelled("--community", given.community),
+            devices=given.device,
             batch_size=given.batch_size,
             source=Source(repo_id=given.repo_id, commit=given.commit),
             command=shlex.join(["python", "-m", "moa.evaluation.run", *arguments]),
@@ -277,12 +239,11 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     _print_table(json.loads((given.out / "summary.json").read_text(encoding="utf-8")))
-    rows = read_scores(given.out)
-    unread = rows[rows["outcome"].isin(["missing", "unreadable"])]
-    for row in unread.itertuples():
-        print(f"{row.outcome}: {given.out / row.image}", file=sys.stderr)
+    problems = unscored(given.out, suite)
+    for problem in problems:
+        print(problem, file=sys.stderr)
     print(manifest)
-    return 2 if len(unread) else 0
+    return 2 if problems else 0
 
 
 if __name__ == "__main__":

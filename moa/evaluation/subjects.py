@@ -1,20 +1,28 @@
 """The people of a suite: reads their reference photographs from shards or from a folder.
 
-Two views of one person are kept apart: `reference` is what the model is given (a crop without background where the
-data set has one), `photo` is the whole picture, in which the face evaluator finds the face to compare with.
+Three views of one person are kept apart: `reference` is what the model is given (a crop without background where the
+data set has one), `photo` is the whole picture, in which the face evaluator finds the face to compare with, and `other`
+is a second photograph, whose similarity to the first is the most that a perfect image could reach.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pandas as pd
 from PIL import Image, UnidentifiedImageError
 
-from moa.data import ShardDataset
+from moa.data import NO_SUBJECT, Sample, ShardDataset
 from moa.errors import SuiteError
+from moa.evaluation.faces import FaceEvaluator
+from moa.evaluation.metrics import identity_preservation
 from moa.evaluation.suite import FolderSubjects, ShardSubjects, SubjectItem, Suite
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
@@ -24,22 +32,33 @@ MAX_PIXELS = 64_000_000  # larger photographs are taken for decompression bombs
 @dataclass(frozen=True)
 class SuiteSubject:
     """One person: `reference` RGB or RGBA and `photo` RGB, any size; `source` is the sample's key or the file below
-    the root."""
+    the root; `other` another photograph of the same person, None where the data set has none."""
 
     id: str
     word: str
     reference: Image.Image
     photo: Image.Image
     source: str
+    other: Image.Image | None = None
 
-    @property
+    @cached_property
     def digest(self) -> str:
-        """`sha256:<hex>` over the pixels of both views and the class word."""
-        digest = hashlib.sha256(self.word.encode())
-        for image in (self.reference, self.photo):
-            digest.update(f"{image.mode}{image.size}".encode())
-            digest.update(image.tobytes())
-        return f"sha256:{digest.hexdigest()}"
+        """`sha256:<hex>` over the class word and the pixels of `reference` and `photo`: what images and scores depend
+        on."""
+        return _digest(self.word, self.reference, self.photo)
+
+    @cached_property
+    def other_digest(self) -> str | None:
+        """`sha256:<hex>` over the pixels of `other`, on which the upper bound alone depends."""
+        return _digest("", self.other) if self.other else None
+
+
+def _digest(word: str, *images: Image.Image) -> str:
+    digest = hashlib.sha256(word.encode())
+    for image in images:
+        digest.update(f"{image.mode}{image.size}".encode())
+        digest.update(image.tobytes())
+    return f"sha256:{digest.hexdigest()}"
 
 
 def resolve_subjects(suite: Suite, *, shards: Path | None = None, images: Path | None = None) -> list[SuiteSubject]:
@@ -57,23 +76,42 @@ def resolve_subjects(suite: Suite, *, shards: Path | None = None, images: Path |
 
 
 def _from_shards(suite: Suite, declared: ShardSubjects, folder: Path) -> list[SuiteSubject]:
-    """The first `count` identities that stand alone: with a second person in the picture, whose face is it?"""
+    """The first `count` identities that stand alone: with a second person in the picture, whose face is it?
+
+    A later sample of the same identity is their other photograph; the split is read until each has one. People without
+    an identity are met once by definition.
+    """
     dataset = ShardDataset(folder, declared.split)
     found: dict[str, SuiteSubject] = {}
+    awaited: set[str] = set()
     for i in range(len(dataset)):
+        if len(found) == declared.count and not awaited:
+            break
         sample = dataset[i]
-        if len(sample.subjects) != 1 or 255 in sample.mask:
+        if not _stands_alone(sample, declared.where):
             continue
         person = sample.meta["subjects"][0]
         name = re.sub(r"[^A-Za-z0-9_.\-]", "-", person.get("identity") or sample.key).lstrip(".-")
         photo = Image.fromarray(sample.image)
-        found.setdefault(name, SuiteSubject(name, person["word"], sample.subjects[0], photo, sample.key))
-        if len(found) == declared.count:
-            return list(found.values())
-    raise SuiteError(
-        f"suite {suite.name}: subjects.count is {declared.count}, but split {declared.split!r} of {folder} shows only "
-        f"{len(found)} people alone in their picture; lower the count or preprocess more images"
-    )
+        if name in awaited:
+            found[name] = replace(found[name], other=photo)
+            awaited.remove(name)
+        elif name not in found and len(found) < declared.count:
+            found[name] = SuiteSubject(name, person["word"], sample.subjects[0], photo, sample.key)
+            awaited |= {name} if person.get("identity") else set()
+    if len(found) < declared.count:
+        whom = f" with {declared.where}" if declared.where else ""
+        raise SuiteError(
+            f"suite {suite.name}: subjects.count is {declared.count}, but split {declared.split!r} of {folder} shows "
+            f"only {len(found)} people alone in their picture{whom}; lower the count or preprocess more images"
+        )
+    return list(found.values())
+
+
+def _stands_alone(sample: Sample, where: dict[str, str]) -> bool:
+    attributes: dict[str, Any] = sample.meta.get("attributes") or {}
+    alone = len(sample.subjects) == 1 and NO_SUBJECT not in sample.mask
+    return alone and all(str(attributes.get(name)) == value for name, value in where.items())
 
 
 def resolve_item(name: str, declared: FolderSubjects, item: SubjectItem, images: Path | None) -> SuiteSubject:
@@ -82,19 +120,65 @@ def resolve_item(name: str, declared: FolderSubjects, item: SubjectItem, images:
     if root is None:
         raise SuiteError(f"suite {name}: subjects.root is not declared; name the folder with --images FOLDER")
     field = f"suite {name}: subjects.items.{item.id}.image"
-    path = find_photo(root / item.image)
-    if path is None:
+    paths = find_photos(root / item.image)
+    if not paths:
         raise SuiteError(f"{field}: {root / item.image} holds no photograph; is it the right folder (--images)?")
-    photo = open_photo(path, field)
-    return SuiteSubject(item.id, item.word, photo, photo, path.relative_to(root).as_posix())
+    photo, *others = (open_photo(path, field) for path in paths[:2])
+    source = paths[0].relative_to(root).as_posix()
+    return SuiteSubject(item.id, item.word, photo, photo, source, others[0] if others else None)
 
 
-def find_photo(path: Path) -> Path | None:
-    """`path` itself when it is a file; the first photograph by name when it is a folder; else None."""
+def choose_pairs(suite: Suite, subjects: Sequence[SuiteSubject]) -> list[tuple[SuiteSubject, SuiteSubject]]:
+    """The `pairs.count` pairs of a suite, each in the order of its subjects; none when it declares no pairs.
+
+    Everybody is in nearly equally many pairs; `count` n (n - 1) / 2 is all of them. Raises `SuiteError` when
+    there are fewer.
+    """
+    count = suite.pairs.count if suite.pairs else 0
+    everybody = list(_round_robin(len(subjects)))
+    if count > len(everybody):
+        raise SuiteError(
+            f"suite {suite.name}: pairs.count is {count}, but {len(subjects)} people make only {len(everybody)} pairs"
+        )
+    return [(subjects[first], subjects[second]) for first, second in everybody[:count]]
+
+
+def _round_robin(people: int) -> Iterator[tuple[int, int]]:
+    """All pairs of 0..people-1 in rounds in which everybody is met once, by the circle method: one stays, the others
+    move on a place. With an odd number, who would meet the empty place sits out."""
+    ring = list(range(people + people % 2))
+    for _ in range(len(ring) - 1):
+        for place in range(len(ring) // 2):
+            first, second = sorted((ring[place], ring[-1 - place]))
+            if second < people:
+                yield first, second
+        ring = [ring[0], ring[-1], *ring[1:-1]]
+
+
+def upper_bound(
+    subjects: Sequence[SuiteSubject], references: Mapping[str, np.ndarray | None], faces: FaceEvaluator
+) -> pd.DataFrame | None:
+    """The most that perfect images could reach: a row `subject`, `ip` for each person who has another photograph.
+
+    `references` are the unit embeddings of the first photographs' faces; who has none is left out. An other photograph
+    without a face counts 0, as a generated image does. None when nobody is left.
+    """
+    rows = []
+    for subject in subjects:
+        reference = references[subject.id]
+        if subject.other is None or reference is None:
+            continue
+        found = faces.detect([subject.other])[0]
+        face = faces.embed([subject.other], found[:1])[0] if found else None
+        rows.append({"subject": subject.id, "ip": identity_preservation(face, reference)})
+    return pd.DataFrame(rows) if rows else None
+
+
+def find_photos(path: Path) -> list[Path]:
+    """`path` alone when it is a file; the photographs by name when it is a folder; else none."""
     if path.is_file():
-        return path
-    photos = sorted(p for p in path.glob("*") if p.suffix.lower() in IMAGE_SUFFIXES) if path.is_dir() else []
-    return photos[0] if photos else None
+        return [path]
+    return sorted(p for p in path.glob("*") if p.suffix.lower() in IMAGE_SUFFIXES) if path.is_dir() else []
 
 
 def open_photo(path: Path, field: str) -> Image.Image:

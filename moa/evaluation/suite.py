@@ -8,6 +8,7 @@ anything is missing. It writes nothing. Format: datasets/FORMAT.md, section 7.
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -45,12 +46,43 @@ class Prompt(_Declaration):
         return self.text.replace("{word}", word)
 
 
+class PairPrompt(_Declaration):
+    """One prompt for two people; `{first}` and `{second}`, in this order, stand for their class words.
+
+    The order matters: of two equal words the pipeline gives the first occurrence to the first person.
+    """
+
+    id: Id
+    text: str
+
+    @field_validator("text")
+    @classmethod
+    def _two_subjects(cls, text: str) -> str:
+        if re.findall(r"\{\w+\}|[{}]", text) != ["{first}", "{second}"]:
+            raise ValueError("must hold '{first}' and then '{second}', each once, and no other braces")
+        return text
+
+    def for_words(self, first: str, second: str) -> str:
+        """The prompt for two class words, e.g. `a man and a man on a sofa`."""
+        return self.text.replace("{first}", first).replace("{second}", second)
+
+
+class Pairs(_Declaration):
+    """Images of two people: `count` pairs of the suite's subjects, each with every prompt and seed."""
+
+    count: int = Field(ge=1)
+    prompts: tuple[PairPrompt, ...] = Field(min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
+
+
 class ShardSubjects(_Declaration):
-    """The first `count` identities of a split of the run's shards that stand alone in their photograph."""
+    """The first `count` identities of a split of the run's shards that stand alone in their photograph; `where` keeps
+    samples whose attributes have these values, e.g. `{style: photo}`."""
 
     kind: Literal["shards"]
     split: Id = "heldout"
     count: int = Field(ge=1)
+    where: dict[str, str] = {}
 
 
 class SubjectItem(_Declaration):
@@ -109,7 +141,8 @@ class Evaluators(_Declaration):
 
 
 class Published(_Declaration):
-    """Somebody else's figures for the same protocol, shown beside ours and labelled as published."""
+    """Somebody else's figures for the same protocol, shown beside ours and labelled as published. For two people, `ip`
+    is the smaller similarity of the two."""
 
     method: str
     ip: float | None = None
@@ -129,11 +162,15 @@ class Suite(_Declaration):
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
     images: ImageSettings
     evaluators: Evaluators
+    pairs: Pairs | None = None
     published: tuple[Published, ...] = ()
+    published_pairs: tuple[Published, ...] = ()
 
     @model_validator(mode="after")
     def _unique(self) -> Suite:
         named: dict[str, list] = {"prompts": [p.id for p in self.prompts], "seeds": list(self.seeds)}
+        if self.pairs:
+            named |= {"pairs.prompts": [p.id for p in self.pairs.prompts], "pairs.seeds": list(self.pairs.seeds)}
         if isinstance(self.subjects, FolderSubjects):
             named["subjects.items"] = [item.id for item in self.subjects.items]
         for field, values in named.items():

@@ -1,8 +1,9 @@
-"""Generation: the same noise for all methods and people, one prior image for a word, resume by digest."""
+"""Generation: the same noise for all methods and people, one prior image for a word, two people, resume by digest."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,12 +11,14 @@ import pytest
 import torch
 from PIL import Image
 
+from moa.errors import EvaluationError, SuiteError
 from moa.evaluation.generate import Method, generate, noise_seed, read_chunk, shots
-from moa.evaluation.run import open_pipeline
+from moa.evaluation.methods import open_pipeline
 from tests.moa.evaluation.fakes import tiny_suite
 
 PRIOR = Method("prior", "Prior only", "prior", "sha256:base")
-MOA = Method("moa", "MoA", "moa", "sha256:moa")
+MOA = Method("moa", "MoA", "moa", "sha256:moa", compared_with="prior")
+PAIRS = {"count": 1, "prompts": [{"id": "park", "text": "a {first} and a {second} in the park"}], "seeds": [0, 1]}
 
 
 class NoiseSampler:
@@ -33,6 +36,10 @@ class NoiseSampler:
         return SimpleNamespace(images=[Image.fromarray(n.numpy().astype(np.uint8)) for n in noise])
 
 
+def _noise(method, device):
+    return NoiseSampler()
+
+
 def _pixels(folder, path):
     return np.asarray(Image.open(folder / path))
 
@@ -47,12 +54,11 @@ def test_the_prior_is_made_once_for_a_class_word(people):
     prior = shots(tiny_suite(), twins, PRIOR)
     assert [shot.path for shot in prior][:2] == ["images/prior/man/hat/0.png", "images/prior/man/hat/1.png"]
     assert len(prior) == 4 and len(shots(tiny_suite(), people, PRIOR)) == 8
-    assert all(shot.subject is None for shot in prior)
+    assert not any(shot.people for shot in prior)
 
 
 def test_noise_belongs_to_prompt_and_seed(people, tmp_path):
-    for method in (PRIOR, MOA):
-        assert generate(tmp_path, tiny_suite(), people, method, NoiseSampler) == 8
+    assert generate(tmp_path, tiny_suite(), people, [PRIOR, MOA], _noise) == 16
     one = _pixels(tmp_path, "images/moa/man-0/hat/0.png")
     assert np.array_equal(one, _pixels(tmp_path, "images/moa/boy-2/hat/0.png"))
     assert np.array_equal(one, _pixels(tmp_path, "images/prior/man/hat/0.png"))
@@ -66,10 +72,10 @@ def test_a_second_run_makes_what_is_missing_damaged_or_stale(people, tmp_path):
     suite, loaded = tiny_suite(), []
 
     def run(suite=suite, method=MOA):
-        return generate(tmp_path, suite, people, method, lambda: loaded.append(1) or NoiseSampler())
+        return generate(tmp_path, suite, people, [method], lambda *given: loaded.append(given) or NoiseSampler())
 
     assert run() == 8
-    assert (run(), len(loaded)) == (0, 1)  # not even the pipeline is loaded
+    assert (run(), loaded) == (0, [(MOA, "cpu")])  # not even the pipeline is loaded
     (tmp_path / "images/moa/man-0/hat/0.png").unlink()
     damaged = tmp_path / "images/moa/man-0/hat/1.png"
     damaged.write_bytes(damaged.read_bytes()[:-400])
@@ -87,37 +93,73 @@ def test_an_interrupted_run_goes_on(people, tmp_path):
             return super().__call__(prompt, **options)
 
     with pytest.raises(KeyboardInterrupt):
-        generate(tmp_path, tiny_suite(), people, MOA, Interrupted, batch_size=3)
+        generate(tmp_path, tiny_suite(), people, [MOA], lambda *_: Interrupted(), batch_size=3)
     seen = []
-    made = generate(tmp_path, tiny_suite(), people, MOA, NoiseSampler, batch_size=3, progress=lambda *x: seen.append(x))
-    assert made == 2 and seen == [(8, 8, "images/moa/boy-2/beach/1.png")]
+    made = generate(tmp_path, tiny_suite(), people, [MOA], _noise, batch_size=3, progress=lambda *x: seen.append(x))
+    assert made == 2 and seen == [("moa", 8, 8, "images/moa/boy-2/beach/1.png")]
 
 
 def test_a_batch_that_does_not_fit_is_halved(people, tmp_path):
     sampler = NoiseSampler(most=2)
-    generate(tmp_path / "halved", tiny_suite(), people, MOA, lambda: sampler, batch_size=8)
-    generate(tmp_path / "whole", tiny_suite(), people, MOA, NoiseSampler, batch_size=8)
+    generate(tmp_path / "halved", tiny_suite(), people, [MOA], lambda *_: sampler, batch_size=8)
+    generate(tmp_path / "whole", tiny_suite(), people, [MOA], _noise, batch_size=8)
     assert [len(call["prompt"]) for call in sampler.calls] == [2, 2, 2, 2]
     for shot in shots(tiny_suite(), people, MOA):
         assert np.array_equal(_pixels(tmp_path / "halved", shot.path), _pixels(tmp_path / "whole", shot.path))
-    with pytest.raises(torch.OutOfMemoryError):
-        generate(tmp_path / "none", tiny_suite(), people, MOA, lambda: NoiseSampler(most=0))
+    with pytest.raises(EvaluationError, match=r"^cpu: images/moa/boy-2/beach/1.png: OutOfMemoryError: too many"):
+        generate(tmp_path / "none", tiny_suite(), people, [MOA], lambda *_: NoiseSampler(most=0))
 
 
 def test_a_real_pipeline_shows_the_subject_whatever_the_batch(people, pipeline, tmp_path):
+    suite, sampler = tiny_suite(seeds=[0]), partial(open_pipeline, pipeline)
     for batch_size in (1, 4):
-        for method in (PRIOR, MOA):
-            folder = tmp_path / str(batch_size)
-            generate(
-                folder,
-                tiny_suite(seeds=[0]),
-                people,
-                method,
-                lambda m=method: open_pipeline(pipeline, m, "cpu"),
-                batch_size=batch_size,
-            )
+        generate(tmp_path / str(batch_size), suite, people, [PRIOR, MOA], sampler, batch_size=batch_size)
     for path in ("images/moa/man-0/hat/0.png", "images/prior/man/hat/0.png"):
         alone, together = (_pixels(tmp_path / size, path).astype(int) for size in ("1", "4"))
         assert np.abs(alone - together).max() <= 1
     moa, prior = (_pixels(tmp_path / "1", f"images/{m}/hat/0.png").astype(int) for m in ("moa/man-0", "prior/man"))
     assert np.abs(moa - prior).mean() > 1
+
+
+def test_a_pair_is_given_in_the_order_of_its_words(people, tmp_path):
+    sampler = NoiseSampler()
+    twins = [people[0], replace(people[1], word="man")]
+    suite = tiny_suite(pairs=PAIRS)
+    generate(tmp_path, suite, twins, [PRIOR, MOA], lambda *_: sampler, batch_size=100)
+    prior, moa = sampler.calls
+    assert prior["subjects"] is None and prior["prompt"][-1] == "a man and a man in the park"
+    assert [[s.image for s in group] for group in moa["subjects"]][-3:] == [
+        [twins[1].reference],
+        [people[0].reference, people[1].reference],
+        [people[0].reference, people[1].reference],
+    ]
+    assert [[s.word for s in group] for group in moa["subjects"]][-1] == ["man", "man"]
+    assert [shot.path for shot in shots(suite, twins, MOA)][-2:] == [
+        f"images/moa/man-0+boy-2/park/{n}.png" for n in (0, 1)
+    ]
+    assert (tmp_path / "images/prior/man+man/park/1.png").is_file()
+
+
+def test_the_pipeline_binds_both_people_of_a_pair(people, pipeline, tmp_path):
+    twins = [people[0], replace(people[1], word="man")]
+    suite = tiny_suite(seeds=[0], pairs={**PAIRS, "seeds": [0]})
+    generate(tmp_path / "ab", suite, twins, [MOA], partial(open_pipeline, pipeline))
+    generate(tmp_path / "ba", suite, twins[::-1], [MOA], partial(open_pipeline, pipeline))
+    ab = _pixels(tmp_path, "ab/images/moa/man-0+boy-2/park/0.png").astype(int)
+    ba = _pixels(tmp_path, "ba/images/moa/boy-2+man-0/park/0.png").astype(int)
+    assert np.abs(ab - ba).mean() > 0.5  # who stands first matters, so each has an own place
+
+
+@pytest.mark.parametrize("text", ["a man, then a {first} and a {second}", "a {first} and {second}s"])
+def test_a_prompt_that_binds_elsewhere_is_refused(people, text):
+    suite = tiny_suite(pairs={**PAIRS, "prompts": [{"id": "park", "text": text}]})
+    with pytest.raises(SuiteError, match="suite tiny: prompt park: "):
+        shots(suite, people, MOA)
+
+
+def test_a_device_that_fails_is_named_and_what_was_made_stays(people, pipeline, tmp_path):
+    suite = tiny_suite(seeds=[0])
+    broken = replace(MOA, name="broken", adapter=tmp_path / "absent")
+    with pytest.raises(EvaluationError, match=r"^cpu: images/broken/\S+: AdapterError: .*absent.*What was finished"):
+        generate(tmp_path, suite, people, [PRIOR, broken], partial(open_pipeline, pipeline))
+    assert len(list(tmp_path.rglob("*.png"))) == 4  # the prior's, all of them

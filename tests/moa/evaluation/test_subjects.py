@@ -1,15 +1,23 @@
-"""People of a suite: from shards only those alone in their picture, from a folder the first photograph by name."""
+"""People of a suite: from shards only those alone in their picture, from a folder the first photograph by name; another
+photograph of each; pairs of them."""
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from moa.data import ShardDataset
 from moa.errors import SuiteError
-from moa.evaluation.subjects import resolve_subjects
+from moa.evaluation.subjects import choose_pairs, resolve_subjects
 from tests.moa.evaluation.fakes import tiny_suite
+from tests.moa.shards import write_shards
+
+PROMPTS = [{"id": "park", "text": "a {first} and a {second}"}]
 
 
 def _folder_suite(root: str | None = None):
@@ -39,6 +47,27 @@ def test_shards_give_people_who_stand_alone(shards):
     assert people[0].photo.size == (32, 32)
 
 
+def test_where_keeps_samples_with_these_attributes(shards):
+    declared = {"kind": "shards", "split": "train", "count": 1, "where": {"style": "photo"}}
+    with pytest.raises(SuiteError, match=r"shows only 0 people alone in their picture with \{'style': 'photo'\}"):
+        resolve_subjects(tiny_suite(subjects=declared), shards=shards)
+
+
+def test_another_photograph_is_a_later_sample_of_the_same_identity(tmp_path, monkeypatch):
+    folder = write_shards(tmp_path)
+    samples = [ShardDataset(folder, "train")[i] for i in (0, 2, 4, 6)]
+    photos = ["photo", "photo", "sketch", "photo"]
+    for i, (sample, name, style) in enumerate(zip(samples, ["ann", "bob", "ann", "ann"], photos, strict=True)):
+        sample.meta["subjects"][0]["identity"], sample.meta["attributes"] = name, {"style": style}
+        samples[i] = replace(sample, image=np.full((8, 8, 3), i, np.uint8))
+    monkeypatch.setattr("moa.evaluation.subjects.ShardDataset", lambda *_: samples)
+    declared = {"kind": "shards", "split": "train", "count": 2, "where": {"style": "photo"}}
+    ann, bob = resolve_subjects(tiny_suite(subjects=declared), shards=folder)
+    assert (ann.photo.getpixel((0, 0))[0], ann.other.getpixel((0, 0))[0]) == (0, 3)  # 2 is a sketch
+    assert bob.other is None and bob.other_digest is None
+    assert ann.digest == replace(ann, other=None).digest and ann.other_digest is not None
+
+
 def test_too_few_people_are_counted(shards):
     with pytest.raises(SuiteError, match=r"subjects.count is 5.*shows only 4 people alone"):
         resolve_subjects(tiny_suite(subjects={"kind": "shards", "split": "train", "count": 5}), shards=shards)
@@ -55,6 +84,8 @@ def test_a_folder_gives_the_first_photograph_by_name(photographs):
     people = resolve_subjects(_folder_suite(), images=photographs)
     assert [(p.id, p.source) for p in people] == [("one", "one/a.png"), ("two", "two/b.png")]
     assert people[0].photo.getpixel((0, 0)) == (0, 0, 255)
+    assert people[0].other is not None and people[0].other.getpixel((0, 0))[0] > 200  # one/b.jpg
+    assert people[1].other is None  # its declaration names a file
     elsewhere = resolve_subjects(_folder_suite(root="/nowhere"), images=photographs)
     assert [p.digest for p in elsewhere] == [p.digest for p in people]
 
@@ -73,3 +104,23 @@ def test_the_digest_follows_pixels_and_word(photographs):
     Image.new("RGB", (30, 20), (0, 0, 254)).save(photographs / "one" / "a.png")
     after = resolve_subjects(_folder_suite(), images=photographs)
     assert before[0].digest != after[0].digest and before[1].digest == after[1].digest
+
+
+def _choose(people, count: int) -> list[tuple[str, str]]:
+    suite = tiny_suite(pairs={"count": count, "prompts": PROMPTS, "seeds": [0]})
+    return [(first.id, second.id) for first, second in choose_pairs(suite, people)]
+
+
+@pytest.mark.parametrize("number", [2, 5, 6])
+def test_pairs_meet_everybody_equally_often(people, number):
+    some = [replace(people[0], id=name) for name in "abcdef"[:number]]
+    everybody = number * (number - 1) // 2
+    for count in range(1, everybody + 1):
+        pairs = _choose(some, count)
+        met = Counter({person.id: 0 for person in some})
+        met.update(name for pair in pairs for name in pair)
+        assert len(set(pairs)) == count and all(first < second for first, second in pairs)
+        assert max(met.values()) - min(met.values()) <= (2 if number % 2 else 1)  # of an odd number one sits out
+    with pytest.raises(SuiteError, match=f"{number} people make only {everybody} pairs"):
+        _choose(some, everybody + 1)
+    assert choose_pairs(tiny_suite(), some) == []

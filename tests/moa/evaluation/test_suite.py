@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from moa.errors import SuiteError
-from moa.evaluation.suite import load_suite
+from moa.evaluation.suite import PairPrompt, load_suite
 from tests.moa.evaluation.fakes import declaration
 
 SUITES = Path(__file__).resolve().parents[3] / "datasets" / "suites"
@@ -46,6 +46,12 @@ def test_a_prompt_takes_the_class_word():
     assert prompt.for_word("woman") == "a woman riding a horse"
 
 
+def test_a_pair_prompt_takes_two_words_equal_ones_too():
+    prompt = PairPrompt(id="sofa", text="a {first} and a {second} on a sofa")
+    assert prompt.for_words("man", "woman") == "a man and a woman on a sofa"
+    assert prompt.for_words("man", "man") == "a man and a man on a sofa"
+
+
 def _write(folder: Path, content: object) -> Path:
     path = folder / "suite.yaml"
     path.write_text(yaml.safe_dump(content), encoding="utf-8")
@@ -54,6 +60,10 @@ def _write(folder: Path, content: object) -> Path:
 
 def _prompts(**changes: str) -> list[dict[str, str]]:
     return [{"id": "p", "category": "c", "text": "a {word}", **changes}]
+
+
+def _pairs(**changes: object) -> dict[str, object]:
+    return {"count": 1, "prompts": [{"id": "p", "text": "a {first} and a {second}"}], "seeds": [0], **changes}
 
 
 FOLDER = {"kind": "folder", "items": [{"id": "a", "word": "man", "image": "a"}]}
@@ -73,6 +83,14 @@ FOLDER = {"kind": "folder", "items": [{"id": "a", "word": "man", "image": "a"}]}
         ({"subjects": {"kind": "cloud"}}, "subjects"),
         ({"subjects": {**FOLDER, "items": FOLDER["items"] * 2}}, "subjects.items holds 'a' more than once"),
         ({"subjects": {**FOLDER, "items": [{"id": "a", "word": "man", "image": "../a"}]}}, "items.0.image"),
+        ({"subjects": {"kind": "shards", "count": 1, "where": {"style": 3}}}, "subjects.shards.where.style"),
+        ({"pairs": _pairs(count=0)}, "pairs.count"),
+        ({"pairs": _pairs(prompts=[{"id": "p", "text": "a {second} and a {first}"}])}, "pairs.prompts.0.text"),
+        ({"pairs": _pairs(prompts=[{"id": "p", "text": "a {first} and {first}"}])}, "pairs.prompts.0.text"),
+        ({"pairs": _pairs(prompts=[{"id": "p", "text": "{first} {second} {"}])}, "pairs.prompts.0.text"),
+        ({"pairs": _pairs(prompts=[{"id": "a/b", "text": "{first} {second}"}])}, "pairs.prompts.0.id"),
+        ({"pairs": _pairs(prompts=_pairs()["prompts"] * 2)}, "pairs.prompts holds 'p' more than once"),
+        ({"pairs": _pairs(seeds=[0, 0])}, "pairs.seeds holds 0 more than once"),
         ({"evaluators": {"faces": {"kind": "facenet", "path": "f", "sha256": "abc"}, "clip": {"path": "c"}}}, "sha256"),
     ],
 )

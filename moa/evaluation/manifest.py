@@ -1,0 +1,115 @@
+"""What makes an evaluation folder complete: its inputs' digest, `suite.json` and, last, `manifest.json`.
+
+Format: datasets/FORMAT.md, section 6.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from moa.data import file_digest
+from moa.errors import EvaluationError
+from moa.evaluation.files import json_digest, write_file, write_json
+from moa.evaluation.generate import Method
+from moa.evaluation.pairs import read_pairs
+from moa.evaluation.score import read_scores
+from moa.evaluation.subjects import SuiteSubject
+from moa.evaluation.suite import FolderSubjects, Suite
+from moa.evaluation.summary import FORMAT
+from moa.models import code_commit
+
+
+def inputs_digest(
+    suite: Suite, subjects: Sequence[SuiteSubject], methods: Sequence[Method], evaluators: dict[str, Any]
+) -> str:
+    """Digest of everything the results depend on, wherever on the machine it lies."""
+    named = [[m.name, m.label, m.kind, m.compared_with, m.role, m.digest] for m in methods]
+    others = [subject.other_digest for subject in subjects]
+    return json_digest([FORMAT, _resolved(suite, subjects), others, named, evaluators])
+
+
+def check_version(out: Path, suite: Suite) -> None:
+    """Raises `EvaluationError` when `out` holds an evaluation of another suite, or of another version of this one."""
+    try:
+        there = json.loads((out / "suite.json").read_text(encoding="utf-8"))
+        name, version = there["name"], there["version"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # nothing there, or nothing readable: it is written anew
+    if (name, version) != (suite.name, suite.version):
+        raise EvaluationError(
+            f"{out} holds an evaluation with suite {name} version {version}, and this is {suite.name} version "
+            f"{suite.version}: their scores are not comparable. Give another --out, or move the old folder away"
+        )
+
+
+def is_complete(out: Path, suite: Suite, inputs: str) -> bool:
+    """Whether `out` holds the finished evaluation of these inputs, with nothing changed or deleted since."""
+    try:
+        manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
+        intact = all(file_digest(out / name) == digest for name, digest in manifest["files"].items())
+        tables = [read_scores(out), *([read_pairs(out)] if suite.pairs else [])]
+    except (OSError, ValueError, KeyError, EvaluationError):
+        return False
+    images = {image for rows in tables for image in rows.loc[rows["outcome"] != "missing", "image"]}
+    return (
+        manifest["inputs"] == inputs
+        and intact
+        and manifest["rows"] == [rows_digest(rows) for rows in tables]
+        and all((out / image).is_file() for image in images)
+    )
+
+
+def rows_digest(rows: pd.DataFrame) -> str:
+    """Digest of a table without the seconds, which differ from run to run."""
+    kept = rows.drop(columns="generation_seconds", errors="ignore")
+    return json_digest(json.loads(kept.to_json(orient="values", double_precision=15)))
+
+
+def write_suite(out: Path, suite: Suite, subjects: Sequence[SuiteSubject]) -> list[Path]:
+    """Writes `suite.json` and `references/` and returns their paths."""
+    return [write_json(out / "suite.json", _resolved(suite, subjects)), *(_write_reference(out, s) for s in subjects)]
+
+
+def _write_reference(out: Path, subject: SuiteSubject) -> Path:
+    image = subject.reference.convert("RGBA")
+    return write_file(out / "references" / f"{subject.id}.png", lambda draft: image.save(draft, format="PNG"))
+
+
+def write_manifest(
+    out: Path,
+    suite: Suite,
+    methods: Sequence[Method],
+    inputs: str,
+    tables: Sequence[pd.DataFrame],
+    files: Sequence[Path],
+) -> Path:
+    """Writes `manifest.json`: `tables` are the scores and, for suites with pairs, their rows; `files` all else but
+    images."""
+    content = {
+        "format": FORMAT,
+        "suite": suite.name,
+        "version": suite.version,
+        "methods": {method.name: method.digest for method in methods},
+        "inputs": inputs,
+        "outcomes": {outcome: int(n) for outcome, n in tables[0]["outcome"].value_counts().items()},
+        "rows": [rows_digest(rows) for rows in tables],
+        "files": {path.relative_to(out).as_posix(): file_digest(path) for path in files},
+    }
+    manifest = content | {"digest": json_digest(content), "commit": code_commit()}
+    return write_json(out / "manifest.json", manifest)
+
+
+def _resolved(suite: Suite, subjects: Sequence[SuiteSubject]) -> dict[str, Any]:
+    """The content of suite.json: the declaration with its people, and file names instead of this machine's paths."""
+    content = suite.model_dump(mode="json")
+    for model in content["evaluators"].values():
+        model["path"] = Path(model["path"]).name
+    if isinstance(suite.subjects, FolderSubjects):
+        content["subjects"]["root"] = None
+    content["people"] = [{"id": s.id, "word": s.word, "source": s.source, "digest": s.digest} for s in subjects]
+    return content
