@@ -30,7 +30,7 @@ def bootstrap_interval(
     if len(values) == 0:
         return None
     sums, counts = _resampled_sums([values, np.ones_like(values)], identities, draws, seed)
-    return Interval(float(values.mean()), *_bounds(sums / counts, identities), float(values.std()))
+    return Interval(float(values.mean()), *_bounds(sums, counts), float(values.std()))
 
 
 def paired_difference(
@@ -49,27 +49,29 @@ def ratio_of_means(
 ) -> Interval | None:
     """Mean of `numerator [n]` over mean of `denominator [n]`, aligned by image, with its interval over identities.
 
-    None for no values or a denominator whose mean, in all images or in a draw, is not positive.
+    None for no values or a denominator whose mean is not positive; no bounds when that of a draw is not.
     """
     numerator, denominator = np.asarray(numerator, np.float64), np.asarray(denominator, np.float64)
     if len(numerator) == 0 or denominator.mean() <= 0:
         return None
+    mean = float(numerator.mean() / denominator.mean())
     above, below = _resampled_sums([numerator, denominator], identities, draws, seed)
-    if (below <= 0).any():
-        return None
-    return Interval(float(numerator.mean() / denominator.mean()), *_bounds(above / below, identities), None)
+    return Interval(mean, *_bounds(above, below), None)
 
 
 def _resampled_sums(columns: list[np.ndarray], identities: np.ndarray, draws: int, seed: int) -> list[np.ndarray]:
-    """Sums `[draws]` of each column `[n]` over the same identities drawn with replacement."""
+    """Sums `[draws]` of each column `[n]` over the same identities drawn with replacement; no draws for one."""
     _, index = np.unique(np.asarray(identities), return_inverse=True)
     sums = [np.bincount(index, weights=column) for column in columns]
-    drawn = np.random.default_rng(seed).integers(len(sums[0]), size=(draws, len(sums[0])))
+    identity_count = len(sums[0])
+    shape = (draws, identity_count) if identity_count > 1 else (0, 1)
+    drawn = np.random.default_rng(seed).integers(identity_count, size=shape)
     return [each[drawn].sum(axis=1) for each in sums]
 
 
-def _bounds(resampled: np.ndarray, identities: np.ndarray) -> tuple[float | None, float | None]:
-    if len(np.unique(np.asarray(identities))) < 2:
+def _bounds(above: np.ndarray, below: np.ndarray) -> tuple[float | None, float | None]:
+    """The 2.5 and 97.5 percentiles of `above / below [draws]`; None without draws or with a divisor not above 0."""
+    if len(below) == 0 or (below <= 0).any():
         return None, None
-    low, high = np.percentile(resampled, [2.5, 97.5])
+    low, high = np.percentile(above / below, [2.5, 97.5])
     return float(low), float(high)

@@ -1,4 +1,4 @@
-"""Summaries: recomputed from rows by hand, failures counted, two runs compared in pairs."""
+"""Summaries: recomputed from rows by hand, failures counted, methods and runs compared in pairs."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ import pandas as pd
 import pytest
 
 from moa.errors import ScoresError
-from moa.evaluation.score import COLUMNS
+from moa.evaluation.score import COLUMNS, NUMBER_COLUMNS
 from moa.evaluation.summary import compare, summarise
-from tests.moa.evaluation.fakes import tiny_suite
-from tests.moa.evaluation.test_generate import MOA, PRIOR
+from tests.moa.evaluation.fakes import CHAMPION, MOA, PRIOR, tiny_suite
 
 PEOPLE = ("a", "b", "c")
 
@@ -20,15 +19,21 @@ PEOPLE = ("a", "b", "c")
 @pytest.fixture
 def rows() -> pd.DataFrame:
     """Two methods, three people, two prompts, two seeds, random scores."""
+    return _table(("prior", "moa"))
+
+
+def _table(methods) -> pd.DataFrame:
     rng = np.random.default_rng(0)
-    keys = [(m, s, p, seed) for m in ("prior", "moa") for s in PEOPLE for p in ("hat", "beach") for seed in (0, 1)]
+    keys = [(m, s, p, seed) for m in methods for s in PEOPLE for p in ("hat", "beach") for seed in (0, 1)]
     table = pd.DataFrame(keys, columns=["method", "subject", "prompt_id", "seed"]).reindex(columns=COLUMNS)
+    table = table.astype(dict.fromkeys(NUMBER_COLUMNS, "float64"))
     table["category"] = table["prompt_id"].map({"hat": "accessory", "beach": "context"})
     table["outcome"], table["face_x0"] = "scored", 1.0
     table["ip"], table["pc"] = rng.uniform(0, 1, len(table)), rng.uniform(-1, 1, len(table))
     table["face_size"] = rng.uniform(0, 0.5, len(table))
     table["context_change_outside"] = np.where(table["method"] == "moa", 0.25, np.nan)
-    return table.astype({"context_change_inside": "float64"})
+    table["pc_rank"] = np.where(table["prompt_id"] == "hat", 1.0 + table["seed"], np.nan)
+    return table
 
 
 def _moa(rows):
@@ -47,15 +52,73 @@ def test_means_are_those_of_the_rows(rows):
     assert moa["by_subject"]["a"]["ip"]["low"] is None  # one identity has no interval
     assert sum(part["n"] for part in moa["by_face_size"].values()) == 12
     assert moa["context_change_outside"]["mean"] == 0.25
+    assert moa["compared_with"] == "prior"
+
+
+def test_followed_is_the_share_of_first_ranks(rows):
+    moa = _moa(rows)
+    assert moa["followed"]["mean"] == 0.5  # the first seed's, of those that have a rank
+    assert moa["by_category"]["accessory"]["followed"]["mean"] == 0.5
+    assert moa["by_category"]["context"]["followed"] is None
+
+
+def test_what_was_not_measured_is_null(rows):
+    moa = _moa(rows)
+    for column in ("context_change_inside", "swap_change_outside", "diversity_layout", "diversity_content"):
+        assert moa[column] is None
+    rows["diversity_layout"] = 0.5
+    assert _moa(rows)["diversity_layout"]["mean"] == 0.5
+
+
+def test_moa_is_compared_with_each_other_method():
+    rows = _table(("prior", "champion", "moa"))
+    rows.loc[(rows["method"] == "champion") & (rows["subject"] == "a"), "outcome"] = "missing"
+    champion, moa = (rows[rows["method"] == name].reset_index() for name in ("champion", "moa"))
+    of_prior, of_champion = summarise(rows, tiny_suite(), [PRIOR, MOA, CHAMPION], {})["comparisons"]
+    assert (of_prior["before"], of_prior["after"], of_prior["n"]) == ("prior", "moa", 12)
+    assert of_prior["context_change_outside"] is None
+    assert (of_champion["before"], of_champion["n"]) == ("champion", 8)
+    both = champion["subject"] != "a"
+    assert of_champion["ip"]["mean"] == pytest.approx((moa["ip"] - champion["ip"])[both].mean())
+
+
+def test_images_of_two_have_their_table(rows):
+    keys = [(m, a, b, "hug", seed) for m in ("prior", "moa") for a, b in (("a", "b"), ("b", "c")) for seed in (0, 1)]
+    pairs = pd.DataFrame(keys, columns=["method", "first", "second", "prompt_id", "seed"])
+    pairs["outcome"], pairs["faces"], pairs["pc"], pairs["reference_similarity"] = "scored", 2, 0.2, 0.1
+    pairs["ip"], pairs["leakage"], pairs["assigned"] = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.0], 0.1, 1.0
+    pairs.loc[7, ["outcome", "faces", "leakage", "assigned"]] = ["too_few_faces", 1, np.nan, 0]
+    prior, moa = summarise(rows, tiny_suite(), [PRIOR, MOA], {}, pairs=pairs)["pairs"]
+    assert prior["ip"]["mean"] == pytest.approx(0.15) and prior["two_faces"]["mean"] == 1
+    assert (moa["method"], moa["kind"], moa["n"]) == ("moa", "moa", 4)
+    assert moa["ip"]["mean"] == pytest.approx(0.375) and moa["two_faces"]["mean"] == moa["assigned"]["mean"] == 0.75
+    assert moa["leakage"]["mean"] == pytest.approx(0.1) and moa["outcomes"] == {"scored": 3, "too_few_faces": 1}
+    pairs.loc[6, "outcome"] = "missing"
+    assert summarise(rows, tiny_suite(), [PRIOR, MOA], {}, pairs=pairs)["pairs"][1]["n"] == 3
+
+
+def test_the_upper_bound_is_of_those_with_a_second_photograph(rows):
+    bound = pd.DataFrame({"subject": list(PEOPLE), "ip": [0.8, 0.6, np.nan]})
+    upper = summarise(rows, tiny_suite(), [PRIOR, MOA], {}, upper_bound=bound)["upper_bound"]
+    assert upper["n"] == 2 and upper["ip"]["mean"] == pytest.approx(0.7)
+    nobody = summarise(rows, tiny_suite(), [PRIOR, MOA], {}, upper_bound=bound[2:])
+    assert nobody["upper_bound"] is None
+
+
+def test_claims_are_made_from_the_same_rows(rows):
+    rows.loc[rows["method"] == "moa", "ip"] += 1
+    claims = {claim["id"]: claim for claim in summarise(rows, tiny_suite(), [PRIOR, MOA], {})["claims"]}
+    assert len(claims) == 10 and claims["C3"]["holds"] is True and claims["C6"]["holds"] is None
 
 
 def test_the_file_has_its_heading_and_no_nan(rows):
     summary = summarise(rows, tiny_suite(), [PRIOR, MOA], {"command": "c"})
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
-    assert (summary["format"], summary["suite"], summary["version"]) == ("moa-evaluation/1", "tiny", "1")
+    assert (summary["format"], summary["suite"], summary["version"]) == ("moa-evaluation/2", "tiny", "1")
     assert summary["published"] == [{"method": "Theirs", "ip": 0.5, "pc": 0.2, "source": "a paper"}]
     prior = summary["methods"][0]
-    assert (prior["kind"], prior["context_change_outside"]) == ("prior", None)
+    assert (prior["kind"], prior["context_change_outside"], prior["compared_with"]) == ("prior", None, None)
+    assert (summary["pairs"], summary["upper_bound"]) == (None, None)
 
 
 def test_no_face_counts_zero_and_lost_images_count_apart(rows):
