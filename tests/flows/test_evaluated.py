@@ -1,0 +1,79 @@
+"""What the UI and the exit status say of an evaluation, from its tables written by hand."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from flows.artifacts import MOST_BYTES, TILE, interval, strip
+from flows.evaluate import devices
+from flows.evaluated import told, unscored
+
+SCORES = """method,subject,image,outcome
+prior,anna,images/prior/woman/moon/0.png,scored
+moa,anna,images/moa/anna/moon/0.png,unreadable
+moa,ben,images/moa/ben/moon/0.png,no_reference_face
+moa,ben,images/moa/ben/sea/0.png,no_reference_face
+moa,carl,images/moa/carl/sea/0.png,no_face
+"""
+PAIRS = """method,first,second,image,outcome
+moa,anna,ben,images/moa/anna+ben/sea/0.png,missing
+moa,anna,carl,images/moa/anna+carl/sea/0.png,too_few_faces
+"""
+
+
+def test_unscored_names_images_and_each_subject_without_a_face_once(tmp_path: Path) -> None:
+    (tmp_path / "scores.csv").write_text(SCORES)
+    assert [problem["what"] for problem in unscored(tmp_path)] == ["images/moa/anna/moon/0.png", "subject ben"]
+    (tmp_path / "pairs.csv").write_text(PAIRS)
+    problems = unscored(tmp_path)
+    assert [problem["what"] for problem in problems][2:] == ["images/moa/anna+ben/sea/0.png"]
+    assert "1 x the image cannot be read; 1 x no face" in told(problems) and "moon/0.png" in told(problems)
+
+
+def test_a_generated_image_without_a_face_is_scored(tmp_path: Path) -> None:
+    (tmp_path / "scores.csv").write_text("method,subject,image,outcome\nmoa,carl,a.png,no_face\n")
+    assert unscored(tmp_path) == [] and told([]) == ""
+
+
+def test_the_strip_shows_the_pictures_side_by_side(tmp_path: Path) -> None:
+    for index, colour in enumerate(("red", "blue")):
+        Image.new("RGB", (512, 512), colour).save(tmp_path / f"{index}.png")
+    address = strip([tmp_path / "0.png", tmp_path / "1.png"])
+    assert address is not None
+    picture = Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2])))
+    assert picture.size == (2 * (TILE + 2), TILE)
+    assert picture.getpixel((TILE // 2, 9))[0] > 200 and picture.getpixel((TILE + TILE // 2, 9))[2] > 200
+
+
+def test_a_strip_that_the_ui_should_not_store_is_not_made(tmp_path: Path) -> None:
+    noise = torch.randint(0, 256, (TILE, TILE, 3), dtype=torch.uint8).numpy()
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    assert strip([tmp_path / "noise.png"]) is not None
+    assert strip([tmp_path / "noise.png"] * (MOST_BYTES // 3000)) is None
+    (tmp_path / "broken.png").write_bytes(b"not a picture")
+    assert strip([tmp_path / "broken.png"]) is None
+
+
+@pytest.mark.parametrize(
+    ("statistic", "text"),
+    [
+        ({"mean": 0.0123, "low": -0.003, "high": 0.0271}, "+0.012 (-0.003 .. +0.027)"),
+        ({"mean": -0.5, "low": None, "high": None}, "-0.500"),
+        ({"mean": None, "low": None, "high": None}, "-"),
+        (None, "-"),
+    ],
+)
+def test_intervals_as_people_read_them(statistic: dict[str, float | None] | None, text: str) -> None:
+    assert interval(statistic) == text
+
+
+@pytest.mark.parametrize(("gpus", "expected"), [(0, ("cpu",)), (3, ("cuda:0", "cuda:1", "cuda:2"))])
+def test_every_gpu_takes_part(monkeypatch: pytest.MonkeyPatch, gpus: int, expected: tuple[str, ...]) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    assert devices() == expected
