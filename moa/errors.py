@@ -22,6 +22,14 @@ class SubjectError(MoAError, ValueError):
     """A subject is unusable: empty image, wrong type, wrong number of features, NaN features."""
 
 
+class PersonNotFoundError(SubjectError):
+    """A photograph shows no person, so there is nothing to cut out of it."""
+
+
+class PreparerWeightsError(MoAError, ValueError):
+    """The segmentation model that is to cut people out of photographs is missing or of another kind."""
+
+
 class SubjectCountError(SubjectError):
     """The list of subjects does not match the list of prompts."""
 

@@ -28,8 +28,9 @@ from moa.binding import bind, find_words
 from moa.conditioning import MoAInput
 from moa.errors import SubjectCountError, SubjectError
 from moa.pipeline_folder import PipelineParts, read_base, read_pipeline, write_pipeline
+from moa.preparation import PortraitPreparer, SubjectPreparer, is_photograph
 from moa.recorder import Recorder
-from moa.subjects import Subject, check_features, encoder_pixels, image_features
+from moa.subjects import Subject, check_features, check_image, encoder_pixels, image_features
 from moa.unet import MoAUNet2DConditionModel
 
 __all__ = ["MoAControlNetPipeline", "MoAImg2ImgPipeline", "MoAInpaintPipeline", "MoAPipeline", "Subject"]
@@ -42,6 +43,7 @@ class SubjectsMixin:
     tokenizer: CLIPTokenizer
     image_encoder: CLIPVisionModelWithProjection
     feature_extractor: CLIPImageProcessor
+    preparer: SubjectPreparer = PortraitPreparer()  # cuts people out of photographs; may be replaced
     _execution_device: torch.device
 
     def __call__(
@@ -60,10 +62,11 @@ class SubjectsMixin:
 
         subjects    for one prompt its subjects, for a list of prompts one list each. A subject's word must occur in its
                     prompt; the n-th subject of a word takes its n-th occurrence. None or empty: the base model's image.
+                    People are cut out of photographs by `preparer`; cut-outs (RGBA) are taken as they are.
         recorder    collects router and attention maps (`Recorder(history=True)` for all steps)
 
         num_inference_steps, height, width, generator, output_type, callback_on_step_end and so on: as in diffusers.
-        Raises `SubjectError`, `SubjectCountError`, `WordNotFoundError` or `WordTruncatedError`.
+        Raises `SubjectError`, `PersonNotFoundError`, `SubjectCountError`, `WordNotFoundError`, `WordTruncatedError`.
         """
         guided = guidance_scale > 1 and self.unet.config.time_cond_proj_dim is None
         moa = self.moa_input(
@@ -122,7 +125,9 @@ class SubjectsMixin:
     @classmethod
     def from_pipe(cls, pipeline: Any, **options: Any) -> Any:
         """This kind of pipeline with the components of another; `options` as in diffusers, e.g. `controlnet=`."""
-        return super().from_pipe(pipeline, unet=pipeline.unet, **options)  # type: ignore[misc]
+        pipe = super().from_pipe(pipeline, unet=pipeline.unet, **options)  # type: ignore[misc]
+        pipe.preparer = getattr(pipeline, "preparer", cls.preparer)
+        return pipe
 
     def unload_ip_adapter(self) -> None:
         """As in diffusers, except that the image encoder stays: the subjects need it."""
@@ -131,16 +136,29 @@ class SubjectsMixin:
         self.register_modules(image_encoder=encoder)  # type: ignore[attr-defined]
 
     @torch.no_grad()
-    def encode_subjects(self, images: Sequence[Image.Image]) -> Tensor:
-        """Image features [n, image_dim] of n subjects, fp32, CPU: to keep, mix, or give as `Subject(features=)`."""
+    def encode_subjects(self, images: Sequence[Image.Image], *, prepare: bool = True) -> Tensor:
+        """Image features [n, image_dim] of n subjects, fp32, CPU: to keep, mix, or give as `Subject(features=)`.
+
+        With `prepare`, people are cut out of photographs first. Raises `SubjectError` and `PersonNotFoundError`.
+        """
+        if prepare:
+            images = [self._prepared(image, f"image {n} of the subjects") for n, image in enumerate(images)]
         pixels = encoder_pixels(images, self.feature_extractor)
         pixels = pixels.to(self._execution_device, self.image_encoder.dtype)
         return image_features(self.image_encoder, pixels).float().cpu()
 
+    def _prepared(self, image: Image.Image, name: str) -> Image.Image:
+        check_image(image, name)
+        return self.preparer.prepare(image, name) if is_photograph(image) else image
+
     def _features(self, subjects: list[Subject]) -> Tensor:
         """[n, image_dim]; all images are encoded in one batch."""
-        images = [subject.image for subject in subjects if subject.image is not None]
-        encoded = iter(self.encode_subjects(images) if images else ())
+        images = [
+            self._prepared(s.image, f"subject {s.word!r}") if s.prepare else s.image
+            for s in subjects
+            if s.image is not None
+        ]
+        encoded = iter(self.encode_subjects(images, prepare=False) if images else ())
         rows = [subject.features if subject.features is not None else next(encoded) for subject in subjects]
         dim = self.unet.moa_config.image_dim
         return torch.stack(
@@ -246,6 +264,8 @@ def _unnamed(count: int) -> list[None] | None:
 
 def _subjects_per_prompt(subjects: Any, prompts: list[Any], single: bool) -> list[list[Subject]]:
     """One list of subjects for each prompt; raises `SubjectCountError` when they do not match."""
+    if isinstance(subjects, Subject):
+        raise SubjectCountError(f"subjects is a single Subject ({subjects.word!r}): give a list, [Subject(...)]")
     if not subjects:
         return [[] for _ in prompts]
     groups = [list(subjects)] if single and all(isinstance(s, Subject) for s in subjects) else list(subjects)

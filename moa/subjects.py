@@ -21,9 +21,11 @@ from moa.errors import SubjectError
 class Subject:
     """One person or thing for the picture: the prompt's `word` it stands for, and its looks.
 
-    image      a photograph or a cut-out (RGBA: what is transparent is not the subject)
+    image      a photograph, or a cut-out (RGBA: what is transparent is not the subject)
     features   [image_dim] instead of an image, e.g. `torch.lerp` of two people's features (subject morphing)
     position   token index in the prompt (start token 0), instead of looking the word up
+    prepare    cut the largest person out of a photograph (an image without any transparency); False: show the image
+               encoder all of it, e.g. for a thing or an animal
 
     Give exactly one of image and features; `MoAPipeline.encode_subjects` makes features from images.
     """
@@ -32,6 +34,7 @@ class Subject:
     image: Image.Image | None = None
     features: Tensor | None = None
     position: int | None = None
+    prepare: bool = True
 
     def __post_init__(self) -> None:
         if (self.image is None) == (self.features is None):
@@ -54,9 +57,24 @@ def image_features(encoder: CLIPVisionModelWithProjection, pixels: Tensor) -> Te
     return encoder(pixels).image_embeds
 
 
+def check_image(image: Image.Image, name: str) -> None:
+    """Raises `SubjectError`, which calls the image `name`, when it is no PIL image, empty or cannot be decoded."""
+    if not isinstance(image, Image.Image):
+        raise SubjectError(f"{name} is a {type(image).__name__}: give a PIL image (Image.open), or features")
+    if min(image.size) == 0:
+        raise SubjectError(f"{name} is empty ({image.width} x {image.height} pixels): give one with pixels")
+    try:
+        image.load()
+    except (OSError, SyntaxError) as error:
+        raise SubjectError(f"{name} cannot be decoded ({error}): save or download it again") from error
+
+
 def check_features(features: Tensor, image_dim: int, word: str) -> Tensor:
     """One subject's features as [image_dim]; raises `SubjectError` when their shape is wrong or they are not finite."""
-    features = torch.as_tensor(features)
+    try:
+        features = torch.as_tensor(features)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise SubjectError(f"the features of subject {word!r} are no tensor ({error}): give [{image_dim}]") from error
     if tuple(features.shape) not in {(image_dim,), (1, image_dim)}:
         raise SubjectError(
             f"the features of subject {word!r} have shape {tuple(features.shape)}, this model needs [{image_dim}]: "
@@ -68,10 +86,7 @@ def check_features(features: Tensor, image_dim: int, word: str) -> Tensor:
 
 
 def _rgba(image: Image.Image, number: int) -> Image.Image:
-    if not isinstance(image, Image.Image):
-        raise SubjectError(f"image {number} of the subjects is a {type(image).__name__}: give a PIL image, or features")
-    if min(image.size) == 0:
-        raise SubjectError(f"image {number} of the subjects is empty ({image.width} x {image.height} pixels)")
+    check_image(image, f"image {number} of the subjects")
     image = ImageOps.exif_transpose(image).convert("RGBA")
     if not np.asarray(image)[..., 3].any():
         raise SubjectError(

@@ -69,7 +69,7 @@ def photo(colour: str) -> Image.Image:
 
 
 def man() -> list[Subject]:
-    return [Subject("man", photo("teal"))]
+    return [Subject("man", photo("teal"), prepare=False)]
 
 
 def draw(pipe: StableDiffusionPipeline, **options: object) -> Tensor:

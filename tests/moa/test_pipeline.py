@@ -16,15 +16,17 @@ from PIL import Image
 from moa.adapter import save_adapter
 from moa.errors import (
     AdapterGeometryError,
+    PersonNotFoundError,
     PipelineFolderError,
     SubjectCountError,
     SubjectError,
+    UnsupportedBaseError,
     WordNotFoundError,
     WordTruncatedError,
 )
 from moa.pipeline import MoAControlNetPipeline, MoAImg2ImgPipeline, MoAInpaintPipeline, MoAPipeline, Subject
 from moa.recorder import Recorder
-from tests.tiny_models import IMAGE_DIM, IMAGE_SIZE, MAX_TOKENS, tiny_base, tiny_moa_unet
+from tests.tiny_models import IMAGE_DIM, IMAGE_SIZE, MAX_TOKENS, tiny_base, tiny_moa_unet, tiny_unet
 
 PROMPT = "a man and a man on a beach"
 SCHEDULERS = [
@@ -115,6 +117,38 @@ def test_features_do_what_their_image_does_and_can_be_mixed(pipe):
     assert torch.equal(draw(pipe, "a man", [Subject("man", features=a)]), with_image)
     between = draw(pipe, "a man", [Subject("man", features=torch.lerp(a, b, 0.5))])
     assert not torch.allclose(between, with_image) and torch.isfinite(between).all()
+
+
+class Cutter:
+    """Makes the left half of a photograph transparent, and keeps what errors would call it."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def prepare(self, photograph: Image.Image, name: str) -> Image.Image:
+        self.names.append(name)
+        cut = photograph.convert("RGBA")
+        cut.paste((0, 0, 0, 0), (0, 0, cut.width // 2, cut.height))
+        return cut
+
+
+def test_photographs_are_prepared_and_nothing_else(pipe):
+    pipe.preparer = Cutter()
+    photograph = person(1).convert("RGB")
+    cut = Cutter().prepare(photograph, "")
+    subjects = [Subject("man", photograph), Subject("man", person(2)), Subject("boy", photograph, prepare=False)]
+    moa = pipe.moa_input(f"{PROMPT} with a boy", subjects, guided=False)
+    expected = pipe.encode_subjects([cut, person(2), photograph], prepare=False)
+    torch.testing.assert_close(moa.features[0], expected)
+    assert not torch.allclose(expected[0], expected[2])
+    assert pipe.preparer.names == ["subject 'man'"]
+    assert torch.equal(pipe.encode_subjects([photograph]), pipe.encode_subjects([cut]))
+    assert MoAImg2ImgPipeline.from_pipe(pipe).preparer is pipe.preparer
+
+
+def test_a_photograph_without_a_person_says_what_to_do(pipe):
+    with pytest.raises(PersonNotFoundError, match="subject 'dog'.*prepare=False"):
+        draw(pipe, "a dog", [Subject("dog", Image.new("RGB", (64, 64), "teal"))])
 
 
 def test_batches_are_ordered_as_diffusers_orders_them(pipe):
@@ -246,6 +280,8 @@ def test_the_scheduler_is_unipc_unless_saved_otherwise(folders, pipe, tmp_path):
         (["a man"], [Subject("man", person(1))], SubjectCountError, "list of prompts"),
         (["a man", "a man"], [[Subject("man", person(1))]], SubjectCountError, "2 prompt.*1 list"),
         ("a man", ["man"], SubjectCountError, "list of Subject"),
+        ("a man", Subject("man", person(1)), SubjectCountError, r"give a list, \[Subject"),
+        ("a man", [Subject("man", "me.png")], SubjectError, "'man' is a str: give a PIL image"),
         ("a man", [Subject("man", Image.new("RGB", (0, 0)))], SubjectError, "empty"),
         ("a man", [Subject("man", features=torch.full((IMAGE_DIM,), torch.nan))], SubjectError, "NaN"),
         ("a man", [Subject("man", features=torch.zeros(3))], SubjectError, "shape"),
@@ -281,6 +317,12 @@ def test_other_bad_folders_are_refused(folders, loaded, tmp_path):
     scheduler.write_text(json.dumps({**json.loads(scheduler.read_text()), "_class_name": "DiffusionPipeline"}))
     with pytest.raises(PipelineFolderError, match="no scheduler"):
         MoAPipeline.from_pretrained(tmp_path / "full")
+    sdxl = tmp_path / "sdxl"
+    tiny_unet(
+        addition_embed_type="text_time", addition_time_embed_dim=8, projection_class_embeddings_input_dim=64
+    ).save_pretrained(sdxl / "unet")
+    with pytest.raises(UnsupportedBaseError, match="SDXL.*supports Stable Diffusion 1.x"):
+        MoAPipeline.from_base(sdxl, folders["adapter"], folders["base"])
     narrow = tmp_path / "narrow"
     save_adapter(tiny_moa_unet(image_dim=IMAGE_DIM + 8), narrow, {})
     with pytest.raises(AdapterGeometryError, match=f"width {IMAGE_DIM}, the adapter was trained with {IMAGE_DIM + 8}"):

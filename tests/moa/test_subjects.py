@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 import torch
@@ -62,6 +64,14 @@ def test_images_without_a_subject_are_refused(image, message):
         encoder_pixels([Image.new("RGB", (8, 8)), image], PROCESSOR)
 
 
+def test_a_file_that_breaks_off_is_refused():
+    data = io.BytesIO()
+    Image.new("RGB", (64, 64), "teal").save(data, "PNG")
+    image = Image.open(io.BytesIO(data.getvalue()[:-40]))
+    with pytest.raises(SubjectError, match="image 0 .*cannot be decoded"):
+        encoder_pixels([image], PROCESSOR)
+
+
 @torch.no_grad()
 def test_features_are_the_projected_embeddings_of_the_encoder():
     encoder = tiny_image_encoder()
@@ -79,6 +89,7 @@ def test_features_are_the_projected_embeddings_of_the_encoder():
         (torch.zeros(2, IMAGE_DIM), "shape"),
         (torch.full((IMAGE_DIM,), float("nan")), "NaN"),
         (torch.full((IMAGE_DIM,), float("inf")), "infinity"),
+        ("me.jpg", "no tensor"),
     ],
 )
 def test_bad_features_are_refused_by_name(features, message):

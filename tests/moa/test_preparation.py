@@ -1,0 +1,170 @@
+"""Photographs become the cut-outs that training has.    pytest tests/moa/test_preparation.py"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, Mask2FormerImageProcessor, SwinConfig
+
+from moa.errors import PersonNotFoundError, PreparerWeightsError
+from moa.preparation import (
+    CROP_SIZE,
+    PortraitPreparer,
+    SegmentationPreparer,
+    cut_out,
+    head_and_shoulders,
+    is_photograph,
+)
+from preprocessing.frame import Box
+from preprocessing.segmentation import silhouette
+from preprocessing.subjects import subject_crop
+
+PHOTOGRAPHS = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+needs_photographs = pytest.mark.skipif(
+    not PHOTOGRAPHS.is_dir(), reason=f"real photographs (CelebA is not redistributable) are looked for in {PHOTOGRAPHS}"
+)
+
+
+def noise(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(torch.initial_seed()).integers(0, 255, (height, width, 3), dtype=np.uint8)
+
+
+def blob(height: int, width: int, box: tuple[int, int, int, int]) -> np.ndarray:
+    x0, y0, x1, y1 = box
+    mask = np.zeros((height, width), bool)
+    mask[y0:y1, x0:x1] = np.random.default_rng(0).random((y1 - y0, x1 - x0)) < 0.7
+    mask[y0, x0] = mask[y1 - 1, x1 - 1] = True
+    return mask
+
+
+@pytest.mark.parametrize("box", [(5, 3, 40, 90), (0, 0, 100, 96), (60, 90, 63, 92)], ids=["tall", "all", "tiny"])
+def test_a_cut_out_is_the_crop_of_the_training_data(box):
+    """The two rooms must not import each other; here they meet."""
+    image, mask = noise(96, 100), blob(96, 100, box)
+    expected = subject_crop(image, mask, size=CROP_SIZE, margin=0.1)
+    assert np.array_equal(np.asarray(cut_out(image, mask)), np.asarray(expected))
+
+
+@pytest.mark.parametrize("face", [(30.0, 20.0, 60.0, 58.5), (-4.0, 70.0, 30.0, 96.0)])
+def test_head_and_shoulders_are_those_of_the_training_data(face):
+    assert np.array_equal(head_and_shoulders(face, (96, 96)), silhouette(Box(*face), 96))
+    wide = head_and_shoulders(face, (96, 200))
+    assert wide.shape == (96, 200) and np.array_equal(wide[:, :96], silhouette(Box(*face), 96))
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        (Image.new("RGB", (4, 4)), True),
+        (Image.new("CMYK", (4, 4)), True),
+        (Image.new("RGBA", (4, 4), (1, 2, 3, 255)), True),
+        (Image.new("RGBA", (4, 4), (1, 2, 3, 254)), False),
+        (Image.new("LA", (4, 4), (1, 0)), False),
+    ],
+    ids=["RGB", "CMYK", "opaque RGBA", "RGBA", "LA"],
+)
+def test_an_image_with_nothing_transparent_is_a_photograph(image, expected):
+    assert is_photograph(image) is expected
+
+
+def test_a_palette_with_a_transparent_entry_is_a_cut_out():
+    image = Image.new("P", (4, 4))
+    image.putpalette([0, 0, 0, 255, 255, 255])
+    assert is_photograph(image)
+    image.info["transparency"] = 0
+    assert not is_photograph(image)
+
+
+class GivenFaces(PortraitPreparer):
+    """Knows where the faces are, and what it was shown."""
+
+    def __init__(self, *boxes: tuple[float, float, float, float]) -> None:
+        super().__init__()
+        self.boxes, self.shown = list(boxes), []
+
+    def _faces(self, image):
+        self.shown.append(image)
+        return self.boxes
+
+
+def test_the_largest_face_is_the_subject():
+    image, small, large = noise(96, 96), (8.0, 8.0, 18.0, 20.0), (50.0, 10.0, 80.0, 50.0)
+    found = GivenFaces(small, large).prepare(Image.fromarray(image), "subject 'man'")
+    assert np.array_equal(np.asarray(found), np.asarray(cut_out(image, head_and_shoulders(large, (96, 96)))))
+
+
+def test_a_photograph_is_turned_upright_and_reduced():
+    turned = Image.fromarray(noise(600, 2100))
+    turned.getexif()[0x0112] = 6  # "rotate by 90 degrees clockwise to display"
+    preparer = GivenFaces((100.0, 100.0, 150.0, 160.0))
+    assert preparer.prepare(turned, "x").size == (CROP_SIZE, CROP_SIZE)
+    assert preparer.shown[0].shape == (1024, 293, 3)
+    expected = np.asarray(Image.fromarray(np.rot90(np.asarray(turned), 3)).resize((293, 1024), Image.Resampling.BOX))
+    assert np.abs(preparer.shown[0].astype(int) - expected).mean() < 20
+
+
+@pytest.mark.parametrize("size", [(64, 64), (12, 300), (1, 1)], ids=str)
+def test_a_photograph_without_a_face_is_an_error_that_says_what_to_do(size):
+    with pytest.raises(PersonNotFoundError, match=r"no face .* subject 'dog' .*prepare=False"):
+        PortraitPreparer().prepare(Image.new("RGB", size, "teal"), "subject 'dog'")
+
+
+@needs_photographs
+def test_real_photographs_give_their_people():
+    """Each cut-out holds the face at its place: about a third of its height, above the middle, and no corner."""
+    preparer = PortraitPreparer()
+    two_people = "celeba-15/002937/000000002.jpg"
+    for name in ("celeba-15/000001/000000023.jpg", two_people, "portraits/einstein.jpeg"):
+        found = preparer.prepare(Image.open(PHOTOGRAPHS / name), name)
+        alpha = np.asarray(found)[..., 3]
+        assert found.mode == "RGBA" and found.size == (CROP_SIZE, CROP_SIZE)
+        assert 0.25 < (alpha > 0).mean() < 0.75, name
+        assert not alpha[[0, 0, -1, -1], [0, -1, 0, -1]].any(), name
+        (x0, y0, x1, y1), *others = preparer._faces(np.asarray(found.convert("RGB")))
+        assert not others and 0.2 < (y1 - y0) / CROP_SIZE < 0.6 and (y0 + y1) / 2 < 0.6 * CROP_SIZE, name
+        assert abs((x0 + x1) / 2 - CROP_SIZE / 2) < 0.2 * CROP_SIZE, name
+
+
+@pytest.fixture(scope="module")
+def mask2former(tmp_path_factory) -> Path:
+    """A random Mask2Former with the classes sky and person."""
+    folder = tmp_path_factory.mktemp("mask2former")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        backbone = SwinConfig(
+            image_size=32, embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 1, 1], window_size=2,
+            out_features=["stage1", "stage2", "stage3", "stage4"],
+        )  # fmt: skip
+        config = Mask2FormerConfig(
+            backbone_config=backbone, feature_size=32, mask_feature_size=32, hidden_dim=32, encoder_feedforward_dim=16,
+            encoder_layers=1, decoder_layers=2, num_attention_heads=2, dim_feedforward=16, num_queries=6,
+            id2label={0: "sky", 1: "person"}, label2id={"sky": 0, "person": 1},
+        )  # fmt: skip
+        Mask2FormerForUniversalSegmentation(config).save_pretrained(folder)
+    Mask2FormerImageProcessor(size={"height": 64, "width": 64}).save_pretrained(folder)
+    return folder
+
+
+def test_of_the_segments_the_largest_person_is_taken(mask2former, monkeypatch):
+    preparer, image = SegmentationPreparer(mask2former), noise(50, 70)
+    segments = torch.zeros(50, 70, dtype=torch.int)
+    segments[:, :30], segments[10:40, 30:50], segments[5:12, 60:66] = 1, 2, 3  # the sky is larger than both people
+    infos = [{"id": 1, "label_id": 0}, {"id": 2, "label_id": 1}, {"id": 3, "label_id": 1}]
+    found = [{"segmentation": segments, "segments_info": infos}]
+    monkeypatch.setattr(preparer._processor, "post_process_panoptic_segmentation", lambda *_, **__: found)
+    cut = preparer.prepare(Image.fromarray(image), "x")
+    assert np.array_equal(np.asarray(cut), np.asarray(cut_out(image, segments.numpy() == 2)))
+
+
+def test_a_photograph_without_a_person_is_an_error_that_says_what_to_do(mask2former):
+    with pytest.raises(PersonNotFoundError, match=r"no person .* subject 'man' .*prepare=False"):
+        SegmentationPreparer(mask2former, threshold=1.0).prepare(Image.fromarray(noise(50, 70)), "subject 'man'")
+
+
+def test_a_folder_that_is_no_mask2former_is_refused(tmp_path):
+    with pytest.raises(PreparerWeightsError, match=r"hf download .*Mask2|hf download facebook"):
+        SegmentationPreparer(tmp_path / "nothing")
