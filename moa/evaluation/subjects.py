@@ -108,10 +108,15 @@ def _from_shards(suite: Suite, declared: ShardSubjects, folder: Path) -> list[Su
     return list(found.values())
 
 
-def _stands_alone(sample: Sample, where: dict[str, str]) -> bool:
+def _stands_alone(sample: Sample, where: dict[str, str | None]) -> bool:
+    """Whether the sample shows one person only, and it or the person has the wanted attributes."""
+    if len(sample.subjects) != 1 or NO_SUBJECT in sample.mask:
+        return False
     attributes: dict[str, Any] = sample.meta.get("attributes") or {}
-    alone = len(sample.subjects) == 1 and NO_SUBJECT not in sample.mask
-    return alone and all(str(attributes.get(name)) == value for name, value in where.items())
+    known = attributes | (attributes.get("people") or [{}])[0]
+    return all(
+        known.get(name) is None if value is None else str(known.get(name)) == value for name, value in where.items()
+    )
 
 
 def resolve_item(name: str, declared: FolderSubjects, item: SubjectItem, images: Path | None) -> SuiteSubject:

@@ -77,12 +77,13 @@ class Pairs(_Declaration):
 
 class ShardSubjects(_Declaration):
     """The first `count` identities of a split of the run's shards that stand alone in their photograph; `where` keeps
-    samples whose attributes have these values, e.g. `{style: photo}`."""
+    samples whose attributes, or whose person's, have these values, e.g. `{style: photo, item: null}`; null: has none.
+    """
 
     kind: Literal["shards"]
     split: Id = "heldout"
     count: int = Field(ge=1)
-    where: dict[str, str] = {}
+    where: dict[str, str | None] = {}
 
 
 class SubjectItem(_Declaration):

@@ -53,6 +53,19 @@ def test_where_keeps_samples_with_these_attributes(shards):
         resolve_subjects(tiny_suite(subjects=declared), shards=shards)
 
 
+def test_where_asks_the_person_too_and_null_means_none(tmp_path, monkeypatch):
+    folder = write_shards(tmp_path)
+    samples = [ShardDataset(folder, "train")[i] for i in (0, 2)]
+    for sample, item in zip(samples, ["fan", None], strict=True):
+        sample.meta["attributes"] = {"style": "photo", "people": [{"item": item}]}
+    monkeypatch.setattr("moa.evaluation.subjects.ShardDataset", lambda *_: samples)
+    declared = {"kind": "shards", "split": "train", "count": 1, "where": {"style": "photo"}}
+    for item, word in (("fan", "man"), (None, "boy")):
+        where = {"where": declared["where"] | {"item": item}}
+        (person,) = resolve_subjects(tiny_suite(subjects=declared | where), shards=folder)
+        assert person.word == word
+
+
 def test_another_photograph_is_a_later_sample_of_the_same_identity(tmp_path, monkeypatch):
     folder = write_shards(tmp_path)
     samples = [ShardDataset(folder, "train")[i] for i in (0, 2, 4, 6)]
