@@ -32,18 +32,20 @@ class Decision:
         return not self.reasons
 
 
-def decide(summary: dict[str, Any], tolerance_ip: float, tolerance_pc: float) -> Decision:
-    """The decision on the MoA of an evaluation (datasets/FORMAT.md, section 6).
+def decide(summary: dict[str, Any], *, champion: bool, tolerance_ip: float, tolerance_pc: float) -> Decision:
+    """The decision on the MoA of an evaluation (datasets/FORMAT.md, section 6); `champion`: whether there is one.
 
     Raises MissingInputError when the summary lacks the comparison that is needed.
     """
     methods = {method["kind"]: method for method in reversed(summary["methods"])}  # the first of each kind
-    against = methods.get("champion") or methods["prior"]
-    compared = [line for line in summary["comparisons"] if line["before"] == against["method"]]
-    if not compared:
-        raise MissingInputError(f"The evaluation does not compare MoA with {against['label']!r}: evaluate again.")
-    line = compared[0]
-    bounds = {"ip": -tolerance_ip, "pc": -tolerance_pc} if against["kind"] == "champion" else {"ip": 0.0}
+    against = methods.get("champion" if champion else "prior", {"method": "champion"})
+    line = next((line for line in summary["comparisons"] if line["before"] == against["method"]), None)
+    if line is None:
+        raise MissingInputError(
+            f"The evaluation does not compare MoA with the {against['method']}: run `python -m flows.evaluate` again, "
+            "with the same preset and name."
+        )
+    bounds = {"ip": -tolerance_ip, "pc": -tolerance_pc} if champion else {"ip": 0.0}
     reasons = [_why_not(name, line[name], bound) for name, bound in bounds.items()]
     reasons += [_unscored(method) for method in (methods["moa"], against)]
     return Decision(

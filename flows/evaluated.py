@@ -6,8 +6,12 @@ import csv
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+from flows.errors import MissingInputError
+from flows.files import read_json
 from flows.settings import LifecycleConfig
+from flows.stage import require
 from moa.evaluation.suite import load_suite
 
 UNSCORED = {  # outcomes that are the input's fault; "no face in the image" is the model's, and counts as IP 0
@@ -20,6 +24,21 @@ UNSCORED = {  # outcomes that are the input's fault; "no face in the image" is t
 def evaluation_folder(config: LifecycleConfig) -> Path:
     """`runs/<name>/evaluation/<suite>`."""
     return config.run / "evaluation" / load_suite(config.evaluate.suite).name
+
+
+def read_summary(config: LifecycleConfig, candidate: str) -> dict[str, Any]:
+    """The summary of the finished evaluation of the adapter with digest `candidate`.
+
+    Raises MissingInputError when there is none, or the one there is measured another adapter.
+    """
+    folder = evaluation_folder(config)
+    summary = read_json(require(folder / "manifest.json", "evaluate").with_name("summary.json"))
+    if summary["provenance"]["adapter_digest"] != candidate:
+        raise MissingInputError(
+            f"{folder} is the evaluation of another adapter than the one that publication.json names: "
+            "run `python -m flows.evaluate` with the same preset and name first."
+        )
+    return summary
 
 
 def rows(evaluation: Path, name: str = "scores.csv") -> Iterator[dict[str, str]]:

@@ -17,9 +17,10 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from flows.artifacts import interval
+from flows.champion import champion_of
 from flows.command import run
 from flows.decision import decide
-from flows.evaluated import evaluation_folder
+from flows.evaluated import read_summary
 from flows.files import read_json, write_json
 from flows.presets import PresetName
 from flows.promotion import is_settled, overtaken, promote_candidate
@@ -32,11 +33,12 @@ def pass_gate(config: LifecycleConfig) -> Path:
     """Decides, promotes if so decided, and returns the path of gate.json. What was promoted once stays decided."""
     record = config.run / "gate.json"
     candidate = read_json(require(config.run / "publication.json", "publish"))
-    summary = read_json(require(evaluation_folder(config) / "summary.json", "evaluate"))
+    summary = read_summary(config, candidate["adapter_digest"])
     with announced("gate", record):
         if is_settled(config, candidate["commit"]):
             return record
-        decision = decide(summary, config.promote.tolerance_ip, config.promote.tolerance_pc)
+        tolerances = config.promote.model_dump(include={"tolerance_ip", "tolerance_pc"})
+        decision = decide(summary, champion=champion_of(config).source != "none", **tolerances)
         reasons = [*decision.reasons, *(overtaken(config) if decision.promote else [])]
         if not reasons:
             promote_candidate(config, summary)

@@ -33,7 +33,7 @@ def train_adapter(config: LifecycleConfig, training: TrainConfig, stage: str = "
     manifest, log = training.run_folder / "export" / "manifest.json", training.run_folder / "train.log"
     words = LastWords()
     try:
-        with announced(stage, manifest), Progress("train", stage.capitalize()) as progress:
+        with announced(stage, manifest), Progress("train", stage[:1].upper() + stage[1:]) as progress:
             run_process(
                 torchrun(training, config.launch.processes),
                 log=log,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from flows.decision import decide
+from flows.decision import Decision, decide
 from flows.errors import MissingInputError
 
 
@@ -35,6 +35,10 @@ def summary(
     return {"methods": methods, "comparisons": lines[::-1]}
 
 
+def judged(values: dict[str, Any], *, champion: bool = True) -> Decision:
+    return decide(values, champion=champion, tolerance_ip=0.02, tolerance_pc=0.01)
+
+
 @pytest.mark.parametrize(
     ("ip", "pc", "promoted"),
     [
@@ -49,14 +53,14 @@ def summary(
 def test_against_a_champion_neither_score_may_be_worse_by_more_than_its_tolerance(
     ip: tuple[float, float, float], pc: tuple[float, float, float], promoted: bool
 ) -> None:
-    decision = decide(summary(difference(*ip), difference(*pc)), tolerance_ip=0.02, tolerance_pc=0.01)
+    decision = judged(summary(difference(*ip), difference(*pc)))
     assert decision.promote is promoted
     assert decision.against["kind"] == "champion"
     assert "above -0.02 in IP and above -0.01 in PC" in decision.rule
 
 
 def test_the_reasons_name_score_difference_and_bound() -> None:
-    decision = decide(summary(difference(0.05, -0.031, 0.13), difference(0, -0.012, 0)), 0.02, 0.01)
+    decision = judged(summary(difference(0.05, -0.031, 0.13), difference(0, -0.012, 0)))
     assert decision.reasons == (
         "IP: the difference is +0.0500, the low end of its interval -0.0310 is not above -0.02.",
         "PC: the difference is +0.0000, the low end of its interval -0.0120 is not above -0.01.",
@@ -65,23 +69,24 @@ def test_the_reasons_name_score_difference_and_bound() -> None:
 
 @pytest.mark.parametrize(("low", "promoted"), [(0.01, True), (0.0, False), (-0.01, False)])
 def test_the_first_model_has_to_beat_the_prior_in_ip_and_may_cost_pc(low: float, promoted: bool) -> None:
-    decision = decide(summary(difference(0.2, low, 0.4), difference(-0.1, -0.2, 0), champion=False), 0.02, 0.01)
+    decision = judged(summary(difference(0.2, low, 0.4), difference(-0.1, -0.2, 0), champion=False), champion=False)
     assert decision.promote is promoted and decision.against["method"] == "prior"
 
 
 @pytest.mark.parametrize("ip", [None, difference(0.5, None, None)])
 def test_without_an_interval_nothing_is_promoted(ip: dict[str, float | None] | None) -> None:
-    decision = decide(summary(ip, difference(0.1, 0.1, 0.1)), 0.02, 0.01)
+    decision = judged(summary(ip, difference(0.1, 0.1, 0.1)))
     assert decision.reasons == ("IP has no interval: the suite needs two people or more whose images are scored.",)
 
 
 def test_images_that_were_not_scored_stop_a_promotion() -> None:
     better = difference(0.1, 0.1, 0.1)
-    decision = decide(summary(better, better, unreadable=3), 0.02, 0.01)
+    decision = judged(summary(better, better, unreadable=3))
     assert decision.reasons[0] == "3 images of moa could not be scored; evaluate again." and not decision.promote
 
 
 def test_a_summary_without_the_comparison_is_named() -> None:
-    old = summary(None, None) | {"comparisons": []}
-    with pytest.raises(MissingInputError, match="champion"):
-        decide(old, 0.02, 0.01)
+    """An evaluation from before there was a champion does not count as that of a first model."""
+    without = summary(difference(1, 1, 1), difference(1, 1, 1), champion=False)
+    with pytest.raises(MissingInputError, match="does not compare MoA with the champion"):
+        judged(without)

@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from prefect import flow
+from prefect.client.schemas.objects import State, StateType
 from prefect.testing.utilities import prefect_test_harness
 
+from flows.ablate import ablate
 from flows.command import run
 from flows.lifecycle import lifecycle
 from flows.preprocess import preprocess
+from flows.stage import conclude
 from tests.flows.tiny_lifecycle import write_world
 
 # "Nothing to do" is said in the log, the report is made again with the same bytes, locks are taken.
@@ -44,37 +49,68 @@ def files(folder: Path) -> dict[str, tuple[int, int]]:
 
 @pytest.mark.slow
 @pytest.mark.prefect
-def test_lifecycle_runs_and_a_second_run_redoes_nothing(
+def test_lifecycle_and_ablation_run_and_a_second_run_redoes_nothing(
     server: None, roots: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    overrides = write_world(roots / "world")
-    assert run(lifecycle, arguments(overrides, "--name", "tiny")) == 0
+    named = arguments(write_world(roots / "world"), "--name", "tiny")
+    assert run(lifecycle, named) == 0
     report = Path(capsys.readouterr().out.splitlines()[-1])
     folder = roots / "runs" / "tiny"
     assert report == folder / "report" / "index.html" and report.read_text().startswith("<!doctype html>")
     expected = ["lifecycle.json", "config.json", "metrics.jsonl", "train.log", "export/manifest.json"]
     expected += ["publication.json", "evaluation/miniature/summary.json", "evaluation/miniature/manifest.json"]
     assert not [name for name in expected if not (folder / name).is_file()]
-    _the_published_revision_was_evaluated(folder)
+    _the_published_revision_was_evaluated_and_promoted(folder)
+
+    assert run(ablate, named) == 0
+    labels = {method["label"] for method in read(folder / "evaluation/miniature/summary.json")["methods"]}
+    assert {"without MoA layers", "MLP router"} <= labels
+    assert read(folder / "ablations/mlp-router/export/config.json")["moa"]["router"] == "mlp"
+    assert "MLP router" in report.read_text()
 
     before, page = files(roots / "runs") | files(roots / "data"), report.read_bytes()
     caplog.clear()
-    assert run(lifecycle, arguments(overrides, "--name", "tiny")) == 0
+    assert run(lifecycle, named) == 0
     assert [stage for stage in STAGES if f"{stage}: up to date" not in caplog.text] == []
     after = files(roots / "runs") | files(roots / "data")
     assert {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)} == set()
     assert report.read_bytes() == page
 
 
-STAGES = ("preprocess", "train", "publish", "evaluate", "report")
+STAGES = ("preprocess", "train", "publish", "evaluate", "gate", "report")
 
 
-def _the_published_revision_was_evaluated(folder: Path) -> None:
-    publication = json.loads((folder / "publication.json").read_text())
-    summary = json.loads((folder / "evaluation/miniature/summary.json").read_text())
+def read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _the_published_revision_was_evaluated_and_promoted(folder: Path) -> None:
+    publication = read(folder / "publication.json")
+    summary = read(folder / "evaluation/miniature/summary.json")
     assert summary["provenance"]["commit"] == publication["commit"]
     assert summary["provenance"]["adapter_digest"] == publication["adapter_digest"]
-    assert [method["kind"] for method in summary["methods"]] == ["prior", "moa", "ablation"]
+    assert [method["kind"] for method in summary["methods"]] == ["prior", "moa", "champion", "ablation"]
+    assert len(summary["pairs"]) == 4, "each method made the pair"
+    gate = read(folder / "gate.json")
+    assert (gate["decision"], gate["against"]["kind"]) == ("promoted", "champion")
+    assert read(folder / "promotion.json")["candidate"] == publication["commit"]
+
+
+@flow(name="half")
+def half(preset: str = "miniature", overrides: list[str] | None = None, name: str | None = None) -> Path | State[Path]:
+    """A flow that came to its end with something left out."""
+    return conclude(Path("result"), "2 x the image cannot be read")
+
+
+@pytest.mark.prefect
+def test_an_incomplete_result_is_printed_and_told_in_the_exit_status(
+    server: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(half, []) == 3
+    printed = capsys.readouterr()
+    assert printed.out == "result\n" and "warning: 2 x the image cannot be read" in printed.err
+    state = half(return_state=True)
+    assert (state.type, state.name) == (StateType.COMPLETED, "Incomplete")
 
 
 @pytest.mark.prefect

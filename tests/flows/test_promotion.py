@@ -12,6 +12,7 @@ import pytest
 from prefect.logging import disable_run_logger
 
 from flows.champion import champion_adapter, champion_of, starting_adapter
+from flows.errors import MissingInputError
 from flows.evaluated import evaluation_folder
 from flows.files import read_json, write_json
 from flows.gate import pass_gate
@@ -74,8 +75,15 @@ def gated(config: LifecycleConfig, change: float) -> dict[str, Any]:
         "methods": methods,
         "comparisons": [line | {"ip": difference, "pc": difference}],
     }
-    write_json(evaluation_folder(config) / "summary.json", summary)
+    evaluated(config, summary)
     return read_json(pass_gate.fn(config))
+
+
+def evaluated(config: LifecycleConfig, summary: dict[str, Any]) -> None:
+    """Writes a finished evaluation of the published candidate."""
+    folder = evaluation_folder(config)
+    write_json(folder / "summary.json", summary | {"provenance": {"adapter_digest": digest(config)}})
+    write_json(folder / "manifest.json", {})
 
 
 def main_adapter(config: LifecycleConfig) -> str:
@@ -143,6 +151,17 @@ def test_another_candidate_of_the_same_run_gets_the_champion_of_its_time(tmp_pat
 
 def digest_of(tmp_path: Path, weights: str) -> str:
     return json.loads((tmp_path / "pipelines/run" / weights / "adapter/manifest.json").read_text())["digest"]
+
+
+def test_a_candidate_is_not_judged_by_the_evaluation_of_another(tmp_path: Path) -> None:
+    run = published(tmp_path, "run", "short")
+    gated(run, BETTER)
+    published(tmp_path, "run", "longer")
+    with pytest.raises(MissingInputError, match="another adapter"):
+        pass_gate.fn(run)
+    (evaluation_folder(run) / "manifest.json").unlink()
+    with pytest.raises(MissingInputError, match="flows.evaluate"):
+        pass_gate.fn(run)
 
 
 def test_what_training_starts_from_is_the_champion_until_something_was_promoted(tmp_path: Path) -> None:

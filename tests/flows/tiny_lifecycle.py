@@ -1,10 +1,11 @@
-"""What one tiny lifecycle needs, on disk: random models, a drawn dataset of 32-pixel pictures, a suite of two images.
+"""What one tiny lifecycle needs, on disk: random models, a drawn dataset of 32-pixel pictures, a suite of one prompt.
 
 `write_world(folder)` returns the overrides that turn the preset `miniature` into it.
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -32,20 +33,29 @@ def write_world(folder: Path) -> list[str]:
         tiny_base(folder / "base")
         _write_clip(folder / "clip")
         MiniatureFaces().save_pretrained(folder / "identity")
-        adapter = folder / "ablation"
-        save_adapter(tiny_moa_unet(architecture="single_branch"), adapter, {"inputs": {}, "step": 0, "commit": None})
+        provenance = {"inputs": {}, "step": 0, "commit": None}
+        save_adapter(tiny_moa_unet(), folder / "init", provenance)
+        save_adapter(tiny_moa_unet(architecture="single_branch"), folder / "ablation", provenance)
+    variants = [
+        {"label": "without MoA layers", "adapter": str(folder / "ablation")},
+        {"label": "MLP router", "overrides": ["train.moa.router=mlp", "train.steps=1"]},  # `flows.ablate` trains it
+    ]
     values = {
         "preprocess.dataset": _write_dataset(folder / "tiny.yaml"),
         "train.base": folder / "base",
         "train.image_encoder": folder / "clip",
-        "train.init": "null",
+        "train.init": folder / "init",
         "train.moa.image_dim": IMAGE_DIM,
         "train.steps": 3,
         "train.global_batch": 4,
         "train.checkpoint_every": 2,
+        "launch.processes": 1,  # more of them are tested with training; each takes seconds to import torch
         "train.log_every": 1,
         "evaluate.suite": _write_suite(folder / "suite.yaml"),
-        "evaluate.ablations": f"[{{label: without MoA layers, adapter: {adapter}}}]",
+        "ablate.variants": json.dumps(variants),
+        "ablate.community": "[]",
+        "promote.tolerance_ip": 1,  # any difference of random models will do
+        "promote.tolerance_pc": 2,
     }
     return [f"{field}={value}" for field, value in values.items()]
 
@@ -68,9 +78,12 @@ def _write_dataset(path: Path) -> Path:
 
 
 def _write_suite(path: Path) -> Path:
-    """The miniature suite with one person, one prompt, two denoising steps."""
+    """The miniature suite with two people (an interval needs them), one pair, a prompt each, two denoising steps."""
     declared = yaml.safe_load((PROJECT / "datasets/suites/miniature.yaml").read_text(encoding="utf-8"))
-    declared["subjects"]["count"] = 1
+    declared["subjects"] = {"kind": "shards", "split": "heldout", "count": 2}
+    declared["seeds"] = [0]
+    pair = {"id": "beach", "text": "a {first} and a {second} on a beach"}
+    declared["pairs"] = {"count": 1, "prompts": [pair], "seeds": [0]}
     declared["prompts"] = [{"id": "beach", "category": "context", "text": "a {word} on a beach"}]
     declared["images"] = {"size": 32, "steps": 2, "guidance": 3.0}
     declared["evaluators"] = {"faces": {"kind": "miniature", "path": "identity"}, "clip": {"path": "clip"}}
