@@ -13,7 +13,7 @@ from pathlib import Path
 
 from moa.errors import MoAError, SuiteError
 from moa.evaluation.faces import Face, MiniatureFaces, MtcnnDetector
-from moa.evaluation.subjects import SuiteSubject, resolve_item, resolve_subjects
+from moa.evaluation.subjects import SuiteSubject, choose_pairs, resolve_item, resolve_subjects
 from moa.evaluation.suite import FaceModel, FolderSubjects, Suite, load_suite
 
 
@@ -35,9 +35,13 @@ def check_suite(suite: Suite, *, images: Path | None = None, shards: Path | None
     _print_weights(suite)
     faceless = sum(not faces for faces in found)
     total = len(subjects) + len(unusable)
-    images_per_method = total * len(suite.prompts) * len(suite.seeds)
-    counts = f"{total} subjects x {len(suite.prompts)} prompts x {len(suite.seeds)} seeds"
-    print(f"{counts} = {images_per_method} images per method")
+    print(f"{total} subjects x {len(suite.prompts)} prompts x {len(suite.seeds)} seeds = ", end="")
+    print(f"{total * len(suite.prompts) * len(suite.seeds)} images per method")
+    if suite.pairs and not unusable:
+        pairs = len(choose_pairs(suite, subjects))
+        print(f"{pairs} pairs x {len(suite.pairs.prompts)} prompts x {len(suite.pairs.seeds)} seeds = ", end="")
+        print(f"{pairs * len(suite.pairs.prompts) * len(suite.pairs.seeds)} images of two people per method")
+    print(f"other photographs, for the upper bound of IP: {sum(s.other is not None for s in subjects)} of {total}")
     ready = total - len(unusable) - faceless
     print(f"photographs: {ready} of {total} ready, {faceless} without a face, {len(unusable)} unusable")
     return int(faceless + len(unusable) > 0)

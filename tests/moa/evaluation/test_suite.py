@@ -28,6 +28,16 @@ def test_celeba_is_the_published_protocol():
     assert table3["MoA"] == (0.555, 0.202) and table3["FastComposer"] == (0.514, 0.243) and len(table3) == 6
 
 
+def test_the_other_real_suites_share_people_or_prompts_with_celeba():
+    celeba, table2, ffhq = (load_suite(SUITES / f"{name}.yaml") for name in ("celeba-15", "moa-table2", "ffhq-heldout"))
+    assert table2.subjects.items == celeba.subjects.items and table2.images == celeba.images
+    assert (len(table2.prompts), len(table2.pairs.prompts), table2.pairs.count) == (5, 7, 15)
+    assert ffhq.prompts == celeba.prompts and ffhq.subjects.split == "heldout" and ffhq.pairs is None
+    assert celeba.evaluators == table2.evaluators == ffhq.evaluators
+    assert [(row.method, row.ip, row.pc) for row in celeba.published_pairs][-1] == ("UniPortrait", 0.673, 0.274)
+    assert celeba.published_pairs == table2.published_pairs
+
+
 def test_miniature_has_two_prompts_of_each_category():
     suite = load_suite(SUITES / "miniature.yaml")
     assert Counter(prompt.category for prompt in suite.prompts) == dict.fromkeys(
