@@ -18,9 +18,8 @@ from PIL import Image, PngImagePlugin
 from torch import Tensor
 from torch.nn import functional as F
 
-from moa.data import file_digest
 from moa.evaluation.files import canonical_json, json_digest, write_file, write_json
-from moa.evaluation.generate import CHUNK, Method, Progress, Shot, read_chunk, sampling, shots
+from moa.evaluation.generate import CHUNK, Method, Progress, Shot, read_chunk, sampling, shot_digest, shots
 from moa.evaluation.measure import Measurement
 from moa.evaluation.metrics import PersonBox, person_region
 from moa.evaluation.score import Scorer
@@ -50,7 +49,7 @@ def record_router(
     records = []
     for done, (shot, region) in enumerate(chosen, start=1):
         sprite = _sprite_path(shot)
-        inputs = json_digest([file_digest(folder / shot.path), method.digest, scorer.evaluators, TILE])
+        inputs = json_digest([shot_digest(shot, suite, method), scorer.evaluators, TILE])
         if read_chunk(folder / sprite).get("inputs") != inputs:
             pipeline = pipeline or open_sampler(method, device)
             if not _record(folder / sprite, pipeline, suite, shot, region, inputs):

@@ -98,8 +98,10 @@ def evaluate(
     generate(out, suite, subjects, methods, sampler, devices=devices, batch_size=batch_size, progress=following)
 
     if split:
-        _measure_on(devices, out, suite, subjects, methods, progress)
-    scorer = Scorer(out, suite, subjects, faces, clip)
+        _measure_on(devices, partial(_open_measurer, out, suite), suite, subjects, methods, progress)
+    scorer = Scorer(out, suite, subjects, faces, clip)  # opened now, it knows what the others have measured
+    if not split:
+        _measure_on(devices[:1], lambda _: scorer.measure, suite, subjects, methods, progress)
     rows, pairs = scorer.score(methods, progress=partial(_tell, progress, "score")), score_pairs(scorer, methods)
     moa = next(method for method in methods if method.kind == "moa")
     router = record_router(scorer, moa, sampler, device=devices[0], progress=progress)
@@ -126,23 +128,24 @@ def evaluate(
 
 def _measure_on(
     devices: Sequence[str],
-    out: Path,
+    open_measurer: Callable[[str], Callable[[list[str]], Any]],
     suite: Suite,
     subjects: Sequence[SuiteSubject],
     methods: Sequence[Method],
     progress: Progress | None,
 ) -> None:
-    """Fills the journal of measurements from several processes, each of which writes a part of it."""
+    """Fills the journal of measurements. The batches are the same on one device and on several, and so are the rows: a
+    model's last digits depend on what is in a batch."""
     images = list(dict.fromkeys(shot.path for method in methods for shot in shots(suite, subjects, method)))
     batches = [images[i : i + MEASURED_TOGETHER] for i in range(0, len(images), MEASURED_TOGETHER)]
     done = 0
-    for batch, _ in on_devices(devices, partial(_open_measurer, out, suite), batches, lambda batch: batch[-1]):
+    for batch, _ in on_devices(devices, open_measurer, batches, lambda batch: batch[-1]):
         done += len(batch)
         _tell(progress, "measure", done, len(images), batch[-1])
 
 
 def _open_measurer(out: Path, suite: Suite, device: str) -> Callable[[list[str]], int]:
-    """Measures images with models of its own on `device`, and returns how many."""
+    """Measures images with models of its own on `device`, into its own part of the journal; returns how many."""
     faces, clip = load_faces(suite.evaluators.faces, device), load_clip(suite.evaluators.clip, device)
     scorer = Scorer(out, suite, [], faces, clip, part=os.getpid())
     return lambda images: len(scorer.measure(images))

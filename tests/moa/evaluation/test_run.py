@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from pandas.testing import assert_frame_equal
 from PIL import Image
 
 from moa.data import file_digest
 from moa.errors import EvaluationError
 from moa.evaluation import run
-from moa.evaluation.run import Source, evaluate, find_methods
+from moa.evaluation.pairs import read_pairs
+from moa.evaluation.run import Source, evaluate
 from moa.evaluation.score import read_scores
 from tests.moa.evaluation.fakes import ColourClip, ColourFaces, declaration, tiny_suite
+
+PAIRS = {"count": 1, "prompts": [{"id": "park", "text": "a {first} and a {second} in the park"}], "seeds": [0]}
+ZOO = Path(__file__).resolve().parents[3] / "zoo"
 
 
 def _evaluate(pipeline, shards, adapters, out, suite=None, **options) -> Path:
@@ -26,7 +32,7 @@ def _evaluate(pipeline, shards, adapters, out, suite=None, **options) -> Path:
         "faces": ColourFaces(),
         "clip": ColourClip(),
     }
-    return evaluate(pipeline, suite or tiny_suite(), out, **{**given, **options})
+    return evaluate(pipeline, suite or tiny_suite(pairs=PAIRS), out, **{**given, **options})
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +45,13 @@ def done(pipeline, shards, adapters, tmp_path_factory) -> Path:
 
 def test_it_writes_what_the_format_says(done, pipeline):
     names = {"suite.json", "references", "images", "measurements.jsonl", "scores.parquet", "scores.csv"}
-    assert {path.name for path in done.iterdir()} == names | {"summary.json", "manifest.json"}
+    names |= {"pairs.parquet", "pairs.csv", "router", "router.json", "summary.json", "manifest.json"}
+    assert {path.name for path in done.iterdir()} == names
     rows, summary = read_scores(done), json.loads((done / "summary.json").read_text())
     assert len(rows) == 3 * 8 and set(rows["outcome"]) == {"scored"}
-    assert all((done / image).is_file() for image in rows["image"])
+    pairs = read_pairs(done)
+    assert len(pairs) == 3 and set(pairs["outcome"]) == {"too_few_faces"}  # ColourFaces sees one face at most
+    assert all((done / image).is_file() for image in [*rows["image"], *pairs["image"]])
     assert [(m["method"], m["kind"], m["label"]) for m in summary["methods"]] == [
         ("prior", "prior", "Prior only"),
         ("moa", "moa", "MoA"),
@@ -57,7 +66,8 @@ def test_it_writes_what_the_format_says(done, pipeline):
     with Image.open(done / "references" / "man-0.png") as reference:
         assert reference.mode == "RGBA"
     manifest = json.loads((done / "manifest.json").read_text())
-    assert manifest["outcomes"] == {"scored": 24}
+    assert manifest["outcomes"] == {"scored": 24} and "router.json" in manifest["files"]
+    assert json.loads((done / "router.json").read_text())["n"] == len(list((done / "router").iterdir())) == 4
     assert all(file_digest(done / name) == digest for name, digest in manifest["files"].items())
 
 
@@ -92,7 +102,7 @@ def test_a_damaged_run_is_repaired_to_the_same_bytes(done, pipeline, shards, ada
         command="the command",
         progress=lambda *x: made.append(x),
     )
-    assert [x for x in made if x[0].startswith("generate")] == [("generate moa", 8, 8, "images/moa/man-0/hat/0.png")]
+    assert [x for x in made if x[0].startswith("generate")] == [("generate moa", 9, 9, "images/moa/man-0/hat/0.png")]
     for name in ("suite.json", "summary.json", "manifest.json"):
         assert (out / name).read_bytes() == (done / name).read_bytes()
 
@@ -102,26 +112,42 @@ def test_a_changed_prompt_makes_its_images_again(done, pipeline, shards, adapter
     shutil.copytree(done, out)
     prompts = [declaration()["prompts"][0], {"id": "beach", "category": "context", "text": "a {word} in the park"}]
     made = []
-    _evaluate(
-        pipeline, shards, adapters, out, tiny_suite(prompts=prompts, version="2"), progress=lambda *x: made.append(x)
-    )
+    suite = tiny_suite(prompts=prompts, pairs=PAIRS)
+    _evaluate(pipeline, shards, adapters, out, suite, progress=lambda *x: made.append(x))
     assert [x[:3] for x in made if x[0].startswith("generate")] == [
-        (f"generate {method}", 8, 8) for method in ("prior", "moa", "other-adapter")
+        (f"generate {method}", 9, 9) for method in ("prior", "moa", "other-adapter")
     ]
     assert set(read_scores(out)["prompt"]) == {
         f"a {w} {t}" for w in ("man", "boy") for t in ("with a hat", "in the park")
     }
 
 
-def test_methods_need_a_pipeline_and_an_adapter(pipeline, adapters, tmp_path):
-    with pytest.raises(EvaluationError, match="is no MoA pipeline folder, it lacks unet/"):
-        find_methods(tmp_path, {})
-    with pytest.raises(EvaluationError, match=r"--ablation 'x'.*no adapter folder"):
-        find_methods(pipeline, {"x": tmp_path})
-    with pytest.raises(EvaluationError, match=r"--ablation 'MoA'.*empty or taken"):
-        find_methods(pipeline, {"MoA": adapters[1]})
-    prior, moa, same, other = find_methods(pipeline, {"a": adapters[0], "b": adapters[1]})
-    assert moa.digest == same.digest and len({prior.digest, moa.digest, other.digest}) == 3
+@pytest.mark.parametrize("change", [{"version": "2"}, {"name": "another"}])
+def test_another_suite_or_version_is_not_mixed_in(done, pipeline, shards, adapters, change):
+    before = {path: path.stat().st_mtime_ns for path in done.rglob("*")}
+    with pytest.raises(EvaluationError, match=r"suite tiny version 1, and this is .*Give another --out"):
+        _evaluate(pipeline, shards, adapters, done, tiny_suite(pairs=PAIRS, **change))
+    assert before == {path: path.stat().st_mtime_ns for path in done.rglob("*")}
+
+
+@pytest.mark.slow
+def test_two_devices_give_the_images_and_rows_of_one(pipeline, shards, tmp_path):
+    """With the real miniature models: processes of their own load them by name."""
+    places = {"faces": {"kind": "miniature", "path": str(ZOO / "identity")}, "clip": {"path": str(ZOO / "clip")}}
+    suite, seen = tiny_suite(seeds=[0], pairs=PAIRS, evaluators=places), []
+    given = {"shards": shards, "batch_size": 2, "progress": lambda *x: seen.append(x)}
+    evaluate(pipeline, suite, tmp_path / "one", **given)
+    evaluate(pipeline, suite, tmp_path / "two", devices=("cpu", "cpu"), **given)
+    assert [x[1:3] for x in seen if x[0] == "measure"] == [(10, 10)] * 2
+    for image in (path.relative_to(tmp_path / "one") for path in (tmp_path / "one/images").rglob("*.png")):
+        one, two = (np.asarray(Image.open(tmp_path / which / image)) for which in ("one", "two"))
+        assert np.array_equal(one, two)
+    for read in (read_scores, read_pairs):
+        one, two = (
+            read(tmp_path / which).drop(columns="generation_seconds", errors="ignore") for which in ("one", "two")
+        )
+        assert_frame_equal(one, two, rtol=0, atol=0)
+    assert not list((tmp_path / "two").glob("measurements.*.jsonl"))
 
 
 @pytest.fixture
@@ -156,10 +182,26 @@ def test_an_image_that_went_bad_is_named_in_the_exit_status(command, tmp_path, m
     assert (read_scores(tmp_path / "out")["outcome"] == "scored").sum() == 7
 
 
+def test_a_subject_without_a_face_is_named_in_the_exit_status(command, tmp_path, monkeypatch, capsys):
+    class Blind(ColourFaces):
+        def detect(self, images):
+            boys = [image for image in images if "prompt" not in str(image.info)]
+            return [
+                [] if image in boys[1:] else faces for image, faces in zip(images, super().detect(images), strict=True)
+            ]
+
+    monkeypatch.setattr(run, "load_faces", lambda *_: Blind())
+    assert run.main(command) == 2
+    assert "no face in the reference of subject boy-2" in capsys.readouterr().err
+    assert Counter(read_scores(tmp_path / "out")["outcome"]) == {"scored": 4, "no_reference_face": 4}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (["--ablation", "no folder"], "LABEL=FOLDER"),
+        (["--community", "=lora"], "LABEL=FOLDER"),
+        (["--champion", "absent"], "--champion: absent is no adapter folder"),
         (["--suite", "absent.yaml"], "absent.yaml: cannot be read"),
         (["--shards", "absent"], "absent"),
         (["--pipeline", "absent"], "is no MoA pipeline folder"),

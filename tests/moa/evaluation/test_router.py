@@ -1,0 +1,102 @@
+"""Router maps: shares inside and outside the person, sprites, and nothing made twice."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from moa.adapter import save_adapter
+from moa.config import MoAConfig
+from moa.evaluation.generate import Method, generate
+from moa.evaluation.methods import open_pipeline
+from moa.evaluation.router import TILE, prior_shares, record_router, sprite_of
+from moa.evaluation.score import Scorer
+from moa.unet import MoAUNet2DConditionModel
+from tests.moa.evaluation.fakes import MOA, ColourClip, ColourFaces, tiny_suite
+from tests.tiny_models import IMAGE_DIM, tiny_unet
+
+SUITE = tiny_suite()
+
+
+def test_a_cell_that_is_half_person_counts_half_on_either_side():
+    region = np.zeros((4, 4), bool)
+    region[:, :1] = True  # half of the left column of a 2 x 2 map
+    inside, outside = prior_shares(torch.tensor([[0.2, 0.8], [0.4, 1.0]]), region)
+    assert inside == pytest.approx(0.3)  # left cells only
+    assert outside == pytest.approx((0.5 * 0.2 + 0.5 * 0.4 + 0.8 + 1.0) / 3)
+
+
+def test_a_sprite_has_layers_as_rows_and_steps_as_columns():
+    large = torch.zeros(2 * TILE, 2 * TILE)
+    large[::2] = 1.0  # averages to a half
+    small = torch.tensor([[0.0, 1.0]])
+    picture = sprite_of([[large, torch.ones(1, 1)], [small, torch.zeros(3, 3)]])
+    assert picture.shape == (2 * TILE, 2 * TILE) and picture.dtype == np.uint8
+    assert set(picture[:TILE, :TILE].flat) == {128} and set(picture[:TILE, TILE:].flat) == {255}
+    assert set(picture[TILE:, : TILE // 2].flat) == {0} and set(picture[TILE:, TILE // 2 : TILE].flat) == {255}
+
+
+@pytest.fixture(scope="module")
+def done(people, pipeline, tmp_path_factory) -> Path:
+    """An evaluation folder with generated images and router maps."""
+    folder = tmp_path_factory.mktemp("router")
+    generate(folder, SUITE, people, [MOA], partial(open_pipeline, pipeline))
+    record_router(_scorer(folder, people), MOA, partial(open_pipeline, pipeline))
+    return folder
+
+
+def _scorer(folder: Path, people, faces=None) -> Scorer:
+    return Scorer(folder, SUITE, people, faces or ColourFaces(), ColourClip())
+
+
+def test_it_writes_what_the_format_says(done):
+    content = json.loads((done / "router.json").read_text())
+    assert len(content["layers"]) == 14 and {layer["size"] for layer in content["layers"]} == {8, 4}
+    assert len(content["steps"]) == SUITE.images.steps and content["steps"] == sorted(content["steps"], reverse=True)
+    for side in ("background", "foreground"):
+        assert np.shape(content[side]) == (14, 2) and 0 < np.min(content[side]) < np.max(content[side]) < 1
+    assert content["background"] != content["foreground"]
+    assert (content["n"], content["tile"]) == (4, TILE)
+    assert {(e["subject"], e["prompt_id"]) for e in content["examples"]} == {
+        (who, what) for who in ("man-0", "boy-2") for what in ("hat", "beach")
+    }
+    first, second = content["examples"][:2]
+    assert first["subject"] != second["subject"] and first["prompt_id"] != second["prompt_id"]
+    assert (done / first["image"]).is_file()
+    with Image.open(done / first["sprite"]) as sprite:
+        assert sprite.mode == "L" and sprite.size == (2 * TILE, 14 * TILE)
+
+
+def test_a_second_run_makes_only_what_is_missing(done, people, pipeline):
+    before = (done / "router.json").read_bytes()
+    again = partial(record_router, _scorer(done, people), MOA)
+    again(lambda *_: pytest.fail("a pipeline was opened"))
+    assert (done / "router.json").read_bytes() == before
+    (done / "router" / "man-0-hat-0.png").unlink()
+    opened = []
+    again(lambda *given: opened.append(given) or open_pipeline(pipeline, *given))
+    assert opened == [(MOA, "cpu")] and (done / "router.json").read_bytes() == before
+
+
+def test_no_person_or_no_router_means_no_file(done, people, pipeline, tmp_path):
+    class Blind(ColourFaces):
+        def detect(self, images):
+            return [[] for _ in images]
+
+        def describe(self):
+            return {"name": "blind"}
+
+    sampler = partial(open_pipeline, pipeline)
+    assert record_router(_scorer(done, people, Blind()), MOA, sampler) is None
+    assert not (done / "router.json").exists()
+
+    unet = MoAUNet2DConditionModel.from_unet(tiny_unet(), MoAConfig(image_dim=IMAGE_DIM, architecture="single_branch"))
+    save_adapter(unet, tmp_path, {"inputs": {}, "step": 0, "commit": None})
+    single = Method("moa", "MoA", "moa", "sha256:single", adapter=tmp_path)
+    assert record_router(_scorer(done, people), single, sampler) is None
