@@ -110,6 +110,19 @@ def test_gradients_are_those_of_finite_differences():
     assert torch.autograd.gradcheck(gate, [torch.randn(2, 3).double().requires_grad_()])
 
 
+def test_training_compiles_without_a_graph_break():
+    convolution, gate = FrozenConv2d(4, 6, 3).requires_grad_(False), RecomputedGEGLU(6, 10).requires_grad_(False)
+    cases = [
+        (mix, [torch.randn(2, 5, 6), torch.randn(2, 5, 6), torch.rand(2, 5, 1)]),
+        (convolution, [torch.randn(1, 4, 9, 9)]),
+        (gate, [torch.randn(2, 6)]),
+    ]
+    for function, inputs in cases:
+        compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+        for ours, theirs in zip(step(compiled, inputs, False)[0], step(function, inputs, False)[0], strict=True):
+            torch.testing.assert_close(ours, theirs)
+
+
 def test_the_unet_uses_them_and_an_unfrozen_prior_still_trains():
     unet = tiny_moa_unet()
     assert {type(m) for m in unet.modules() if isinstance(m, nn.Conv2d)} == {FrozenConv2d}

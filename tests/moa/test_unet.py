@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 
 import pytest
 import torch
@@ -10,8 +11,9 @@ from accelerate import cpu_offload, init_empty_weights
 from diffusers import ControlNetModel, UNet2DConditionModel
 from peft import LoraConfig
 from torch import Tensor
+from torch._dynamo.testing import CompileCounter
 
-from moa.conditioning import MoAInput
+from moa.conditioning import MoAContext, MoAInput
 from moa.config import MoAConfig
 from moa.errors import ConditioningError, UnsupportedBaseError
 from moa.recorder import Recorder
@@ -320,10 +322,32 @@ def test_what_diffusers_does_to_attention_keeps_moa(change):
 
 @pytest.mark.slow
 @torch.no_grad()
-def test_torch_compile_finds_no_graph_break():
-    unet, given, moa = tiny_moa_unet(), inputs(), subjects()
-    compiled = torch.compile(unet, fullgraph=True, backend="eager")
-    torch.testing.assert_close(run(compiled, given, moa), run(unet, given, moa), rtol=0, atol=1e-3)
+def test_torch_compile_finds_no_graph_break_and_compiles_once_for_all_steps():
+    unet, counter = tiny_moa_unet(), CompileCounter()
+    compiled = torch.compile(unet, fullgraph=True, backend=counter)
+    for moa in (subjects(), subjects()):
+        for _ in range(2):
+            given = inputs()
+            torch.testing.assert_close(run(compiled, given, moa), run(unet, given, moa), rtol=0, atol=1e-3)
+    assert counter.frame_count == 1
+
+
+@pytest.mark.slow  # a C++ compiler builds its kernels: 20 s
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile's own backend needs g++")
+@torch.no_grad()
+def test_a_compiled_block_is_the_block(tmp_path, monkeypatch):
+    """By torch.compile's own backend, for both kinds of mixture layer; the whole U-Net would take minutes."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    block = tiny_moa_unet().down_blocks[0].attentions[0].transformer_blocks[0]
+    z, text, tokens = (
+        torch.randn(2, LATENT_SIZE**2, 16),
+        torch.randn(2, MAX_TOKENS, TEXT_DIM),
+        torch.randn(1, 1, TEXT_DIM),
+    )
+    moa = MoAContext(2, slice(1, 2), {1: tokens}, torch.tensor([[3]]), (LATENT_SIZE, LATENT_SIZE), None)
+    given = {"encoder_hidden_states": text, "cross_attention_kwargs": {"moa": moa}}
+    compiled = torch.compile(block, fullgraph=True)
+    torch.testing.assert_close(compiled(z, **given), block(z, **given), rtol=0, atol=1e-4)
 
 
 @torch.no_grad()
