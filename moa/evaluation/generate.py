@@ -250,10 +250,15 @@ def _sample(
 
 
 def _call(sampler: Sampler, suite: Suite, batch: list[Shot]) -> list[Image.Image]:
-    people = [[Subject(word=subject.word, image=subject.reference) for subject in shot.people] for shot in batch]
+    people = [given_people(shot) for shot in batch]
     return sampler(
         prompt=[shot.text for shot in batch], subjects=people if any(people) else None, **sampling(suite, batch)
     ).images
+
+
+def given_people(shot: Shot) -> list[Subject]:
+    """The people of an image for a pipeline, as they are in `references/`: whoever is to be cut out is so already."""
+    return [Subject(word=person.word, image=person.reference, prepare=False) for person in shot.people]
 
 
 def sampling(suite: Suite, batch: Sequence[Shot]) -> dict[str, Any]:

@@ -19,12 +19,22 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from moa.evaluation.files import canonical_json, json_digest, write_file, write_json
-from moa.evaluation.generate import CHUNK, Method, Progress, Shot, read_chunk, sampling, shot_digest, shots
+from moa.evaluation.generate import (
+    CHUNK,
+    Method,
+    Progress,
+    Shot,
+    given_people,
+    read_chunk,
+    sampling,
+    shot_digest,
+    shots,
+)
 from moa.evaluation.measure import Measurement
 from moa.evaluation.metrics import PersonBox, person_region
 from moa.evaluation.score import Scorer
 from moa.evaluation.suite import Suite
-from moa.pipeline import MoAPipeline, Subject
+from moa.pipeline import MoAPipeline
 from moa.recorder import Recorder
 
 IMAGES = 4
@@ -109,8 +119,7 @@ def _person(found: Measurement | str, reach: PersonBox) -> np.ndarray | None:
 def _record(path: Path, pipeline: MoAPipeline, suite: Suite, shot: Shot, region: np.ndarray, inputs: str) -> bool:
     """Makes the image once more and writes its sprite; False when the pipeline has no router."""
     recorder = Recorder(subject_columns=False, history=True)
-    people = [Subject(word=person.word, image=person.reference) for person in shot.people]
-    pipeline(prompt=[shot.text], subjects=[people], recorder=recorder, **sampling(suite, [shot]))
+    pipeline(prompt=[shot.text], subjects=[given_people(shot)], recorder=recorder, **sampling(suite, [shot]))
     steps = [step for step in recorder.steps if step.router]
     if not steps:
         return False

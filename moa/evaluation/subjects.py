@@ -20,12 +20,14 @@ import pandas as pd
 from PIL import Image, UnidentifiedImageError
 
 from moa.data import NO_SUBJECT, Sample, ShardDataset
-from moa.errors import SuiteError
+from moa.errors import PersonNotFoundError, SuiteError
 from moa.evaluation.faces import FaceEvaluator
 from moa.evaluation.metrics import identity_preservation
 from moa.evaluation.suite import FolderSubjects, ShardSubjects, SubjectItem, Suite
+from moa.preparation import PortraitPreparer, SubjectPreparer
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+PREPARER: SubjectPreparer = PortraitPreparer()  # the pipeline's own, asked once for a person instead of for each image
 MAX_PIXELS = 64_000_000  # larger photographs are taken for decompression bombs
 
 
@@ -130,7 +132,15 @@ def resolve_item(name: str, declared: FolderSubjects, item: SubjectItem, images:
         raise SuiteError(f"{field}: {root / item.image} holds no photograph; is it the right folder (--images)?")
     photo, *others = (open_photo(path, field) for path in paths[:2])
     source = paths[0].relative_to(root).as_posix()
-    return SuiteSubject(item.id, item.word, photo, photo, source, others[0] if others else None)
+    return SuiteSubject(item.id, item.word, _cut_out(photo, item.id), photo, source, others[0] if others else None)
+
+
+def _cut_out(photo: Image.Image, subject: str) -> Image.Image:
+    """What the model is given of a photograph; all of it when nobody is found, and then the scores say so."""
+    try:
+        return PREPARER.prepare(photo, subject)
+    except PersonNotFoundError:
+        return photo
 
 
 def choose_pairs(suite: Suite, subjects: Sequence[SuiteSubject]) -> list[tuple[SuiteSubject, SuiteSubject]]:

@@ -133,7 +133,7 @@ def test_a_pair_is_given_in_the_order_of_its_words(people, tmp_path):
         [people[0].reference, people[1].reference],
         [people[0].reference, people[1].reference],
     ]
-    assert [[s.word for s in group] for group in moa["subjects"]][-1] == ["man", "man"]
+    assert [(s.word, s.prepare) for s in moa["subjects"][-1]] == [("man", False)] * 2
     assert [shot.path for shot in shots(suite, twins, MOA)][-2:] == [
         f"images/moa/man-0+boy-2/park/{n}.png" for n in (0, 1)
     ]

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from moa.data import ShardDataset
-from moa.errors import SuiteError
+from moa.errors import PersonNotFoundError, SuiteError
 from moa.evaluation.subjects import choose_pairs, resolve_subjects
 from tests.moa.evaluation.fakes import tiny_suite
 from tests.moa.shards import write_shards
@@ -101,6 +101,19 @@ def test_a_folder_gives_the_first_photograph_by_name(photographs):
     assert people[1].other is None  # its declaration names a file
     elsewhere = resolve_subjects(_folder_suite(root="/nowhere"), images=photographs)
     assert [p.digest for p in elsewhere] == [p.digest for p in people]
+
+
+def test_the_model_is_given_the_cut_out_person_and_all_of_a_picture_without_one(photographs, monkeypatch):
+    class Preparer:
+        def prepare(self, photograph, name):
+            if name == "two":
+                raise PersonNotFoundError("nobody there")
+            return photograph.convert("RGBA").resize((5, 5))
+
+    monkeypatch.setattr("moa.evaluation.subjects.PREPARER", Preparer())
+    one, two = resolve_subjects(_folder_suite(), images=photographs)
+    assert (one.reference.mode, one.reference.size, one.photo.size) == ("RGBA", (5, 5), (30, 20))
+    assert two.reference is two.photo
 
 
 def test_a_photograph_that_cannot_be_had_names_its_person(photographs):
