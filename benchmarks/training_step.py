@@ -12,6 +12,8 @@ encoder's time at the same scale, which every step pays that has no cached laten
 
 Memory: what the backward pass starts with, counted in bytes: parameters, one gradient and AdamW's two moments for each
 trained one, and the tensors autograd saved (`saved_tensors_hooks`, each storage once). At full size on fake tensors.
+The baseline has diffusers' own layers. Of what `moa.backward` leaves out only the gates (a third of it) would be the
+baseline's to leave out as well: its convolutions are trained, and it has no mixture.
 """
 
 from __future__ import annotations
