@@ -8,14 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from reports import provenance, quality, tables, training
-from reports.charts import Interval, scatter
+from reports.album import Album
+from reports.charts import Chart, Interval, scatter
+from reports.claims import ClaimsTable, claims_table
 from reports.files import write_text
-from reports.grids import Pictures
+from reports.galleries import failure_cards, ranked_cards
+from reports.grids import ablation_grids, grid
 from reports.headline import Figure, figures, finding
+from reports.hero import hero
 from reports.images import Thumbnails
+from reports.model_card import model_card
 from reports.page import render
+from reports.pairs import pair_grid
+from reports.router import router_view
 from reports.run_folder import Evaluation, Run, read_run
 from reports.shots import tones
+from reports.swaps import swap_grid
 
 
 @dataclass(frozen=True)
@@ -27,10 +35,13 @@ class SuiteView:
     tones: dict[str, str]
     finding: str
     figures: list[Figure]
-    scatter: Any
+    claims: ClaimsTable | None
+    scatter: Chart | None
+    columns: dict[str, list[tables.Column]]
+    comparisons: list[tables.ComparisonRow]
     breakdowns: list[tables.BreakdownTable]
     pictures: dict[str, Any] | None
-    scores_link: str | None
+    links: list[tuple[str, str]]
     miniature: bool
 
 
@@ -44,30 +55,55 @@ def build_report(run_folder: Path) -> Path:
 
 def render_report(run: Run, page: Path) -> str:
     """The HTML of the report, with links relative to `page`."""
-    thumbs = Thumbnails(page.parent)
     ordered = sorted(run.evaluations, key=lambda evaluation: evaluation is not run.main)
     data = run.dataset
-    return render(
-        "report.html.j2",
-        run=run,
-        suites=[suite_view(f"suite{index}", evaluation, thumbs) for index, evaluation in enumerate(ordered)],
-        panels=training.panels(run.metrics),
-        rejections=quality.rejections(data) if data else None,
-        quality_facts=quality.facts(data.quality) if data else [],
-        bar_lists=quality.bar_lists(data.quality) if data else [],
-        histograms=quality.histograms(data.quality) if data else [],
-        facts=provenance.facts(run),
-        commands=[(e.summary.suite, provenance.command(e), e.summary.provenance.code_commit) for e in ordered],
-        config=provenance.flatten(run.config),
-        lifecycle=provenance.flatten(run.lifecycle),
-        limits=provenance.limits(run),
-        log_link=thumbs.href(run.folder / "train.log") if (run.folder / "train.log").is_file() else None,
+    with Thumbnails(page.parent) as thumbs:
+        share = 1 / max(len(ordered), 1)
+        return render(
+            "report.html.j2",
+            run=run,
+            suites=[suite_view(f"suite{index}", e, thumbs, share) for index, e in enumerate(ordered)],
+            card=model_card(run),
+            panels=training.panels(run.metrics),
+            rejections=quality.rejections(data) if data else None,
+            quality_facts=quality.facts(data.quality) if data else [],
+            bar_lists=quality.bar_lists(data.quality) if data else [],
+            histograms=quality.histograms(data.quality) if data else [],
+            facts=provenance.facts(run),
+            commands=[(e.summary.suite, provenance.command(e), e.summary.provenance.code_commit) for e in ordered],
+            config=provenance.flatten(run.config),
+            lifecycle=provenance.flatten(run.lifecycle),
+            limits=provenance.limits(run),
+            log_link=thumbs.href(run.folder / "train.log") if (run.folder / "train.log").is_file() else None,
+        )
+
+
+def suite_view(name: str, evaluation: Evaluation, thumbs: Thumbnails, share: float) -> SuiteView:
+    """Everything the template shows of one evaluation; its images may take `share` of the page's bytes."""
+    rows = evaluation.scores
+    files = [evaluation.folder / file for file in ("scores.csv", "pairs.csv", "summary.json")]
+    return SuiteView(
+        id=name,
+        evaluation=evaluation,
+        tones=tones(evaluation.methods),
+        finding=finding(evaluation),
+        figures=figures(evaluation),
+        claims=claims_table(evaluation.summary.claims),
+        scatter=_scatter(evaluation),
+        columns={
+            "main": tables.measured(tables.MAIN, evaluation.methods),
+            "locality": tables.measured(tables.LOCALITY, evaluation.methods),
+            "pairs": tables.measured(tables.PAIRS, evaluation.summary.pairs or []),
+        },
+        comparisons=tables.comparison_rows(evaluation),
+        breakdowns=tables.breakdowns(evaluation, rows),
+        pictures=_pictures(Album(evaluation, rows, thumbs, share)) if rows is not None and len(rows) else None,
+        links=[(file.name, thumbs.href(file)) for file in files if file.is_file()],
+        miniature=provenance.is_miniature(evaluation),
     )
 
 
-def suite_view(name: str, evaluation: Evaluation, thumbs: Thumbnails) -> SuiteView:
-    """Everything the template shows of one evaluation."""
-    rows = evaluation.scores
+def _scatter(evaluation: Evaluation) -> Chart | None:
     named = tones(evaluation.methods)
     points = [
         (
@@ -77,30 +113,20 @@ def suite_view(name: str, evaluation: Evaluation, thumbs: Thumbnails) -> SuiteVi
         for m in evaluation.methods
         if m.ip.mean is not None and m.pc.mean is not None
     ]
-    has_rows = rows is not None and len(rows) > 0
-    csv = evaluation.folder / "scores.csv"
-    return SuiteView(
-        id=name,
-        evaluation=evaluation,
-        tones=named,
-        finding=finding(evaluation),
-        figures=figures(evaluation),
-        scatter=scatter("Identity against prompt consistency", points),
-        breakdowns=tables.breakdowns(evaluation, rows),
-        pictures=_pictures(Pictures(evaluation, rows, thumbs)) if has_rows and rows is not None else None,
-        scores_link=thumbs.href(csv) if csv.is_file() else None,
-        miniature=provenance.is_miniature(evaluation),
-    )
+    return scatter("Identity against prompt consistency", points)
 
 
-def _pictures(pictures: Pictures) -> dict[str, Any]:
-    rows, methods = pictures.rows, pictures.evaluation.methods
+def _pictures(album: Album) -> dict[str, Any]:
+    evaluation = album.evaluation
     return {
-        "shown": pictures.shown,
-        "hero": pictures.hero(),
-        "grid": pictures.grid(),
-        "ablation": pictures.ablation_grid(),
-        "galleries": pictures.galleries(),
-        "failures": pictures.failures(),
-        "outcomes": tables.outcome_counts(methods, rows),
+        "shown": album.shown,
+        "hero": hero(album),
+        "swaps": swap_grid(album),
+        "grid": grid(album),
+        "pairs": pair_grid(album, evaluation.pairs) if evaluation.pairs is not None else None,
+        "ablations": ablation_grids(album),
+        "router": router_view(album, evaluation.router) if evaluation.router else None,
+        "galleries": ranked_cards(album),
+        "failures": failure_cards(album),
+        "outcomes": tables.outcome_counts(evaluation.methods, album.rows),
     }

@@ -1,21 +1,49 @@
-"""Charts as inline SVG: pure functions from numbers to markup.
+"""The charts of the reports: functions from numbers to a `Chart`, which holds the drawing and the numbers drawn.
 
-Why not altair: a Vega-Lite chart is drawn by about 800 kB of JavaScript that would have to travel in every report and
-shows nothing where scripts are off, and rendering it to SVG beforehand needs vl-convert, a compiled renderer this
-project does not depend on. The few marks a report needs (lines, dots with intervals) are these functions; colours
-come from the page's style sheet through the classes `t-<tone>`, so the same chart is right in light and dark, and
-each chart names itself to a screen reader.
+The drawings are altair specifications rendered while the page is built (`reports.vector`); the page offers each as SVG
+and PNG, and its numbers as CSV.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
+from urllib.parse import quote
 
-from markupsafe import Markup, escape
+import altair as alt
+from markupsafe import Markup
 
+from reports.vector import colour, inline_svg
+
+WIDE, TALL = 380, 240  # units of the scatter plot
 POINTS = 240  # more would be finer than a pixel of the widest chart
+HOVERED = 30  # points of a line that say their value when pointed at
+DASHES = ([1, 0], [5, 3], [2, 2])  # lines differ in more than colour
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A drawing with its title and the rows it was drawn from, header first."""
+
+    title: str
+    svg: Markup
+    rows: Sequence[Sequence[object]]
+
+    @property
+    def file(self) -> str:
+        """A name for exported files: the title in lower case letters, digits and hyphens."""
+        return "-".join("".join(c if c.isascii() and c.isalnum() else " " for c in self.title.lower()).split())
+
+    @property
+    def csv_link(self) -> str:
+        """The rows as a data URI."""
+        stream = io.StringIO()
+        csv.writer(stream, lineterminator="\n").writerows(self.rows)
+        return "data:text/csv;charset=utf-8," + quote(stream.getvalue())
 
 
 @dataclass(frozen=True)
@@ -38,6 +66,18 @@ class Interval:
     low: float | None = None
     high: float | None = None
 
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The interval, or the mean twice where there is none."""
+        return (self.low, self.high) if self.low is not None and self.high is not None else (self.mean, self.mean)
+
+    @property
+    def said(self) -> str:
+        """The figure in words."""
+        if self.low is None or self.high is None:
+            return f"{self.label}: {self.mean:.3f}"
+        return f"{self.label}: {self.mean:.3f}, 95 % interval {self.low:.3f} to {self.high:.3f}"
+
 
 def thin(xs: Sequence[float], ys: Sequence[float], points: int = POINTS) -> tuple[list[float], list[float]]:
     """At most `points` points, each the mean of a run of neighbours: no peak hides, and none is invented."""
@@ -46,19 +86,8 @@ def thin(xs: Sequence[float], ys: Sequence[float], points: int = POINTS) -> tupl
     return [sum(xs[run]) / len(xs[run]) for run in runs], [sum(ys[run]) / len(ys[run]) for run in runs]
 
 
-def ticks(low: float, high: float, count: int = 4) -> list[float]:
-    """Round numbers (1, 2 or 5 times a power of ten apart) inside low..high."""
-    if not high > low:
-        return [low]
-    raw = (high - low) / count
-    power = 10.0 ** math.floor(math.log10(raw))
-    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= raw * (1 - 1e-9))
-    first = math.ceil(low / step - 1e-9)
-    return [round(index * step, 12) for index in range(first, math.floor(high / step + 1e-9) + 1)]
-
-
 def short(value: float) -> str:
-    """A number for an axis: 1e-04, 0.05, 3, 2k, 1.5M."""
+    """A number for people in a hurry: 1e-04, 0.05, 3, 2k, 1.5M."""
     if 0 < abs(value) < 1e-3:
         return f"{value:.0e}"
     for limit, unit in ((1e6, "M"), (1e3, "k")):
@@ -67,184 +96,163 @@ def short(value: float) -> str:
     return f"{value:.3g}"
 
 
-def line_chart(title: str, lines: Sequence[Line], *, low: float | None = None, high: float | None = None) -> Markup:
-    """Lines over whole-numbered steps, 440 x 210 units. `low` and `high` fix the y range, else the data does."""
-    width, height, left, top, right, bottom = 440, 210, 42, 10, 10, 26
-    thinned = [(line, *thin(line.xs, line.ys)) for line in lines if line.xs]
-    if not thinned:
-        return Markup("")
-    all_x = [x for _, xs, _ in thinned for x in xs]
-    all_y = [y for _, _, ys in thinned for y in ys]
-    x0, x1 = min(all_x), max(all_x)
-    y0, y1 = min(all_y) if low is None else low, max(all_y) if high is None else high
-    if low is None and high is None:
-        y0, y1 = (0.0, y1 * 1.05) if 0 <= y0 < y1 * 0.6 else (y0 - 0.05 * (y1 - y0), y1 + 0.05 * (y1 - y0))
-    x_span, y_span = (x1 - x0) or 1.0, (y1 - y0) or 1.0
-
-    def at(x: float, y: float) -> tuple[float, float]:
-        return (
-            left + (x - x0) / x_span * (width - left - right),
-            height - bottom - (y - y0) / y_span * (height - top - bottom),
-        )
-
-    parts = []
-    for value in ticks(y0, y1):
-        _, y = at(x0, value)
-        parts.append(
-            Markup('<line class="rule" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>').format(left, width - right, y, y)
-        )
-        parts.append(
-            Markup('<text x="{}" y="{:.1f}" text-anchor="end">{}</text>').format(left - 6, y + 3.5, short(value))
-        )
-    for value in (tick for tick in ticks(x0, x1, 5) if tick == int(tick)):
-        x, _ = at(value, y0)
-        parts.append(
-            Markup('<text x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(x, height - 8, short(value))
-        )
-    for line, xs, ys in thinned:
-        points = " ".join(f"{x:.1f},{y:.1f}" for x, y in (at(*pair) for pair in zip(xs, ys, strict=True)))
-        end_x, end_y = at(xs[-1], ys[-1])
-        parts.append(
-            Markup(
-                '<g class="t-{}"><title>{}</title><polyline points="{}"/><circle cx="{:.1f}" cy="{:.1f}" r="3"/></g>'
-            ).format(line.tone, line.label, points, end_x, end_y)
-        )
-    said = "; ".join(
-        f"{line.label}: {short(ys[0])} at the first, {short(ys[-1])} at the last point" for line, _, ys in thinned
+def line_chart(
+    title: str, lines: Sequence[Line], *, x: str = "step", low: float | None = None, high: float | None = None
+) -> Chart | None:
+    """Lines over `x`. `low` and `high` fix the y range, else the data does. None without a point."""
+    drawn = [(line, *thin(line.xs, line.ys)) for line in lines if line.xs]
+    if not drawn:
+        return None
+    y_scale = (
+        alt.Scale(domain=[low, high]) if low is not None and high is not None else alt.Scale(zero=False, nice=True)
     )
-    return _svg("chart", width, height, f"{title}. {said}.", parts)
+    y = alt.Y("y:Q", title=None, scale=y_scale, axis=alt.Axis(tickCount=4, format="~g"))
+    x_axis = alt.X("x:Q", title=x, scale=alt.Scale(nice=False, zero=False), axis=alt.Axis(tickCount=5, format="~s"))
+    layers = []
+    for number, (line, xs, ys) in enumerate(drawn):
+        points = [
+            {"x": a, "y": b, "said": f"{line.label}, {x} {short(a)}: {b:.4g}"} for a, b in zip(xs, ys, strict=True)
+        ]
+        base = alt.Chart(alt.Data(values=points)).encode(x=x_axis, y=y)
+        dash = DASHES[number % len(DASHES)]
+        layers.append(base.mark_line(color=colour(line.tone), strokeWidth=1.8, strokeDash=dash, aria=False))
+        every = math.ceil(len(points) / HOVERED)
+        shown = alt.Chart(alt.Data(values=points[::-every])).encode(x=x_axis, y=y, description="said:N")
+        layers.append(shown.mark_point(filled=True, size=90, opacity=0.001, color=colour(line.tone)))
+        last = alt.Chart(alt.Data(values=points[-1:])).encode(x=x_axis, y=y)
+        layers.append(last.mark_point(filled=True, size=34, opacity=1, color=colour(line.tone), aria=False))
+    said = "; ".join(f"{line.label}: {short(ys[0])} at the first, {short(ys[-1])} at the last" for line, _, ys in drawn)
+    rows: list[Sequence[object]] = [["series", x, "value"]]
+    rows += [[line.label, a, b] for line, xs, ys in drawn for a, b in zip(xs, ys, strict=True)]
+    chart = alt.layer(*layers).properties(width=380, height=150)
+    return Chart(title, inline_svg(chart, f"{title}. {said}."), rows)
 
 
 def interval_strip(title: str, rows: Sequence[Interval], *, low: float, high: float) -> Markup:
-    """One row per method: a dot at the mean and a bar over its interval, on a common scale low..high."""
-    width, step = 260, 14
-    height = step * len(rows) + 4
-
-    def at(value: float) -> float:
-        return 5 + (min(max(value, low), high) - low) / ((high - low) or 1) * (width - 10)
-
-    parts = []
-    for index, row in enumerate(rows):
-        y = step * index + step / 2 + 2
-        said = f"{row.label}: {row.mean:.3f}" + (
-            f", 95 % interval {row.low:.3f} to {row.high:.3f}" if row.low is not None and row.high is not None else ""
-        )
-        ends = (at(row.low), at(row.high)) if row.low is not None and row.high is not None else (at(row.mean),) * 2
-        parts.append(
-            Markup(
-                '<g class="t-{0}"><title>{1}</title><line class="rule" x1="0" x2="{2}" y1="{3}" y2="{3}"/>'
-                '<line class="bar" x1="{4:.1f}" x2="{5:.1f}" y1="{3}" y2="{3}"/>'
-                '<circle cx="{6:.1f}" cy="{3}" r="4"/></g>'
-            ).format(row.tone, said, width, y, *ends, at(row.mean))
-        )
-    return _svg("strip", width, height, title, parts)
+    """One row per method: a dot at the mean and a bar over its interval, on a common scale low..high, no axes. Its
+    numbers stand beside it, so it is no `Chart` of its own."""
+    values = [
+        {"row": i, "from": max(row.ends[0], low), "to": min(row.ends[1], high), "mean": min(max(row.mean, low), high)}
+        | {"tone": colour(row.tone), "said": row.said, "low": low, "high": high}
+        for i, row in enumerate(rows)
+    ]
+    scale = alt.Scale(domain=[low, high], nice=False)
+    base = alt.Chart(alt.Data(values=values)).encode(y=alt.Y("row:O", axis=None), color=alt.Color("tone:N", scale=None))
+    rule = base.mark_rule(color=colour("line"), aria=False).encode(
+        x=alt.X("low:Q", axis=None, scale=scale), x2="high:Q", color=alt.value(colour("line"))
+    )
+    bar = base.mark_rule(strokeWidth=3, opacity=0.5, strokeCap="round", aria=False).encode(x="from:Q", x2="to:Q")
+    dot = base.mark_point(filled=True, size=60, opacity=1).encode(x="mean:Q", description="said:N")
+    chart = alt.layer(rule, bar, dot).properties(width=250, height=alt.Step(13))
+    return inline_svg(chart, f"{title}. {'; '.join(row.said for row in rows)}.", "strip")
 
 
-def scatter(title: str, points: Sequence[tuple[Interval, Interval]]) -> Markup:
-    """PC (across) against IP (up), a cross of both intervals through each dot: up and to the right is better, 440 x
-    280 units."""
-    width, height, left, top, right, bottom = 440, 280, 46, 14, 16, 40
+def scatter(title: str, points: Sequence[tuple[Interval, Interval]]) -> Chart | None:
+    """PC (across) against IP (up), a cross of both intervals through each dot: up and to the right is better."""
     if not points:
-        return Markup("")
-    x0, x1 = _padded([value for pc, _ in points for value in (pc.mean, pc.low, pc.high) if value is not None])
-    y0, y1 = _padded([value for _, ip in points for value in (ip.mean, ip.low, ip.high) if value is not None])
-
-    def at_x(value: float) -> float:
-        return left + (value - x0) / (x1 - x0) * (width - left - right)
-
-    def at_y(value: float) -> float:
-        return height - bottom - (value - y0) / (y1 - y0) * (height - top - bottom)
-
-    parts = []
-    for value in ticks(y0, y1):
-        y = at_y(value)
-        parts.append(
-            Markup('<line class="rule" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>').format(left, width - right, y, y)
+        return None
+    values = [
+        {"pc": pc.mean, "pc0": pc.ends[0], "pc1": pc.ends[1], "ip": ip.mean, "ip0": ip.ends[0], "ip1": ip.ends[1]}
+        | {"label": ip.label, "tone": colour(ip.tone), "said": f"{ip.label}: IP {ip.mean:.3f}, PC {pc.mean:.3f}"}
+        for pc, ip in points
+    ]
+    xs, ys = _padded([v for pc, _ in points for v in pc.ends]), _padded([v for _, ip in points for v in ip.ends])
+    across: dict[str, Any] = {"title": "prompt consistency (PC) →", "scale": alt.Scale(domain=xs, nice=False)}
+    up: dict[str, Any] = {"title": "identity (IP) →", "scale": alt.Scale(domain=ys, nice=False)}
+    x, y = alt.X("pc:Q", axis=alt.Axis(tickCount=5), **across), alt.Y("ip:Q", axis=alt.Axis(tickCount=5), **up)
+    base = alt.Chart(alt.Data(values=values)).encode(color=alt.Color("tone:N", scale=None))
+    bars = base.mark_rule(strokeWidth=2.2, opacity=0.45, aria=False)
+    crosses = [
+        bars.encode(x=alt.X("pc0:Q", **across), x2="pc1:Q", y=y),
+        bars.encode(x=x, y=alt.Y("ip0:Q", **up), y2="ip1:Q"),
+    ]
+    dots = base.mark_point(filled=True, size=90, opacity=1).encode(x=x, y=y, description="said:N")
+    names = [
+        alt.Chart(alt.Data(values=[values[index]]))
+        .mark_text(align=align, dx=8 if align == "left" else -8, dy=dy, fontSize=12, color=colour("ink"), aria=False)
+        .encode(x=x, y=y, text="label:N")
+        for index, align, dy in _labels(
+            [(pc.mean, ip.mean) for pc, ip in points], [ip.label for _, ip in points], xs, ys
         )
-        parts.append(
-            Markup('<text x="{}" y="{:.1f}" text-anchor="end">{}</text>').format(left - 6, y + 3.5, short(value))
-        )
-    for value in ticks(x0, x1):
-        parts.append(
-            Markup('<text x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(
-                at_x(value), height - 24, short(value)
-            )
-        )
-    parts.append(
-        Markup('<text x="{}" y="{}" text-anchor="middle">prompt consistency (PC) →</text>').format(
-            (left + width) / 2, height - 6
-        )
-    )
-    parts.append(
-        Markup('<text transform="translate(11 {}) rotate(-90)" text-anchor="middle">identity (IP) →</text>').format(
-            (height - bottom) / 2
-        )
-    )
-    for pc, ip in points:
-        x, y = at_x(pc.mean), at_y(ip.mean)
-        spans = [
-            (at_x(pc.low if pc.low is not None else pc.mean), at_x(pc.high if pc.high is not None else pc.mean), y, y),
-            (x, x, at_y(ip.low if ip.low is not None else ip.mean), at_y(ip.high if ip.high is not None else ip.mean)),
-        ]
-        bars = Markup("").join(
-            Markup('<line class="bar" x1="{:.1f}" x2="{:.1f}" y1="{:.1f}" y2="{:.1f}"/>').format(*span)
-            for span in spans
-        )
-        side, shift = ("end", -9) if x > width * 0.7 else ("start", 9)
-        parts.append(
-            Markup(
-                '<g class="t-{}"><title>{}: IP {:.3f}, PC {:.3f}</title>{}<circle cx="{:.1f}" cy="{:.1f}" r="5"/>'
-                '<text class="name" x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text></g>'
-            ).format(ip.tone, ip.label, ip.mean, pc.mean, bars, x, y, x + shift, y - 8, side, ip.label)
-        )
-    said = "; ".join(f"{ip.label}: IP {ip.mean:.3f}, PC {pc.mean:.3f}" for pc, ip in points)
-    return _svg("chart", width, height, f"{title}. {said}.", parts)
+    ]
+    chart = alt.layer(*crosses, dots, *names).properties(width=WIDE, height=TALL)
+    header: Sequence[object] = ["method", "pc", "pc_low", "pc_high", "ip", "ip_low", "ip_high"]
+    rows = [header, *([v["label"], v["pc"], v["pc0"], v["pc1"], v["ip"], v["ip0"], v["ip1"]] for v in values)]
+    return Chart(title, inline_svg(chart, f"{title}. {'; '.join(str(v['said']) for v in values)}."), rows)
 
 
-def histogram(title: str, edges: Sequence[float], counts: Sequence[float]) -> Markup:
-    """Bars over equal bins, 320 x 120 units; empty bins at both ends are cut off, the edges of what is left are
-    named."""
-    width, height, bottom = 320, 120, 18
+def _labels(
+    points: Sequence[tuple[float, float]], labels: Sequence[str], xs: list[float], ys: list[float]
+) -> list[tuple[int, Literal["left", "right"], int]]:
+    """(point, alignment, shift down) of the names that find room beside their dots and off all others; the rest keep
+    their tooltip."""
+    places: list[tuple[Literal["left", "right"], int]] = [("left", -9), ("left", 11), ("right", -9), ("right", 11)]
+    dots = [
+        ((x - xs[0]) / (xs[1] - xs[0]) * WIDE, (ys[1] - y) / (ys[1] - ys[0]) * TALL) for x, y in points
+    ]  # as pixels of the drawing, y downwards
+    taken = [(across - 6, across + 6, down) for across, down in dots]  # left and right end, height
+    found = []
+    for index, ((across, down), label) in enumerate(zip(dots, labels, strict=True)):
+        for align, shift in places:
+            start = across + 8 if align == "left" else across - 8 - 6.5 * len(label)
+            end, middle = start + 6.5 * len(label), down + shift
+            free = all(end < a or start > b or abs(middle - other) > 13 for a, b, other in taken)
+            if free and start >= 0 and end <= WIDE + 20:
+                taken.append((start, end, middle))
+                found.append((index, align, shift))
+                break
+    return found
+
+
+def histogram(title: str, edges: Sequence[float], counts: Sequence[float]) -> Chart | None:
+    """Bars over bins; empty bins at both ends but one are cut off. None when every bin is empty."""
     filled = [index for index, count in enumerate(counts) if count]
     if not filled:
-        return Markup("")
-    first, last = max(filled[0] - 1, 0), min(filled[-1] + 1, len(counts) - 1)
-    shown, top = range(first, last + 1), max(counts)
-    step = width / len(shown)
-    parts = [Markup('<line class="rule" x1="0" x2="{0}" y1="{1}" y2="{1}"/>').format(width, height - bottom)]
-    for place, index in enumerate(shown):
-        tall = counts[index] / top * (height - bottom - 4)
-        parts.append(
-            Markup(
-                '<rect x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"><title>{} to {}: {:,}</title></rect>'
-            ).format(
-                place * step + 0.5,
-                height - bottom - tall,
-                step - 1,
-                tall,
-                short(edges[index]),
-                short(edges[index + 1]),
-                counts[index],
-            )
+        return None
+    bins = range(max(filled[0] - 1, 0), min(filled[-1] + 1, len(counts) - 1) + 1)
+    values = [
+        {"from": edges[i], "to": edges[i + 1], "n": counts[i]}
+        | {"said": f"{short(edges[i])} to {short(edges[i + 1])}: {counts[i]:,}"}
+        for i in bins
+    ]
+    chart = (
+        alt.Chart(alt.Data(values=values))
+        .mark_bar(color=colour("prior"), binSpacing=1)
+        .encode(
+            x=alt.X("from:Q", bin="binned", title=None, axis=alt.Axis(format="~g", tickCount=4)),
+            x2="to:Q",
+            y=alt.Y("n:Q", title=None, axis=alt.Axis(tickCount=2, format="~s")),
+            description="said:N",
         )
-    middle = (first + last + 1) // 2
-    for index, anchor in {first: "start", middle: "middle", last + 1: "end"}.items():
-        x = (index - first) * step
-        parts.append(
-            Markup('<text x="{:.1f}" y="{}" text-anchor="{}">{}</text>').format(
-                x, height - 4, anchor, short(edges[index])
-            )
-        )
-    said = "; ".join(f"{short(edges[i])} to {short(edges[i + 1])}: {counts[i]:,}" for i in shown if counts[i])
-    return _svg("chart", width, height, f"{title}. {said}.", parts)
-
-
-def _padded(values: Sequence[float]) -> tuple[float, float]:
-    pad = 0.12 * (max(values) - min(values)) or 0.05
-    return min(values) - pad, max(values) + pad
-
-
-def _svg(kind: str, width: int, height: float, said: str, parts: Sequence[Markup]) -> Markup:
-    return Markup('<svg class="{}" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
-        kind, width, height, escape(said), Markup("").join(parts)
+        .properties(width=300, height=90)
     )
+    said = "; ".join(str(value["said"]) for value in values if value["n"])
+    rows: list[Sequence[object]] = [["from", "to", "count"], *([v["from"], v["to"], v["n"]] for v in values)]
+    return Chart(title, inline_svg(chart, f"{title}. {said}."), rows)
+
+
+def spans(
+    title: str, rows: Sequence[tuple[str, float, float]], tones: tuple[str, str], names: tuple[str, str]
+) -> Chart:
+    """One line per row between two shares 0..1, a round dot at the first and a square at the second, rows in order."""
+    values = [
+        {"row": label, "first": a, "second": b}
+        | {"said": f"{label}: {names[0]} {a:.3f}", "said2": f"{label}: {names[1]} {b:.3f}"}
+        for label, a, b in rows
+    ]
+    base = alt.Chart(alt.Data(values=values)).encode(y=alt.Y("row:N", sort=None, title=None))
+    axis: dict[str, Any] = {"title": "prior share", "scale": alt.Scale(domain=[0, 1])}
+    x, other = (alt.X(f"{name}:Q", axis=alt.Axis(tickCount=5, grid=True), **axis) for name in ("first", "second"))
+    bar = base.mark_rule(strokeWidth=2, color=colour("line"), aria=False).encode(x=x, x2="second:Q")
+    dots = base.mark_point(filled=True, size=70, opacity=1, color=colour(tones[0])).encode(x=x, description="said:N")
+    squares = base.mark_point(filled=True, size=60, opacity=1, shape="square", color=colour(tones[1]))
+    chart = alt.layer(bar, dots, squares.encode(x=other, description="said2:N"))
+    said = "; ".join(f"{label}: {names[0]} {a:.2f}, {names[1]} {b:.2f}" for label, a, b in rows)
+    table: list[Sequence[object]] = [["layer", *names], *([label, a, b] for label, a, b in rows)]
+    return Chart(title, inline_svg(chart.properties(width=300, height=alt.Step(17)), f"{title}. {said}."), table)
+
+
+def _padded(values: Sequence[float]) -> list[float]:
+    """A range a little wider than the values."""
+    pad = 0.12 * (max(values) - min(values)) or 0.05
+    return [min(values) - pad, max(values) + pad]

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from reports.charts import Interval, interval_strip
-from reports.formats import MethodSummary, Statistic
+from reports.evaluation_format import MethodSummary, Statistic
 from reports.run_folder import Evaluation
 from reports.shots import tones
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One headline figure: `value` of the shown method, `rivals` as (label, tone, mean) and a strip of all with
-    intervals."""
+    """One headline figure: `value` of the shown method, `rivals` on the same base as (label, tone, mean), a strip of
+    all with intervals."""
 
     title: str
     question: str
@@ -29,7 +29,7 @@ class Figure:
 
 def figures(evaluation: Evaluation) -> list[Figure]:
     """IP, PC, detection rate, and change outside the person; a figure nobody measured is left out."""
-    shown = evaluation.first("moa") or evaluation.methods[-1]
+    shown = evaluation.shown
     wanted = [
         ("Identity (IP)", "Is it the person?", "ip", False, "higher is better"),
         ("Prompt (PC)", "Is it what was asked for?", "pc", False, "higher is better"),
@@ -47,7 +47,9 @@ def _figure(
     if value is None or value.mean is None:
         return None
     named = tones(evaluation.methods)
-    all_rows = [(method, getattr(method, name)) for method in evaluation.methods]
+    base = evaluation.prior
+    same_base = [m for m in evaluation.methods if m is base or (base and m.compared_with == base.method) or m is shown]
+    all_rows = [(method, getattr(method, name)) for method in same_base]
     rows = [
         (method, statistic) for method, statistic in all_rows if statistic is not None and statistic.mean is not None
     ]
@@ -68,7 +70,8 @@ def apart(a: Statistic, b: Statistic) -> bool | None:
 
 def finding(evaluation: Evaluation) -> str:
     """What the numbers say, in words that follow from them: larger only where the intervals are apart."""
-    moa, prior, ablation = (evaluation.first(kind) for kind in ("moa", "prior", "ablation"))
+    moa, prior = evaluation.first("moa"), evaluation.prior
+    ablation = next(iter(evaluation.ablations), None)
     if moa is None:
         return "This evaluation holds no MoA method; the figures are those of its last method."
     parts = [_identity(moa, prior), _prompt(moa, prior), _context(moa, ablation)]

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from markupsafe import Markup
-
-from reports.charts import Line, line_chart
+from reports.charts import Chart, Line, line_chart
+from reports.claims import ClaimRow, ClaimsTable, claims_table
 from reports.errors import ReportError, RunNotFoundError
+from reports.evaluation_format import MethodSummary
 from reports.files import write_text
-from reports.formats import MethodSummary
 from reports.images import Thumbnails
 from reports.page import render
 from reports.run_folder import Evaluation, Run, read_run
+from reports.tables import ComparisonRow, comparison_row
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,20 @@ class Entry:
         return f"{self.evaluation.summary.suite} v{self.evaluation.summary.version}" if self.evaluation else ""
 
     @property
+    def claims(self) -> ClaimsTable | None:
+        """The claims of the evaluation shown."""
+        return claims_table(self.evaluation.summary.claims) if self.evaluation else None
+
+    @property
+    def step_forward(self) -> ComparisonRow | None:
+        """The paired comparison with the champion, the model this run was to replace."""
+        champion = self.evaluation.first("champion") if self.evaluation else None
+        if self.evaluation is None or champion is None:
+            return None
+        found = [c for c in self.evaluation.summary.comparisons if c.before == champion.method]
+        return comparison_row(self.evaluation, found[0]) if found else None
+
+    @property
     def date(self) -> str:
         return self.when.strftime("%Y-%m-%d %H:%M")
 
@@ -58,7 +72,17 @@ def build_history(runs_folder: Path) -> tuple[Path, list[str]]:
     if not found:
         raise RunNotFoundError(f"{runs_folder} holds no run: run the lifecycle first")
     entries = sorted(found, key=lambda entry: (entry.when, entry.name), reverse=True)
-    write_text(page, render("history.html.j2", entries=entries, chart=_chart(entries)))
+    comparable = _comparable(entries)
+    write_text(
+        page,
+        render(
+            "history.html.j2",
+            entries=entries,
+            chart=_chart(comparable),
+            verdicts=_verdicts(comparable),
+            compared=comparable,
+        ),
+    )
     return page, [entry.problem for entry in entries if entry.problem]
 
 
@@ -76,19 +100,31 @@ def _entry(folder: Path, page: Path) -> Entry:
     except ReportError as problem:
         return Entry(folder.name, when, None, None, None, None, report, str(problem))
     main = run.main
-    shown = (main.first("moa") or main.methods[-1]) if main else None
-    return Entry(folder.name, when, run, main, shown, main.first("prior") if main else None, report)
+    shown = main.shown if main else None
+    return Entry(folder.name, when, run, main, shown, main.prior if main else None, report)
 
 
-def _chart(entries: list[Entry]) -> Markup:
-    """IP and PC over the runs of the commonest suite and version, oldest first; nothing for fewer than two."""
+def _comparable(entries: list[Entry]) -> list[Entry]:
+    """The evaluated runs of the commonest suite and version, oldest first."""
     suites = [entry.suite for entry in entries if entry.suite]
     commonest = max(sorted(set(suites)), key=suites.count, default="")
-    shown = [entry.shown for entry in reversed(entries) if entry.shown and entry.suite == commonest]
+    return [entry for entry in reversed(entries) if entry.shown and entry.suite == commonest]
+
+
+def _chart(entries: list[Entry]) -> Chart | None:
+    """IP and PC over the runs; nothing for fewer than two."""
     lines = []
     for label, name, tone in (("IP", "ip", "moa"), ("PC", "pc", "ablation")):
-        means = [(number, getattr(method, name).mean) for number, method in enumerate(shown, 1)]
+        means = [(number, getattr(entry.shown, name).mean) for number, entry in enumerate(entries, 1)]
         points = [(number, mean) for number, mean in means if mean is not None]
         if len(points) > 1:
             lines.append(Line(label, tone, *zip(*points, strict=True)))
-    return line_chart(f"IP and PC over the runs of suite {commonest}", lines, low=0.0, high=1.0)
+    title = f"IP and PC over the runs of suite {entries[0].suite}" if entries else ""
+    return line_chart(title, lines, x="run, oldest first", low=0.0, high=1.0)
+
+
+def _verdicts(entries: list[Entry]) -> list[tuple[str, str, list[ClaimRow | None]]]:
+    """(claim id, claim, its verdict in each run, oldest first); None in a run that does not know the claim."""
+    by_run = [{row.claim.id: row for row in entry.claims.rows} if entry.claims else {} for entry in entries]
+    known = {name: row.claim.claim for found in by_run for name, row in found.items()}
+    return [(name, claim, [found.get(name) for found in by_run]) for name, claim in known.items()]

@@ -35,6 +35,7 @@ def render(template: str, **values: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters["score"] = score
+    environment.filters["signed"] = lambda value: f"{value:+.3f}".replace("-", "−")
     environment.filters["count"] = lambda value: f"{value:,.0f}"
     environment.filters["number"] = lambda value: f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
     environment.filters["brief"] = brief

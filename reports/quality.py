@@ -10,9 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from markupsafe import Markup
-
-from reports.charts import histogram
+from reports.charts import Chart, histogram
 from reports.run_folder import Dataset
 
 MAX_BARS = 12
@@ -66,10 +64,11 @@ def bar_lists(quality: Mapping[str, Any]) -> list[Bars]:
     return [_bars(title, value) for title, value in _walk(quality) if isinstance(value, dict) and "reason" not in title]
 
 
-def histograms(quality: Mapping[str, Any]) -> list[tuple[str, Markup]]:
-    """(title, chart) of each histogram of quality.json; an empty one is left out."""
-    found = [(title, value) for title, value in _walk(quality) if isinstance(value, Histogram) and any(value.counts)]
-    return [(title, histogram(title, value.edges, value.counts)) for title, value in found]
+def histograms(quality: Mapping[str, Any]) -> list[Chart]:
+    """The chart of each histogram of quality.json; an empty one is left out."""
+    found = [(title, value) for title, value in _walk(quality) if isinstance(value, Histogram)]
+    charts = [histogram(title, value.edges, value.counts) for title, value in found]
+    return [chart for chart in charts if chart]
 
 
 def _walk(value: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, float | dict[str, float] | Histogram]]:

@@ -14,30 +14,25 @@ from typing import Any
 import pandas as pd
 
 from reports.errors import RunNotFoundError
-from reports.files import read_lines, read_mapping, read_metrics, read_model, read_scores
-from reports.formats import (
-    AdapterManifest,
-    MethodSummary,
-    Metric,
-    Publication,
-    Rejection,
-    ShardManifest,
-    Suite,
-    Summary,
-)
+from reports.evaluation_format import MethodSummary, RouterMaps, Suite, Summary
+from reports.files import read_lines, read_mapping, read_metrics, read_model
+from reports.formats import AdapterManifest, Metric, Promotion, Publication, Rejection, ShardManifest
+from reports.score_tables import PAIRS, SCORES, read_table
 
-KIND_ORDER = {"prior": 0, "moa": 1, "ablation": 2}
+KIND_ORDER = {"prior": 0, "moa": 1, "champion": 2, "ablation": 3}
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One finished suite: `folder` is `evaluation/<suite>`, `scores` has one row per image (None if only the summary
-    is left)."""
+    """One finished suite: `folder` is `evaluation/<suite>`; `scores` has one row per image of one subject (None if only
+    the summary is left), `pairs` one per image of two (None if the suite declares none), `router` the router maps."""
 
     folder: Path
     summary: Summary
     suite: Suite | None
     scores: pd.DataFrame | None
+    pairs: pd.DataFrame | None
+    router: RouterMaps | None
 
     @property
     def title(self) -> str:
@@ -45,8 +40,42 @@ class Evaluation:
 
     @property
     def methods(self) -> list[MethodSummary]:
-        """Prior first, then MoA, then the ablations, each in the order of the summary."""
-        return sorted(self.summary.methods, key=lambda method: KIND_ORDER[method.kind])
+        """The prior, MoA, the champion, the ablations, each kind in the order of the summary; the prior of another base
+        stands before the method that is compared with it."""
+        own = [m for m in self.summary.methods if m.kind != "prior" or m.method in self._base_priors]
+        ordered: list[MethodSummary] = []
+        for method in sorted(own, key=lambda m: KIND_ORDER[m.kind]):
+            prior = self.method(method.compared_with)
+            ordered += [prior] if prior and prior not in ordered and prior not in own else []
+            ordered.append(method)
+        return ordered
+
+    @property
+    def shown(self) -> MethodSummary:
+        """The method the page is about: MoA, or the last one where there is none."""
+        return self.first("moa") or self.methods[-1]
+
+    @property
+    def prior(self) -> MethodSummary | None:
+        """The prior on the base of the shown method."""
+        return self.method(self.shown.compared_with) or self.first("prior")
+
+    @property
+    def ablations(self) -> list[MethodSummary]:
+        """The ablations, those that lack the MoA layers first."""
+        found = [method for method in self.methods if method.kind == "ablation"]
+        return sorted(found, key=lambda method: method.role != "no_moa")
+
+    @property
+    def _base_priors(self) -> set[str]:
+        """The priors that are not there for an ablation on another base alone."""
+        main = {m.compared_with for m in self.summary.methods if m.kind in ("moa", "champion")}
+        other = {m.compared_with for m in self.summary.methods if m.kind == "ablation"} - main
+        return {m.method for m in self.summary.methods if m.kind == "prior"} - other
+
+    def method(self, name: str | None) -> MethodSummary | None:
+        """The method of that name, or None."""
+        return next((method for method in self.summary.methods if method.method == name), None)
 
     def first(self, kind: str) -> MethodSummary | None:
         """The first method of that kind, or None."""
@@ -73,6 +102,7 @@ class Run:
     metrics: list[Metric]
     adapter: AdapterManifest | None
     publication: Publication | None
+    promotion: Promotion | None
     dataset: Dataset | None
     evaluations: list[Evaluation]
     missing: list[str] = field(default_factory=list)
@@ -97,6 +127,7 @@ def read_run(folder: Path) -> Run:
     metrics = read_metrics(folder / "metrics.jsonl")
     adapter = read_model(folder / "export" / "manifest.json", AdapterManifest)
     publication = read_model(folder / "publication.json", Publication)
+    promotion = read_model(folder / "promotion.json", Promotion)
     evaluations = read_evaluations(folder / "evaluation", missing)
     if not (lifecycle or config or metrics or adapter or evaluations):
         raise RunNotFoundError(
@@ -109,7 +140,7 @@ def read_run(folder: Path) -> Run:
         missing.append("No adapter was exported: export/manifest.json is absent.")
     if publication is None:
         missing.append("Nothing was published: publication.json is absent.")
-    return Run(folder, lifecycle, config, metrics, adapter, publication, dataset, evaluations, missing)
+    return Run(folder, lifecycle, config, metrics, adapter, publication, promotion, dataset, evaluations, missing)
 
 
 def read_evaluations(folder: Path, missing: list[str]) -> list[Evaluation]:
@@ -120,10 +151,11 @@ def read_evaluations(folder: Path, missing: list[str]) -> list[Evaluation]:
         if summary is None:
             missing.append(f"Evaluation {suite.name} is not finished: it has no summary.json.")
             continue
-        scores = read_scores(suite)
+        scores, pairs = read_table(suite, SCORES), read_table(suite, PAIRS)
         if scores is None:
             missing.append(f"Evaluation {suite.name} has no scores.parquet or scores.csv: its images cannot be shown.")
-        found.append(Evaluation(suite, summary, read_model(suite / "suite.json", Suite), scores))
+        router = read_model(suite / "router.json", RouterMaps)
+        found.append(Evaluation(suite, summary, read_model(suite / "suite.json", Suite), scores, pairs, router))
     if not found:
         missing.append("There is no evaluation yet: evaluation/ holds no finished suite.")
     return found

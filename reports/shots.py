@@ -8,42 +8,57 @@ from typing import Any
 
 import pandas as pd
 
-from reports.formats import MethodSummary
-from reports.images import Thumb, Thumbnails
-from reports.run_folder import Evaluation
+from reports.evaluation_format import MethodSummary
+from reports.images import Thumb
 
 OUTCOMES = {
     "scored": "scored",
     "no_face": "no face found",
+    "too_few_faces": "fewer than two faces found",
     "no_reference_face": "no face in the reference",
     "missing": "image missing",
     "unreadable": "image unreadable",
 }
+# column -> how a caption names it, and what it is
+MEASURES = {
+    "ip": ("IP", "identity preservation"),
+    "pc": ("PC", "prompt consistency"),
+    "leakage": ("leak", "similarity of each face to the other person"),
+    "context_change_outside": ("Δ", "mean absolute change outside the person, against the prior"),
+    "swap_change_outside": ("Δ out", "mean absolute change outside the person, against the other subjects"),
+    "swap_change_inside": ("Δ in", "mean absolute change inside the person, against the other subjects"),
+}
+NEEDS_FACE = ("ip", "leakage")  # mean nothing where no face was found
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One figure of a caption: its short name, what it is, and its value."""
+
+    name: str
+    title: str
+    value: float
 
 
 @dataclass(frozen=True)
 class Shot:
-    """One cell of a grid. `ip`, `pc` and `change` are None where they were not measured; `alt` describes the image in
-    words."""
+    """One cell of a grid. `measures` are the figures of its caption, those that were taken."""
 
     method: str
     label: str
     tone: str
     subject: str
-    word: str
     prompt_id: str
     category: str
     prompt: str
     seed: int
     outcome: str
-    ip: float | None
-    pc: float | None
-    change: float | None
+    measures: tuple[Measure, ...]
     image: Thumb
 
     @property
     def key(self) -> str:
-        """The same for the images of all methods at one subject, prompt and seed."""
+        """The same for the images of all methods at one subject (or pair of them), prompt and seed."""
         return f"{self.subject}|{self.prompt_id}|{self.seed}"
 
     @property
@@ -53,15 +68,24 @@ class Shot:
 
     @property
     def scores(self) -> str:
-        """The scores in words: "IP 0.612, PC 0.241"."""
-        named = (("IP", self.ip), ("PC", self.pc), ("change outside", self.change))
-        return ", ".join(f"{name} {value:.3f}" for name, value in named if value is not None)
+        """The figures in words: "IP 0.612, PC 0.241"."""
+        return ", ".join(f"{measure.name} {measure.value:.3f}" for measure in self.measures)
 
     @property
     def alt(self) -> str:
         """The text of the image for those who cannot see it."""
         trouble = f" ({self.trouble})" if self.trouble else ""
         return f"{self.label}: {self.prompt}; subject {self.subject}, seed {self.seed}. {self.scores}{trouble}"
+
+
+def measures(row: Any, columns: Sequence[str]) -> tuple[Measure, ...]:
+    """The figures of a row of `scores` or `pairs`; without a face none that needs one."""
+    found = []
+    for column in columns:
+        value = getattr(row, column)
+        if not pd.isna(value) and (row.outcome == "scored" or column not in NEEDS_FACE):
+            found.append(Measure(*MEASURES[column], float(value)))
+    return tuple(found)
 
 
 def tones(methods: Sequence[MethodSummary]) -> dict[str, str]:
@@ -72,50 +96,3 @@ def tones(methods: Sequence[MethodSummary]) -> dict[str, str]:
         seen[method.kind] = number = seen.get(method.kind, 0) + 1
         named[method.method] = method.kind if number == 1 else f"{method.kind}-{min(number, 3)}"
     return named
-
-
-class ShotMaker:
-    """Turns keys of one evaluation into shots."""
-
-    def __init__(self, evaluation: Evaluation, rows: pd.DataFrame, thumbs: Thumbnails) -> None:
-        self._folder, self._thumbs = evaluation.folder, thumbs
-        self._labels = {method.method: method.label for method in evaluation.methods}
-        self._tones = tones(evaluation.methods)
-        self._rows = {(row.method, row.subject, row.prompt_id, row.seed): row for row in rows.itertuples(index=False)}
-
-    def at(self, method: str, subject: str, prompt: str, seed: int, edge: int) -> Shot | None:
-        """The shot of that key, its thumbnail at most `edge` pixels, or None where no such image was asked for."""
-        row = self._rows.get((method, subject, prompt, seed))
-        return None if row is None else self._shot(row, edge)
-
-    def reference(self, subject: str, edge: int) -> Thumb:
-        """The reference image of a subject, as the model saw it."""
-        return self._thumbs.thumb(self._folder / "references" / f"{subject}.png", edge)
-
-    def _shot(self, row: Any, edge: int) -> Shot:
-        has_file = isinstance(row.image, str) and row.image
-        image = (
-            self._thumbs.thumb(self._folder / row.image, edge)
-            if has_file
-            else Thumb("", 0, 0, "", problem="image missing")
-        )
-        return Shot(
-            method=row.method,
-            label=self._labels.get(row.method, row.method),
-            tone=self._tones.get(row.method, "ablation-3"),
-            subject=row.subject,
-            word=row.word,
-            prompt_id=row.prompt_id,
-            category=row.category,
-            prompt=row.prompt,
-            seed=int(row.seed),
-            outcome=row.outcome,
-            ip=_number(row.ip),
-            pc=_number(row.pc),
-            change=_number(row.context_change_outside),
-            image=image,
-        )
-
-
-def _number(value: Any) -> float | None:
-    return None if pd.isna(value) else float(value)

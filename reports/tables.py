@@ -1,14 +1,101 @@
-"""The tables of one evaluation: breakdowns and outcomes. Means and intervals come from summary.json as they are."""
+"""The tables of one evaluation. Means and intervals come from summary.json as they are."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
-from reports.formats import Breakdown, MethodSummary
+from reports.evaluation_format import Breakdown, Comparison, MethodSummary, PairSummary, Statistic
 from reports.run_folder import Evaluation
 from reports.shots import OUTCOMES
+
+
+@dataclass(frozen=True)
+class Column:
+    """One score of a table: its heading, what it is, the field of the summary, and where better is ("↑", "↓", "")."""
+
+    heading: str
+    title: str
+    field: str
+    better: str = ""
+    percent: bool = False
+
+
+MAIN = (
+    Column("IP", "identity preservation, 0 to 1", "ip", "↑"),
+    Column("PC", "prompt consistency, -1 to 1", "pc", "↑"),
+    Column(
+        "Followed", "share of images whose own prompt ranks first among its category's by CLIP", "followed", "↑", True
+    ),
+    Column("Faces found", "share of images with a face", "detection_rate", "↑", True),
+    Column(
+        "Scene change",
+        "mean absolute difference to the prior's image outside the person, 0 to 1",
+        "context_change_outside",
+        "↓",
+    ),
+)
+LOCALITY = (
+    Column("Person, against the prior", "mean absolute difference inside the person", "context_change_inside"),
+    Column("Scene, against the prior", "mean absolute difference outside the person", "context_change_outside", "↓"),
+    Column("Person, under a swap", "against the other subjects, inside the person", "swap_change_inside"),
+    Column("Scene, under a swap", "against the other subjects, outside the person", "swap_change_outside", "↓"),
+    Column("Layout diversity", "mean distance over seeds of pixels shrunk to 8 x 8", "diversity_layout", "↑"),
+    Column("Content diversity", "mean distance over seeds of CLIP image embeddings", "diversity_content", "↑"),
+)
+PAIRS = (
+    Column("IP", "the smaller similarity of the two people, 0 with fewer than two faces", "ip", "↑"),
+    Column("Leakage", "similarity of each face to the other person", "leakage", "↓"),
+    Column("Told apart", "share of images whose faces are nearer to their own person", "assigned", "↑", True),
+    Column("Two faces", "share of images with two faces", "two_faces", "↑", True),
+    Column("PC", "prompt consistency, -1 to 1", "pc", "↑"),
+)
+
+
+def measured(columns: tuple[Column, ...], rows: Sequence[MethodSummary | PairSummary]) -> list[Column]:
+    """The columns in which at least one row has a figure."""
+    return [c for c in columns if any((value := getattr(row, c.field)) and value.mean is not None for row in rows)]
+
+
+@dataclass(frozen=True)
+class ComparisonRow:
+    """The shown method minus another; `parts` are (difference, verdict), None where it was not measured."""
+
+    label: str
+    method: str
+    n: int
+    parts: list[tuple[Statistic, str] | None]
+
+
+def comparison_rows(evaluation: Evaluation) -> list[ComparisonRow]:
+    """The paired comparisons: the champion's first, then in the order of the methods."""
+    order = [method.method for method in evaluation.methods]
+    champion = evaluation.first("champion")
+
+    def rank(comparison: Comparison) -> tuple[bool, int]:
+        return champion is None or comparison.before != champion.method, order.index(comparison.before)
+
+    return [comparison_row(evaluation, part) for part in sorted(evaluation.summary.comparisons, key=rank)]
+
+
+def comparison_row(evaluation: Evaluation, comparison: Comparison) -> ComparisonRow:
+    """One comparison in words."""
+    after, before = evaluation.method(comparison.after), evaluation.method(comparison.before)
+    assert after and before  # checked when the summary was read
+    found = (comparison.ip, comparison.pc, comparison.context_change_outside)
+    parts = [(value, verdict(value)) if value and value.mean is not None else None for value in found]
+    return ComparisonRow(f"{after.label} minus {before.label}", before.method, comparison.n, parts)
+
+
+def verdict(difference: Statistic) -> str:
+    """What the interval of a difference says: larger or smaller only where it excludes 0."""
+    if difference.excludes_zero is None or difference.mean is None:
+        return "no interval"
+    if not difference.excludes_zero:
+        return "not told apart"
+    return "higher" if difference.mean > 0 else "lower"
 
 
 @dataclass(frozen=True)
@@ -19,6 +106,12 @@ class BreakdownTable:
     key_heading: str
     methods: list[MethodSummary]
     rows: list[tuple[str, str, list[Breakdown | None]]]
+
+    @property
+    def columns(self) -> list[Column]:
+        """The scores that at least one cell holds."""
+        parts = [part for _, _, found in self.rows for part in found if part]
+        return [column for column in MAIN[:3] if any(getattr(part, column.field) for part in parts)]
 
 
 def breakdowns(evaluation: Evaluation, rows: pd.DataFrame | None) -> list[BreakdownTable]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from markupsafe import Markup
-
-from reports.charts import Line, line_chart
+from reports.charts import Chart, Line, line_chart
 from reports.formats import Metric
 
 LABELS = {
@@ -28,7 +26,7 @@ class Panel:
 
     title: str
     note: str
-    chart: Markup
+    chart: Chart
     legend: list[tuple[str, str, float, float]]
 
 
@@ -70,8 +68,7 @@ def _panel(
         if points:
             xs, ys = zip(*points, strict=True)
             lines.append(Line(LABELS[name], tone, xs, ys))
-    if not lines:
-        return None
     low, high = limits or (None, None)
+    chart = line_chart(f"{title} over training steps", lines, low=low, high=high)
     legend = [(line.label, line.tone, line.ys[0], line.ys[-1]) for line in lines]
-    return Panel(title, note, line_chart(f"{title} over training steps", lines, low=low, high=high), legend)
+    return Panel(title, note, chart, legend) if chart else None

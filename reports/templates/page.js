@@ -1,4 +1,4 @@
-// Filters and the compare dialog. The page is whole without this file.
+// Filters, the compare dialog, router maps under the pointer, charts to take along. The page is whole without this file.
 "use strict";
 document.documentElement.classList.add("js");
 
@@ -27,11 +27,15 @@ if (dialog) {
   const find = (selector) => dialog.querySelector(selector);
   const stage = find(".stage");
   const slider = find(".slide input");
-  let shots = new Map();
+  const sides = { left: find(".over"), right: find(".under") };
+  let shots = new Map(); // of all methods, by name
+  let around = []; // the images one can turn over to: those of the same section, shown at the moment
+  let place = 0;
 
-  const show = (side, image) => {
+  const show = (side) => {
     const shot = shots.get(find(`.${side}`).value);
     const thumb = shot.querySelector("img");
+    const image = sides[side];
     image.onerror = () => { image.onerror = null; image.src = thumb.src; };
     image.src = thumb.classList.contains("pixelated") ? thumb.src : shot.querySelector("a").href;
     image.alt = thumb.alt;
@@ -39,32 +43,63 @@ if (dialog) {
     find(`.${side}-scores`).textContent = shot.dataset.scores;
     find(`.${side}-link`).href = shot.querySelector("a").href;
   };
-  const refresh = () => { show("left", find(".over")); show("right", find(".under")); };
-  const cut = () => stage.style.setProperty("--cut", `${slider.value}%`);
+  const cut = () => {
+    stage.style.setProperty("--cut", `${slider.value}%`);
+    slider.setAttribute("aria-valuetext", `${slider.value} % left image`);
+  };
+  const refresh = () => {
+    const mode = find("[name=mode]:checked").value;
+    const alone = shots.size < 2;
+    stage.className = `stage ${alone ? "single" : mode}`;
+    find(".slide").hidden = alone || mode !== "slide";
+    find(".sides p").hidden = find(".swap").hidden = find(".modes").hidden = alone;
+    show("left");
+    show("right");
+    cut();
+  };
 
-  const open = (shot) => {
+  const turn = (index) => {
+    place = (index + around.length) % around.length;
+    const shot = around[place];
+    const left = find(".left").value;
     shots = new Map();
     for (const other of document.querySelectorAll(`.shot[data-key="${CSS.escape(shot.dataset.key)}"]`)) {
-      if (other.querySelector("img") && !shots.has(other.dataset.method)) shots.set(other.dataset.method, other);
+      if (other.querySelector("a") && !shots.has(other.dataset.method)) shots.set(other.dataset.method, other);
     }
     shots.set(shot.dataset.method, shot);
-    for (const side of ["left", "right"]) {
+    for (const side of Object.keys(sides)) {
       find(`.${side}`).replaceChildren(...[...shots.values()].map((item) => new Option(item.dataset.label, item.dataset.method)));
     }
+    const others = [...shots.keys()].filter((method) => method !== shot.dataset.method);
     find(".right").value = shot.dataset.method;
-    find(".left").value = [...shots.keys()].find((method) => method !== shot.dataset.method) ?? shot.dataset.method;
-    stage.classList.toggle("single", shots.size < 2);
-    find(".slide").hidden = shots.size < 2;
-    find(".sides p").hidden = shots.size < 2;
+    find(".left").value = others.includes(left) ? left : others[0] ?? shot.dataset.method;
     find(".prompt").textContent = shot.dataset.title;
-    slider.value = 50;
-    cut();
+    find(".turn output").textContent = `${place + 1} of ${around.length}`;
     refresh();
+  };
+
+  const open = (shot) => {
+    around = [...shot.closest("section").querySelectorAll(".shot")].filter((item) => item.querySelector("a") && item.getClientRects().length);
+    find(".left").replaceChildren();
+    slider.value = 50;
+    turn(around.indexOf(shot));
     dialog.showModal();
+    (shots.size < 2 ? find(".next") : slider).focus();
   };
 
   dialog.addEventListener("change", refresh);
   dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
+  dialog.addEventListener("keydown", (event) => {
+    if (event.target.matches("input, select") || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.key === "ArrowLeft") turn(place - 1);
+    if (event.key === "ArrowRight") turn(place + 1);
+  });
+  find(".previous").addEventListener("click", () => turn(place - 1));
+  find(".next").addEventListener("click", () => turn(place + 1));
+  find(".swap").addEventListener("click", () => {
+    [find(".left").value, find(".right").value] = [find(".right").value, find(".left").value];
+    refresh();
+  });
   slider.addEventListener("input", cut);
   stage.addEventListener("pointermove", (event) => {
     if (event.pointerType === "mouse" && !event.buttons) return;
@@ -72,10 +107,75 @@ if (dialog) {
     slider.value = ((event.clientX - box.left) / box.width) * 100;
     cut();
   });
+  stage.addEventListener("dragstart", (event) => event.preventDefault());
   document.addEventListener("click", (event) => {
     const link = event.target.closest(".shot a");
     if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
     event.preventDefault();
     open(link.closest(".shot"));
+  });
+}
+
+// Router maps: the tile under the pointer, or chosen by the two sliders, lies over the image.
+for (const router of document.querySelectorAll(".router")) {
+  const find = (selector) => router.querySelector(selector);
+  const sheet = find(".sheet");
+  if (!sheet || !find(".view img")) continue;
+  const [columns, rows] = [Number(router.dataset.columns), Number(router.dataset.rows)];
+  const [layers, steps] = [JSON.parse(router.dataset.layers), JSON.parse(router.dataset.steps)];
+  const [map, cursor, layer, step] = [find(".map"), find(".cursor"), find(".layer"), find(".step")];
+  const at = (index, count) => (count > 1 ? (index / (count - 1)) * 100 : 0);
+  const show = () => {
+    map.style.backgroundPosition = `${at(step.value, columns)}% ${at(layer.value, rows)}%`;
+    Object.assign(cursor.style, { left: `${(step.value / columns) * 100}%`, top: `${(layer.value / rows) * 100}%`, width: `${100 / columns}%`, height: `${100 / rows}%` });
+    layer.setAttribute("aria-valuetext", layers[layer.value]);
+    step.setAttribute("aria-valuetext", `t = ${steps[step.value]}`);
+    find("output").textContent = `Layer ${layers[layer.value]}, t = ${steps[step.value]}`;
+  };
+  map.style.backgroundImage = `url("${sheet.querySelector("img").src}")`;
+  map.classList.toggle("pixelated", sheet.querySelector("img").classList.contains("pixelated"));
+  map.style.backgroundSize = `${columns * 100}% ${rows * 100}%`;
+  sheet.addEventListener("pointermove", (event) => {
+    const box = sheet.getBoundingClientRect();
+    const inside = (value, count) => Math.min(Math.max(Math.floor(value * count), 0), count - 1);
+    step.value = inside((event.clientX - box.left) / box.width, columns);
+    layer.value = inside((event.clientY - box.top) / box.height, rows);
+    show();
+  });
+  router.addEventListener("input", show);
+  for (const part of [map, cursor, find(".knobs")]) part.hidden = false;
+  show();
+}
+
+// Charts: the drawing with the colours it has now, as a file of its own.
+const standalone = (svg) => {
+  const copy = svg.cloneNode(true);
+  const style = getComputedStyle(document.documentElement);
+  const [, , width, height] = svg.getAttribute("viewBox").split(" ");
+  copy.setAttribute("xmlns", "http://www.w3.org/2000/svg");
+  copy.setAttribute("width", width);
+  copy.setAttribute("height", height);
+  copy.setAttribute("style", `background: ${style.getPropertyValue("--card").trim()}`);
+  return new XMLSerializer().serializeToString(copy).replace(/var\((--[\w-]+)\)/g, (_, name) => style.getPropertyValue(name).trim());
+};
+const raster = async (text, svg) => {
+  const image = new Image();
+  image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(text)}`;
+  await image.decode();
+  const [, , width, height] = svg.getAttribute("viewBox").split(" ").map(Number);
+  const canvas = Object.assign(document.createElement("canvas"), { width: width * 3, height: height * 3 });
+  canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
+  return new Promise((done) => canvas.toBlob(done, "image/png"));
+};
+for (const button of document.querySelectorAll("[data-export]")) {
+  button.hidden = false;
+  button.addEventListener("click", async () => {
+    const figure = button.closest("figure");
+    const svg = figure.querySelector("svg");
+    const text = standalone(svg);
+    const blob = button.dataset.export === "svg" ? new Blob([text], { type: "image/svg+xml" }) : await raster(text, svg);
+    const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(blob), download: `${figure.dataset.file}.${button.dataset.export}` });
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
   });
 }

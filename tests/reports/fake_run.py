@@ -1,54 +1,59 @@
-"""A small run folder as datasets/FORMAT.md describes it: enough of every file for a report, drawn and counted in a
-second.
+"""A small run folder as datasets/FORMAT.md describes it: every file a report reads, in seconds.
 
-The scores are made up by a fixed rule, the summary is computed from them, so that pages can be checked against both.
+The scores are made up by a fixed rule, the summary (`tests.reports.fake_summary`) is computed from them, so that pages
+can be checked against both; the pictures are `tests.reports.fake_drawing`'s.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from PIL import Image, ImageDraw
+from PIL import Image
+
+from tests.reports import fake_drawing
+from tests.reports.fake_drawing import draw_pair, router_sprite, unit
+from tests.reports.fake_summary import DIGEST, summary
 
 Draw = Callable[[str, str, str, str, int], Image.Image]  # (method, subject, word, prompt id, seed) -> image
 
-METHODS = [("prior", "Prior only", "prior"), ("moa", "MoA", "moa"), ("single", "Without MoA layers", "ablation")]
+
+@dataclass(frozen=True)
+class FakeMethod:
+    """A method of the evaluation, and the mean IP, PC and change outside the person of its made-up scores."""
+
+    method: str
+    label: str
+    kind: str
+    compared_with: str | None = "prior"
+    role: str | None = None
+    levels: tuple[float, float, float] = (0.4, 0.2, 0.05)
+
+
+METHODS = (
+    FakeMethod("prior", "Prior only", "prior", None, levels=(0.06, 0.27, 0.0)),
+    FakeMethod("moa", "MoA", "moa", levels=(0.62, 0.26, 0.02)),
+    FakeMethod("champion", "Champion", "champion", levels=(0.55, 0.26, 0.03)),
+    FakeMethod("no-moa", "Without MoA layers", "ablation", role="no_moa", levels=(0.66, 0.17, 0.14)),
+    FakeMethod("no-spacetime", "Without spacetime", "ablation", role="no_spacetime", levels=(0.4, 0.25, 0.02)),
+    FakeMethod("ink-prior", "Ink: prior only", "prior", None, levels=(0.05, 0.25, 0.0)),
+    FakeMethod("ink", "Ink: MoA", "ablation", "ink-prior", levels=(0.5, 0.24, 0.03)),
+)
 PROMPTS = [
     ("beach", "context", "a {word} on a beach"),
     ("snow", "context", "a {word} in the snow"),
     ("hat", "accessory", "a {word} wearing a hat"),
     ("sketch", "style", "a pencil sketch of a {word}"),
 ]
+PAIR_PROMPTS = [("sofa", "a {first} and a {second} on a sofa"), ("city", "a {first} and a {second} in a city at night")]
 SUBJECTS = [("m-000001", "man"), ("m-000002", "man"), ("m-000003", "man"), ("w-000004", "woman")]
-LEVELS = {"prior": (0.06, 0.27), "moa": (0.62, 0.25), "single": (0.66, 0.17)}  # mean IP and PC of the made-up scores
-DIGEST = "sha256:" + "5f" * 32
-
-
-def unit(*parts: object) -> float:
-    """A number in 0..1 that depends on nothing but the parts."""
-    return int(hashlib.sha256(repr(parts).encode()).hexdigest()[:8], 16) / 0xFFFFFFFF
-
-
-def draw(method: str, subject: str, word: str, prompt: str, seed: int) -> Image.Image:
-    """64 x 64: a sky by prompt and seed, a person by subject; the ablation loses the sky, the prior the person."""
-    sky = (method, subject) if method == "single" else (prompt, seed)
-    who = (word, prompt, seed) if method == "prior" else (subject,)
-    image = Image.new("RGB", (64, 64), _colour("sky", *sky))
-    pen = ImageDraw.Draw(image)
-    pen.rectangle((0, 44, 64, 64), fill=_colour("ground", *sky))
-    pen.rectangle((22, 34, 42, 62), fill=_colour("coat", *who))
-    pen.ellipse((23, 14, 41, 36), fill=_colour("skin", *who))
-    return image
-
-
-def _colour(*parts: object) -> tuple[int, int, int]:
-    red, green, blue = (int(40 + 200 * unit(channel, *parts)) for channel in "rgb")
-    return red, green, blue
+LAYERS = ["down 0", "down 1", "mid", "up 0", "up 1"]
+STEPS = [950, 750, 550, 350, 150, 50]
+TILE = 16
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -63,13 +68,15 @@ def make_run(
     subjects: Sequence[tuple[str, str]] = SUBJECTS,
     prompts: Sequence[tuple[str, str, str]] = PROMPTS,
     seeds: Sequence[int] = (11, 12),
-    methods: Sequence[tuple[str, str, str]] = METHODS,
-    draw: Draw = draw,
+    methods: Sequence[FakeMethod] = METHODS,
+    draw: Draw = fake_drawing.draw,
 ) -> Path:
     """A complete run `root/runs/<name>` trained on `root/data/small`; returns its folder."""
     run = root / "runs" / name
     make_shards(root / "data" / "small")
-    write_json(run / "lifecycle.json", {"name": name, "train": {"shards": str(root / "data" / "small")}})
+    card = {"title": "MoA, small world", "base_model": "small base", "licences": "miniature"}
+    train = {"shards": str(root / "data" / "small")}
+    write_json(run / "lifecycle.json", {"name": name, "train": train, "publish": card})
     write_json(run / "config.json", {"shards": "data/small", "seed": 7, "steps": 120, "moa": {"router": "linear"}})
     lines = [json.dumps(metric(step)) + "\n" for step in range(5, 125, 5)]
     (run / "metrics.jsonl").write_text("".join(lines), encoding="utf-8")
@@ -78,8 +85,10 @@ def make_run(
     write_json(run / "export" / "manifest.json", adapter | {"step": 120, "commit": "c0ffee" * 6, "digest": DIGEST})
     write_json(
         run / "publication.json",
-        {"repo_id": "team/moa", "endpoint": "http://127.0.0.1:9", "branch": "main", "commit": "ab" * 20},
+        {"repo_id": "team/moa", "endpoint": "http://127.0.0.1:9", "branch": "main", "commit": "ab" * 20}
+        | {"files": {"adapter/moa.safetensors": {"sha256": DIGEST, "bytes": 187_000_000}}},
     )
+    write_json(run / "promotion.json", {"repo_id": "team/moa", "commit": "ab" * 20, "tag": f"{name}-ababab"})
     make_evaluation(run / "evaluation" / "miniature", subjects, prompts, seeds, methods, draw)
     return run
 
@@ -126,10 +135,10 @@ def make_evaluation(
     subjects: Sequence[tuple[str, str]],
     prompts: Sequence[tuple[str, str, str]],
     seeds: Sequence[int],
-    methods: Sequence[tuple[str, str, str]],
+    methods: Sequence[FakeMethod],
     draw: Draw,
 ) -> None:
-    """References, images, scores and summary of one suite."""
+    """References, images, scores, pairs, router maps and summary of one suite."""
     suite = {
         "name": "miniature",
         "version": 1,
@@ -142,85 +151,121 @@ def make_evaluation(
     (folder / "references").mkdir(parents=True, exist_ok=True)
     for subject, word in subjects:
         draw("moa", subject, word, "reference", 0).convert("RGBA").save(folder / "references" / f"{subject}.png")
+    scores = make_scores(folder, subjects, prompts, seeds, methods, draw)
+    pairs = make_pairs(folder, subjects, seeds[0], methods)
+    make_router(folder, scores)
+    write_json(folder / "summary.json", summary(scores, pairs, methods))
+    write_json(folder / "manifest.json", {"format": "moa-evaluation/2"})
+
+
+def make_scores(
+    folder: Path,
+    subjects: Sequence[tuple[str, str]],
+    prompts: Sequence[tuple[str, str, str]],
+    seeds: Sequence[int],
+    methods: Sequence[FakeMethod],
+    draw: Draw,
+) -> pd.DataFrame:
+    """The images of one subject and their rows, saved as scores.parquet and scores.csv."""
     rows = []
-    for method, _, _ in methods:
+    for method in methods:
         for subject, word in subjects:
             for prompt, category, text in prompts:
                 for seed in seeds:
-                    image = Path("images") / method / subject / prompt / f"{seed}.png"
-                    (folder / image).parent.mkdir(parents=True, exist_ok=True)
-                    draw(method, subject, word, prompt, seed).save(folder / image)
-                    key = {
-                        "method": method,
-                        "subject": subject,
-                        "word": word,
-                        "prompt_id": prompt,
-                        "category": category,
-                    }
-                    rows.append(
-                        key
-                        | {"prompt": text.replace("{word}", word), "seed": seed, "image": image.as_posix()}
-                        | score(method, subject, prompt, seed)
-                    )
+                    owner = word if method.kind == "prior" else subject
+                    image = Path("images") / method.method / owner / prompt / f"{seed}.png"
+                    save(draw(method.method, subject, word, prompt, seed), folder / image)
+                    key = {"method": method.method, "subject": subject, "word": word, "prompt_id": prompt}
+                    said = {"category": category, "prompt": text.replace("{word}", word), "seed": seed}
+                    rows.append(key | said | {"image": image.as_posix()} | score(method, subject, prompt, seed))
     scores = pd.DataFrame(rows)
     scores.to_parquet(folder / "scores.parquet")
     scores.to_csv(folder / "scores.csv", index=False)
-    write_json(folder / "summary.json", summary(scores, methods))
-    write_json(folder / "manifest.json", {"format": "moa-evaluation/1"})
+    return scores
 
 
-def score(method: str, subject: str, prompt: str, seed: int) -> dict[str, Any]:
-    ip, pc = LEVELS.get(method, (0.4, 0.2))
-    luck, found = unit("ip", method, subject, prompt, seed), unit("face", method, subject, prompt, seed) > 0.12
+def make_pairs(
+    folder: Path, subjects: Sequence[tuple[str, str]], seed: int, methods: Sequence[FakeMethod]
+) -> pd.DataFrame:
+    """Neighbours among the subjects together, saved as pairs.parquet and pairs.csv."""
+    rows = []
+    for method in methods:
+        for (first, one), (second, other) in zip(subjects, subjects[1:], strict=False):
+            for prompt, text in PAIR_PROMPTS:
+                owner = f"{one}+{other}" if method.kind == "prior" else f"{first}+{second}"
+                image = Path("images") / method.method / owner / prompt / f"{seed}.png"
+                save(draw_pair(method.method, first, second, (one, other), prompt, seed), folder / image)
+                who = {"first": first, "second": second, "first_word": one, "second_word": other}
+                said = text.replace("{first}", one).replace("{second}", other)
+                key = {"method": method.method, "prompt_id": prompt, "prompt": said, "seed": seed}
+                rows.append(key | who | {"image": image.as_posix()} | pair_score(method, first, second, prompt))
+    pairs = pd.DataFrame(rows)
+    pairs.to_parquet(folder / "pairs.parquet")
+    pairs.to_csv(folder / "pairs.csv", index=False)
+    return pairs
+
+
+def make_router(folder: Path, scores: pd.DataFrame) -> None:
+    """Router maps of the first two images of MoA."""
+    examples = []
+    for number, row in enumerate(scores[scores["method"] == "moa"].head(2).itertuples()):
+        sprite = Path("router") / f"{number}.png"
+        save(router_sprite(len(LAYERS), len(STEPS), TILE, number), folder / sprite)
+        key = {"subject": row.subject, "prompt_id": row.prompt_id, "seed": int(row.seed)}
+        examples.append(key | {"image": row.image, "sprite": sprite.as_posix()})
+    shares = {
+        "background": [[0.88 + 0.1 * unit("b", layer, step) for step in STEPS] for layer in LAYERS],
+        "foreground": [
+            [0.8 - 0.4 * (i + 1) / len(STEPS) * unit("f", layer) for i in range(len(STEPS))] for layer in LAYERS
+        ],
+    }
+    layers = [{"name": name, "size": 16} for name in LAYERS]
+    write_json(
+        folder / "router.json",
+        {"layers": layers, "steps": STEPS, "n": 12, "tile": TILE, "examples": examples} | shares,
+    )
+
+
+def save(image: Image.Image, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path)
+
+
+def score(method: FakeMethod, subject: str, prompt: str, seed: int) -> dict[str, Any]:
+    """The measurements of one image; a face is not found in one of eight."""
+    ip, pc, change = method.levels
+    key = (method.method, subject, prompt, seed)
+    luck, found, prior = unit("ip", *key), unit("face", *key) > 0.12, method.kind == "prior"
     return {
         "outcome": "scored" if found else "no_face",
         "ip": min(1.0, max(0.0, ip + 0.3 * (luck - 0.5))) if found else 0.0,
-        "pc": pc + 0.04 * (unit("pc", method, subject, prompt, seed) - 0.5),
+        "pc": pc + 0.04 * (unit("pc", *key) - 0.5),
+        "pc_rank": 1 if unit("rank", *key) < 2.6 * pc + 0.2 else 2,
         "face_x0": 23.0 if found else None,
         "face_size": 0.1 + 0.3 * luck if found else None,
-        "context_change_inside": None if method == "prior" else 0.2,
-        "context_change_outside": None if method == "prior" else (0.02 if method == "moa" else 0.14) * (0.5 + luck),
+        "context_change_inside": None if prior else 0.2,
+        "context_change_outside": None if prior else change * (0.5 + luck),
+        "swap_change_inside": None if prior else 0.18,
+        "swap_change_outside": None if prior else change * 0.7 * (0.5 + luck),
+        "diversity_layout": 0.12 + 0.02 * luck,
+        "diversity_content": 0.2 + 0.05 * luck,
         "generation_seconds": 0.5,
     }
 
 
-def statistic(values: pd.Series) -> dict[str, float | None]:
-    values = values.dropna()
-    if values.empty:
-        return {"mean": None, "low": None, "high": None, "std": None}
-    mean, spread = float(values.mean()), float(values.std(ddof=0))
-    half = 1.96 * spread / len(values) ** 0.5
-    return {"mean": mean, "low": mean - half, "high": mean + half, "std": spread}
-
-
-def part(rows: pd.DataFrame) -> dict[str, Any]:
-    return {"n": len(rows), "ip": statistic(rows["ip"]), "pc": statistic(rows["pc"])}
-
-
-def summary(scores: pd.DataFrame, methods: Sequence[tuple[str, str, str]]) -> dict[str, Any]:
-    described = []
-    for method, label, kind in methods:
-        rows = scores[scores["method"] == method]
-        outside = None if kind == "prior" else statistic(rows["context_change_outside"])
-        groups = {"by_category": "category", "by_subject": "subject", "by_prompt": "prompt_id"}
-        found = statistic((rows["outcome"] == "scored").astype(float))
-        described.append(
-            {"method": method, "label": label, "kind": kind, "detection_rate": found, "context_change_outside": outside}
-            | part(rows)
-            | {name: {key: part(group) for key, group in rows.groupby(column)} for name, column in groups.items()}
-        )
+def pair_score(method: FakeMethod, first: str, second: str, prompt: str) -> dict[str, Any]:
+    """The measurements of one image of two people."""
+    key = (method.method, first, second, prompt)
+    both = unit("both", *key) > 0.15
+    ip = [min(1.0, method.levels[0] * (0.8 + 0.3 * unit(side, *key))) if both else 0.0 for side in ("a", "b")]
     return {
-        "format": "moa-evaluation/1",
-        "suite": "miniature",
-        "version": 1,
-        "methods": described,
-        "published": [{"method": "MoA (paper)", "ip": 0.555, "pc": 0.202, "source": "arXiv 2404.11565, table 3"}],
-        "provenance": {
-            "repo_id": "team/moa",
-            "commit": "ab" * 20,
-            "adapter_digest": DIGEST,
-            "evaluators": {"faces": {"kind": "miniature", "sha256": DIGEST}},
-            "command": ["python", "-m", "moa.evaluation.run", "runs/a b"],
-            "code_commit": "c0ffee" * 6,
-        },
+        "outcome": "scored" if both else "too_few_faces",
+        "faces": 2 if both else 1,
+        "ip_first": ip[0],
+        "ip_second": ip[1],
+        "ip": min(ip),
+        "leakage": 0.3 if method.role == "no_moa" else 0.08,
+        "assigned": float(both and method.role != "no_moa"),
+        "reference_similarity": 0.1,
+        "pc": method.levels[1],
     }

@@ -1,4 +1,5 @@
-"""The page in headless Chromium: opens without errors or requests, filters, compares, fits a phone, is dark when asked.
+"""The page in headless Chromium: opens without errors or requests, filters, compares, shows router maps, exports its
+charts, fits a phone, is dark when asked.
 
 pytest tests/reports/test_browser.py        (skips where no Chromium is installed)
 """
@@ -64,18 +65,94 @@ def test_filters_narrow_rows_and_columns(browser: Browser) -> None:
     assert shown(browser, ".grid .shot") == 16
 
 
+def press(browser: Browser, key: str) -> None:
+    """A key of the keyboard, sent to what has the focus."""
+    code = {"ArrowLeft": 37, "ArrowRight": 39, "Escape": 27}[key]
+    for kind in ("keyDown", "keyUp"):
+        browser.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code)
+
+
 def test_click_compares_with_the_prior(browser: Browser) -> None:
     browser.run("document.querySelector('.hero .shot[data-method=moa] a').click()")
     assert browser.run("document.querySelector('#compare').open") is True
     assert browser.run("document.querySelector('#compare .left').value") == "prior"
     assert browser.run("document.querySelector('#compare .right').value") == "moa"
-    assert browser.run("document.querySelector('#compare .left').length") == 3
-    browser.run(
-        "(s => { s.value = 20; s.dispatchEvent(new Event('input')); })(document.querySelector('#compare input'))"
-    )
+    assert browser.run("document.querySelector('#compare .left').length") == 7
+    browser.run("(s => { s.value = 20; s.dispatchEvent(new Event('input')); })(document.querySelector('.slide input'))")
     assert browser.run("document.querySelector('.stage').style.getPropertyValue('--cut')") == "20%"
-    browser.run("document.querySelector('#compare').close()")
+    assert browser.run("document.activeElement === document.querySelector('.slide input')")
+    press(browser, "ArrowRight")
+    assert browser.run("document.querySelector('.stage').style.getPropertyValue('--cut')") == "21%"
+    press(browser, "Escape")
+    assert browser.run("document.querySelector('#compare').open") is False
     assert browser.problems() == []
+
+
+def test_compare_turns_swaps_and_shows_the_difference(browser: Browser) -> None:
+    browser.run("document.querySelector('.hero .shot[data-method=moa] a').click()")
+    before = browser.run("document.querySelector('#compare .prompt').textContent")
+    browser.run("document.querySelector('#compare .next').focus()")
+    press(browser, "ArrowRight")
+    assert browser.run("document.querySelector('#compare .turn output').textContent") == "3 of 12"
+    assert browser.run("document.querySelector('#compare .prompt').textContent") != before
+    press(browser, "ArrowLeft")
+    assert browser.run("document.querySelector('#compare .prompt').textContent") == before
+    browser.run("document.querySelector('#compare .swap').click()")
+    assert browser.run("document.querySelector('#compare .left').value") == "moa"
+    browser.run("document.querySelector('#compare [value=beside]').click()")
+    left, right = (
+        browser.run(f"document.querySelector('.stage {name}').getBoundingClientRect().left")
+        for name in (".over", ".under")
+    )
+    assert left < right and shown(browser, ".slide") == 0
+    browser.run("document.querySelector('#compare [value=difference]').click()")
+    assert browser.run("getComputedStyle(document.querySelector('.stage .over')).mixBlendMode") == "difference"
+    browser.run("document.querySelector('#compare [value=slide]').click()")
+    browser.run("document.querySelector('#compare .close').click()")
+    assert browser.run("document.querySelector('#compare').open") is False
+
+
+def test_router_map_follows_pointer_and_sliders(browser: Browser) -> None:
+    browser.run("document.querySelector('.router').scrollIntoView({ behavior: 'instant', block: 'center' })")
+    box = browser.run(
+        "(b => [b.left, b.top, b.width, b.height])(document.querySelector('.sheet').getBoundingClientRect())"
+    )
+    left, top, width, height = box  # 6 steps x 5 layers
+    browser.call("Input.dispatchMouseEvent", type="mouseMoved", x=left + width * 1.5 / 6, y=top + height * 0.5 / 5)
+    assert browser.run("document.querySelector('.router output').textContent") == "Layer down 0, t = 750"
+    assert browser.run("document.querySelector('.router .map').style.backgroundPosition") == "20% 0%"
+    browser.run("document.querySelector('.router .layer').focus()")
+    press(browser, "ArrowRight")
+    assert browser.run("document.querySelector('.router output').textContent") == "Layer down 1, t = 750"
+    assert browser.run("document.activeElement.getAttribute('aria-valuetext')") == "down 1"
+    assert shown(browser, ".router .map") == 2
+
+
+def test_charts_export_with_the_colours_of_the_page(browser: Browser) -> None:
+    browser.run(
+        """(() => { window.saved = []; URL.createObjectURL = blob => { saved.push(blob); return 'blob:none'; };
+        HTMLAnchorElement.prototype.click = function () { saved.push(this.download); }; })()"""
+    )
+    browser.run("document.querySelector('#training [data-export=svg]').click()")
+    assert browser.run("saved[1]") == "loss-over-training-steps.svg"
+    text = browser.run("saved[0].text()")
+    assert text.startswith("<svg") and "#2f5bd0" in text and "var(" not in text
+    browser.run("document.querySelector('#training [data-export=png]').click()")
+    browser.run("new Promise(done => setInterval(() => saved.length > 3 && done(), 20))")
+    assert browser.run("saved[3]") == "loss-over-training-steps.png"
+    size = browser.run("createImageBitmap(saved[2]).then(image => [image.width, image.height])")
+    assert size[0] > 1000 and size[1] > 300
+    assert browser.problems() == []
+
+
+def test_without_scripts_everything_is_there(complete_run: Path, tmp_path: Path) -> None:
+    with Browser(str(find_chromium()), tmp_path / "profile") as plain:
+        plain.call("Emulation.setScriptExecutionDisabled", value=True)
+        plain.open(complete_run / "report" / "index.html")
+        assert shown(plain, ".sheet img") == 2 and shown(plain, ".plot svg") >= 9
+        assert shown(plain, ".knobs, .cursor, .filters, [data-export]") == 0
+        plain.run("document.querySelector('.methods input[value=prior]').click()")  # the switch is style alone
+        assert shown(plain, ".grid .shot[data-method=prior]") == shown(plain, ".grid .shot") == 16
 
 
 def test_phone_and_dark(complete_run: Path, tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ import pandas as pd
 import pytest
 
 from reports.errors import CorruptFileError
-from reports.files import read_metrics, read_scores, write_text
-from reports.formats import Statistic, Summary
+from reports.evaluation_format import Statistic, Summary
+from reports.files import read_metrics, write_text
+from reports.score_tables import SCORES, read_table
 
 
 def test_resumed_training_keeps_the_later_line(tmp_path: Path) -> None:
@@ -52,7 +53,7 @@ def test_broken_scores_name_the_column(
     rows = pd.read_parquet(complete_run / "evaluation/miniature/scores.parquet")
     change(rows).to_parquet(tmp_path / "scores.parquet")
     with pytest.raises(CorruptFileError) as caught:
-        read_scores(tmp_path)
+        read_table(tmp_path, SCORES)
     assert caught.value.field == field
     assert str(tmp_path / "scores.parquet") in str(caught.value)
 
@@ -60,7 +61,7 @@ def test_broken_scores_name_the_column(
 def test_parquet_and_csv_read_alike(complete_run: Path, tmp_path: Path) -> None:
     folder = complete_run / "evaluation/miniature"
     (tmp_path / "scores.csv").write_bytes((folder / "scores.csv").read_bytes())
-    one, other = read_scores(folder), read_scores(tmp_path)
+    one, other = read_table(folder, SCORES), read_table(tmp_path, SCORES)
     assert one is not None and other is not None
     columns = ["method", "subject", "prompt_id", "seed", "image", "outcome", "ip"]
     pd.testing.assert_frame_equal(one[columns], other[columns], check_dtype=False)

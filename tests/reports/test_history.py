@@ -34,7 +34,7 @@ def test_runs_are_listed_newest_first_with_figures_and_links(runs: Path) -> None
     index, problems = build_history(runs)
     assert index == runs.resolve() / "index.html" and problems == []
     page = Page(index)
-    rows = [tr for tr in page.all("tr") if tr.inside("tbody")]
+    rows = [tr for tr in page.all("tr") if tr.inside("tbody")][:2]
     assert [row.text[:7] for row in rows] == ["week-02", "week-01"]
     assert "1970-01-12 13:46" in rows[1].text
     summary = json.loads((runs / "week-01/evaluation/miniature/summary.json").read_text())
@@ -43,6 +43,11 @@ def test_runs_are_listed_newest_first_with_figures_and_links(runs: Path) -> None
     assert [a.attributes["href"] for a in page.all("a") if a.inside("tbody")] == ["week-01/report/index.html"]
     assert "no report" in rows[0].text
     assert len(page.all("svg")) == 1
+    compared = next(part for part in summary["comparisons"] if part["before"] == "champion")
+    assert f"{compared['ip']['mean']:+.3f}".replace("-", "−") in rows[1].text and "8 of 10" in rows[1].text
+    assert "Claims over time" in page.text
+    verdicts = {tr.text.split()[0]: tr.text for tr in page.all("tr") if "does not hold" in tr.text}
+    assert list(verdicts) == ["C5"] and verdicts["C5"].count("does not hold") == 2
 
 
 def test_broken_run_keeps_its_row(runs: Path, capsys: pytest.CaptureFixture) -> None:

@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -20,7 +21,8 @@ from PIL import Image
 from reports.__main__ import main
 from reports.build import build_report
 from reports.errors import CorruptFileError, RunNotFoundError
-from tests.reports.fake_run import METHODS, PROMPTS, draw, make_run
+from tests.reports.fake_drawing import draw
+from tests.reports.fake_run import METHODS, PROMPTS, make_run
 from tests.reports.page_reader import Page
 
 EVALUATION = "evaluation/miniature"
@@ -33,10 +35,24 @@ def page(complete_run: Path) -> Page:
 
 def test_every_section_is_there_and_reached_from_the_navigation(page: Page) -> None:
     sections = {element.attributes.get("id") for element in page.all("section")}
-    expected = {f"suite0-{name}" for name in ("results", "grid", "ablation", "gallery", "failures", "tables")}
-    assert expected | {"training", "data", "reproduce", "limits"} <= sections
+    expected = {
+        f"suite0-{name}"
+        for name in (
+            "results",
+            "claims",
+            "swaps",
+            "grid",
+            "ablation",
+            "pairs",
+            "router",
+            "gallery",
+            "failures",
+            "tables",
+        )
+    }
+    assert expected | {"training", "data", "card", "reproduce", "limits"} <= sections
     links = [a.attributes["href"][1:] for a in page.all("a") if a.inside("nav")]
-    assert len(links) == 8 and set(links) <= sections
+    assert len(links) == 13 and set(links) <= sections
     for heading in ("Best", "Median", "Worst", "Random", "By category", "By prompt", "By subject"):
         assert heading in page.text
 
@@ -46,15 +62,15 @@ def test_title_names_run_dataset_and_adapter(page: Page) -> None:
     facts = {dt.text: dd.text for dt, dd in zip(page.all("dt"), page.all("dd"), strict=True)}
     assert facts["Dataset"] == "small"
     assert facts["Adapter"].startswith("step 120 · 5f5f5f")
-    assert facts["Suite"] == "miniature v1 · 96 images"
+    assert facts["Suite"] == "miniature v1 · 224 images"
 
 
 def test_table_numbers_are_those_of_the_summary(page: Page, complete_run: Path) -> None:
     summary = json.loads((complete_run / EVALUATION / "summary.json").read_text())
     for method in summary["methods"]:
         shown = [data for data in page.all("data") if data.inside("tr", **{"data-method": method["method"]})]
-        names = ["ip", "pc", "detection_rate", "context_change_outside"]
-        expected = [method[name]["mean"] for name in names if method[name]]
+        names = ["ip", "pc", "followed", "detection_rate", "context_change_outside"]
+        expected = [method[name]["mean"] for name in names if method[name]["mean"] is not None]
         assert [float(data.attributes["value"]) for data in shown] == expected
         assert shown[0].text == f"{method['ip']['mean']:.3f}"
         row = next(tr for tr in page.all("tr") if tr.attributes.get("data-method") == method["method"])
@@ -63,12 +79,12 @@ def test_table_numbers_are_those_of_the_summary(page: Page, complete_run: Path) 
 
 
 def test_published_rows_are_marked_and_kept_apart(page: Page) -> None:
-    rows = [tr for tr in page.all("tr") if "published" in tr.text]
+    rows = [tr for tr in page.all("tr") if "published" in tr.text and tr.inside("table")]
     assert len(rows) == 1
     assert "0.555" in rows[0].text and "arXiv 2404.11565" in rows[0].text
     assert rows[0].inside("table", **{"class": "numbers published"})
     measured = page.by_id("suite0-table")
-    assert measured is not None and measured.text.count("measured") == 3 and "paper" not in measured.text
+    assert measured is not None and "Measured here" in measured.text and "paper" not in measured.text
     assert "do not compare" in page.text
 
 
@@ -80,7 +96,14 @@ def test_finding_follows_from_the_numbers(page: Page) -> None:
 
 def test_hero_shows_the_same_prompts_and_seed_for_all_its_columns(page: Page) -> None:
     shots = [figure for figure in page.all("figure") if figure.inside("table", **{"class": "hero"})]
-    assert [shot.attributes["data-method"] for shot in shots] == ["prior", "moa", "moa", "moa", "single"] * 2
+    assert [shot.attributes["data-method"] for shot in shots] == [
+        "prior",
+        "moa",
+        "moa",
+        "moa",
+        "no-moa",
+        "no-spacetime",
+    ] * 2
     keys = [shot.attributes["data-key"].split("|") for shot in shots]
     assert {key[2] for key in keys} == {"11"}
     assert len({key[1] for key in keys[:5]}) == 1 and len({key[1] for key in keys}) == 2
@@ -93,7 +116,7 @@ def test_grid_holds_every_subject_prompt_and_method_once(page: Page) -> None:
         for figure in page.all("figure")
         if figure.inside("table", **{"class": "grid"})
     ]
-    assert len(keys) == len(set(keys)) == 3 * 4 * 4
+    assert len(keys) == len(set(keys)) == 7 * 4 * 4
 
 
 def test_opens_without_network(page: Page, complete_run: Path) -> None:
@@ -111,13 +134,18 @@ def test_opens_without_network(page: Page, complete_run: Path) -> None:
 
 
 def test_page_is_small(complete_run: Path) -> None:
-    assert (complete_run / "report" / "index.html").stat().st_size < 600_000
+    assert (complete_run / "report" / "index.html").stat().st_size < 2_500_000
 
 
 def test_small_images_stay_sharp_and_large_ones_are_shrunk(page: Page, tmp_path: Path) -> None:
     assert all("pixelated" in img.attributes.get("class", "") for img in page.all("img") if img.attributes.get("src"))
     large = make_run(tmp_path, prompts=PROMPTS[:1], seeds=[1], draw=_large)
-    images = [img for img in Page(build_report(large)).all("img") if img.attributes.get("src")]
+    found = [img for img in Page(build_report(large)).all("img") if img.attributes.get("src")]
+    images = [
+        img
+        for img in found
+        if not img.inside("div", **{"class": "sheet"}) and not img.inside("section", id="suite0-pairs")
+    ]
     assert images and not any("pixelated" in img.attributes.get("class", "") for img in images)
     assert max(int(img.attributes["width"]) for img in images) == 320
 
@@ -156,7 +184,11 @@ def test_markup_in_names_and_prompts_shows_as_text(tmp_path: Path) -> None:
         "a&b <i>run",
         subjects=[("<b>bold", "man"), ("x\" onerror='alert(2)'", "man")],
         prompts=[("p", "c<u>", f"a {{word}} {bad}"), ("q#?&1", "c<u>", "a {word} {{ 7 * 7 }}")],
-        methods=[("prior", "Prior", "prior"), ("moa", "<em>MoA</em>", "moa"), ("<s>", "A & B", "ablation")],
+        methods=[
+            METHODS[0],
+            replace(METHODS[1], label="<em>MoA</em>"),
+            replace(METHODS[3], method="<s>", label="A & B"),
+        ],
     )
     (run / "metrics.jsonl").unlink()
     page = Page(build_report(run))
@@ -168,7 +200,7 @@ def test_markup_in_names_and_prompts_shows_as_text(tmp_path: Path) -> None:
         assert text in page.text
     for a in page.all("a"):
         href = a.attributes.get("href", "")
-        if href and not href.startswith("#"):
+        if href and not href.startswith(("#", "data:")):
             assert (run / "report" / unquote(href)).is_file(), href
 
 
@@ -222,7 +254,9 @@ def test_unreadable_image_is_named_and_the_rest_is_shown(run: Path) -> None:
     ("file", "content", "field"),
     [
         (f"{EVALUATION}/summary.json", "{", ""),
-        (f"{EVALUATION}/summary.json", '{"format": "moa-evaluation/2"}', "format"),
+        (f"{EVALUATION}/summary.json", '{"format": "moa-evaluation/1"}', "format"),
+        (f"{EVALUATION}/router.json", '{"layers": []}', "layers"),
+        (f"{EVALUATION}/pairs.parquet", "PAR1", ""),
         (f"{EVALUATION}/summary.json", "[1]", ""),
         (f"{EVALUATION}/scores.parquet", "PAR1", ""),
         ("metrics.jsonl", '{"step": 1}\n{"step": "x"}\n', "line 2.step"),
@@ -286,10 +320,10 @@ def test_method_without_rows_leaves_the_hero_out(run: Path) -> None:
 
 
 def test_large_grids_are_thinned_and_say_so(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reports.grids.GRID_SHOTS", 30)  # of 48: all 4 prompts, then as many subjects as fit
+    monkeypatch.setattr("reports.grids.GRID_SHOTS", 70)  # of 112: all 4 prompts, then as many subjects as fit
     page = Page(build_report(run))
     grid = [f for f in page.all("figure") if f.inside("table", **{"class": "grid"})]
-    assert len(grid) == 24
+    assert len(grid) == 56
     assert "2 of 4 subjects and 4 of 4 prompts are shown" in page.text
 
 

@@ -1,0 +1,257 @@
+"""An evaluation folder as frozen pydantic models: suite.json, summary.json and router.json of datasets/FORMAT.md
+section 6, format `moa-evaluation/2`.
+
+Units: IP 0..1, PC -1..1, rates, shares and changes 0..1; `low` and `high` bound the 95 % bootstrap interval over
+subjects. A measurement nobody took is None.
+"""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from reports.formats import FileModel
+
+FORMAT = "moa-evaluation/2"
+OLD_FORMAT = "has format {}, and this report reads " + FORMAT + ": evaluate again"
+
+Outcome = Literal["scored", "no_face", "no_reference_face", "missing", "unreadable"]
+PairOutcome = Literal["scored", "too_few_faces", "no_reference_face", "missing", "unreadable"]
+Kind = Literal["prior", "moa", "champion", "ablation"]
+
+
+def inside(value: str) -> str:
+    """A path that stays in the evaluation folder. Raises `ValueError` for one that leaves it."""
+    if PurePosixPath(value).is_absolute() or ".." in PurePosixPath(value).parts:
+        raise ValueError(f"{value!r} leaves the evaluation folder")
+    return value
+
+
+InsidePath = Annotated[str, AfterValidator(inside)]
+
+
+class Statistic(FileModel):
+    """A mean with its 95 % interval and its standard deviation over images; a bare number reads as a mean without
+    interval."""
+
+    mean: float | None = None
+    low: float | None = None
+    high: float | None = None
+    std: float | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare_number(cls, value: Any) -> Any:
+        return {"mean": value} if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+    @property
+    def excludes_zero(self) -> bool | None:
+        """Whether the interval of a difference lies on one side of 0; None without an interval."""
+        return None if self.low is None or self.high is None else self.low > 0 or self.high < 0
+
+
+class Breakdown(FileModel):
+    """The scores of one method on one category, prompt, subject or face size."""
+
+    n: int = Field(ge=0)
+    ip: Statistic | None = None
+    pc: Statistic | None = None
+    followed: Statistic | None = None
+
+
+class MethodSummary(FileModel):
+    """All about one method: `n` images, scores, and the scores again by category, prompt, subject and face size.
+
+    `compared_with` is the prior on the same base (None for priors); `role` says which part an ablation lacks.
+    """
+
+    method: str
+    label: str
+    kind: Kind
+    role: Literal["no_moa", "no_spacetime"] | None = None
+    compared_with: str | None = None
+    n: int = Field(ge=0)
+    ip: Statistic
+    pc: Statistic
+    detection_rate: Statistic
+    followed: Statistic | None = None
+    context_change_inside: Statistic | None = None
+    context_change_outside: Statistic | None = None
+    swap_change_inside: Statistic | None = None
+    swap_change_outside: Statistic | None = None
+    diversity_layout: Statistic | None = None
+    diversity_content: Statistic | None = None
+    by_category: dict[str, Breakdown] = {}
+    by_subject: dict[str, Breakdown] = {}
+    by_prompt: dict[str, Breakdown] = {}
+    by_face_size: dict[str, Breakdown] = {}
+
+
+class UpperBound(FileModel):
+    """IP of another photograph of the same person: what a perfect model would reach."""
+
+    n: int = Field(ge=0)
+    ip: Statistic
+
+
+class Comparison(FileModel):
+    """`after` minus `before`, paired by subject, prompt and seed; both are names of methods."""
+
+    before: str
+    after: str
+    n: int = Field(ge=0)
+    ip: Statistic | None = None
+    pc: Statistic | None = None
+    context_change_outside: Statistic | None = None
+
+
+class PairSummary(FileModel):
+    """One method on images of two subjects. `leakage` is the similarity of a face to the other person, `assigned` and
+    `two_faces` are shares of the images."""
+
+    method: str
+    label: str
+    kind: Kind
+    n: int = Field(ge=0)
+    ip: Statistic | None = None
+    pc: Statistic | None = None
+    leakage: Statistic | None = None
+    assigned: Statistic | None = None
+    two_faces: Statistic | None = None
+    outcomes: dict[str, int] = {}
+
+
+class Measured(FileModel):
+    """One side of a claim: a figure and what it is of."""
+
+    label: str
+    n: int | None = Field(None, ge=0)
+    mean: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+class Claim(FileModel):
+    """One claim of the paper. `holds` is None where this suite does not measure it; `note` then says why."""
+
+    id: str
+    claim: str
+    measure: str
+    value: Measured | None = None
+    against: Measured | None = None
+    criterion: str
+    holds: bool | None = None
+    note: str | None = None
+
+
+class PublishedRow(FileModel):
+    """A figure from the literature. Never measured here."""
+
+    method: str
+    ip: float | None = None
+    pc: float | None = None
+    source: str
+
+
+class Provenance(FileModel):
+    """What was evaluated, by which code and command."""
+
+    repo_id: str | None = None
+    commit: str | None = None
+    adapter_digest: str | None = None
+    evaluators: dict[str, Any] = {}
+    command: str | list[str] | None = None
+    code_commit: str | None = None
+
+
+class Summary(FileModel):
+    """`evaluation/<suite>/summary.json`."""
+
+    format: Literal["moa-evaluation/2"]
+    suite: str
+    version: int | str
+    methods: list[MethodSummary] = Field(min_length=1)
+    upper_bound: UpperBound | None = None
+    comparisons: list[Comparison] = []
+    pairs: list[PairSummary] | None = None
+    claims: list[Claim] = []
+    published: list[PublishedRow] = []
+    provenance: Provenance = Provenance()
+
+    @field_validator("format", mode="before")
+    @classmethod
+    def _readable_format(cls, value: Any) -> Any:
+        if value != FORMAT:
+            raise ValueError(OLD_FORMAT.format(value))
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Summary:
+        names = [method.method for method in self.methods]
+        if len(set(names)) < len(names):
+            raise ValueError(f"a method is there twice: {names}")
+        for comparison in self.comparisons:
+            unknown = {comparison.before, comparison.after} - set(names)
+            if unknown:
+                raise ValueError(f"comparisons name {sorted(unknown)}, which methods do not hold")
+        return self
+
+
+class SuitePrompt(FileModel):
+    """`text` holds `{word}` where the class word of the subject goes."""
+
+    id: str
+    category: str
+    text: str
+
+
+class Suite(FileModel):
+    """`evaluation/<suite>/suite.json`, the parts a report shows."""
+
+    name: str
+    title: str | None = None
+    licence: str | None = None
+    prompts: list[SuitePrompt] = []
+    seeds: list[int] = []
+    images: dict[str, Any] = {}
+    evaluators: dict[str, Any] = {}
+    published_pairs: list[PublishedRow] = []
+
+
+class RouterLayer(FileModel):
+    """One MoA layer: its name, and the side of its latent grid in cells."""
+
+    name: str
+    size: int | list[int] | None = None
+
+
+class RouterExample(FileModel):
+    """An image whose router maps were recorded; `image` and `sprite` are paths in the evaluation folder."""
+
+    subject: str
+    prompt_id: str
+    seed: int
+    image: InsidePath
+    sprite: InsidePath
+
+
+class RouterMaps(FileModel):
+    """`router.json`: mean prior share of each layer (rows) at each step (columns), and the sprites of some images."""
+
+    layers: list[RouterLayer] = Field(min_length=1)
+    steps: list[int | float] = Field(min_length=1)
+    background: list[list[float | None]]
+    foreground: list[list[float | None]]
+    n: int = Field(ge=0)
+    tile: int = Field(gt=0)
+    examples: list[RouterExample] = []
+
+    @model_validator(mode="after")
+    def _layers_by_steps(self) -> RouterMaps:
+        for name in ("background", "foreground"):
+            table = getattr(self, name)
+            if len(table) != len(self.layers) or any(len(row) != len(self.steps) for row in table):
+                raise ValueError(f"{name} is not {len(self.layers)} layers x {len(self.steps)} steps")
+        return self

@@ -1,0 +1,113 @@
+"""What a person who wants to use the model asks first: what it is, where it is, how well it does, what it must not do.
+
+The published folder carries its own card (README.md); this section shows the same facts from the run's files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from reports.evaluation_format import Statistic
+from reports.run_folder import Run
+
+EXAMPLE = ("a photo of a man on a beach", "man")  # prompt and word of the usage example where the suite has none
+LIMITS = (
+    "A small or partly hidden face in the photograph carries little identity into the picture.",
+    "Scores of identity come from a face embedder and share its blind spots across age, skin and sex.",
+    "Use photographs of people who agreed to it, and say of the pictures you pass on that they are generated.",
+)
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """`facts` are (name, text), `scores` (name, suite, figure, percent), `files` (path, bytes, sha256)."""
+
+    title: str
+    published: bool
+    facts: list[tuple[str, str]]
+    scores: list[tuple[str, str, Statistic, bool]]
+    usage: str
+    files: list[tuple[str, int, str]]
+    limits: tuple[str, ...]
+
+
+def model_card(run: Run) -> ModelCard | None:
+    """The card of the run's model; None where no adapter was exported."""
+    if run.adapter is None:
+        return None
+    settings = run.lifecycle.get("publish")
+    settings = settings if isinstance(settings, dict) else {}
+    place = run.publication
+    return ModelCard(
+        title=str(settings.get("title") or (place.repo_id if place else run.name)),
+        published=place is not None,
+        facts=[(name, str(value)) for name, value in _facts(run, settings) if value not in (None, "")],
+        scores=_scores(run),
+        usage=_usage(run),
+        files=sorted((name, file.bytes, file.sha256) for name, file in place.files.items()) if place else [],
+        limits=LIMITS,
+    )
+
+
+def _facts(run: Run, settings: dict[str, Any]) -> list[tuple[str, object]]:
+    data, adapter, place = run.dataset, run.adapter, run.publication
+    assert adapter is not None
+    dataset = data and f"{data.manifest.dataset.name}, version {data.manifest.dataset.version}"
+    kept = data and f"{data.manifest.counts.samples:,} images with {data.manifest.counts.subjects:,} subjects"
+    return [
+        ("Base model", settings.get("base_model")),
+        ("Licence terms", settings.get("licences")),
+        ("Training data", f"{dataset}: {kept}" if data else None),
+        ("Trained for", f"{adapter.step:,} steps" if adapter.step is not None else None),
+        ("Seed", run.config.get("seed")),
+        ("Picture size", _size(run)),
+        ("Repository", place and place.repo_id),
+        ("Revision", place and place.commit),
+        (
+            "Size",
+            f"{sum(file.bytes for file in place.files.values()) / 1e6:,.1f} MB" if place and place.files else None,
+        ),
+        ("Promoted as", run.promotion and run.promotion.tag),
+    ]
+
+
+def _size(run: Run) -> str | None:
+    size = run.main.suite.images.get("size") if run.main and run.main.suite else None
+    return f"{size} x {size}" if size else None
+
+
+def _scores(run: Run) -> list[tuple[str, str, Statistic, bool]]:
+    wanted = (
+        ("Identity preservation", "ip", False),
+        ("Prompt consistency", "pc", False),
+        ("Prompt followed", "followed", True),
+        ("Faces found", "detection_rate", True),
+    )
+    made = []
+    for evaluation in run.evaluations:
+        suite = f"{evaluation.summary.suite} v{evaluation.summary.version}"
+        for name, field, percent in wanted:
+            value = getattr(evaluation.shown, field)
+            if value is not None and value.mean is not None:
+                made.append((name, suite, value, percent))
+    return made
+
+
+def _usage(run: Run) -> str:
+    prompt, word = EXAMPLE
+    rows = run.main.scores if run.main else None
+    if rows is not None and len(rows):
+        prompt, word = rows.iloc[0]["prompt"], rows.iloc[0]["word"]
+    place = run.publication
+    source = f"from_pretrained({place.repo_id!r})" if place else "from_base(base_model, adapter, image_encoder)"
+    return "\n".join(
+        (
+            "from PIL import Image",
+            "from moa.pipeline import MoAPipeline, Subject",
+            "",
+            f"pipe = MoAPipeline.{source}",
+            'person = Image.open("person.png")  # a crop of one person, best with a transparent background',
+            f"image = pipe({prompt!r}, subjects=[Subject({word!r}, person)]).images[0]",
+        )
+    )

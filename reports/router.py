@@ -1,0 +1,79 @@
+"""The routers (figure 6 of the paper): where each layer listens to the prior at each step, as maps and as means."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from reports.album import HERO_EDGE, Album
+from reports.charts import Chart, Line, line_chart, spans
+from reports.evaluation_format import RouterMaps
+from reports.images import Thumb
+
+TONES, NAMES = ("prior", "moa"), ("background", "person")
+
+
+@dataclass(frozen=True)
+class Example:
+    """An image and the sprite of its router maps: columns are steps, rows are layers."""
+
+    subject: str
+    prompt: str
+    seed: int
+    reference: Thumb
+    image: Thumb
+    sprite: Thumb
+
+
+@dataclass(frozen=True)
+class RouterView:
+    """`layers` and `steps` name the rows and columns of every sprite; `charts` show the means over `n` images."""
+
+    layers: list[str]
+    steps: list[str]
+    n: int
+    examples: list[Example]
+    charts: list[Chart]
+
+
+def router_view(album: Album, maps: RouterMaps) -> RouterView:
+    """Everything the page shows of router.json."""
+    folder, thumbs = album.evaluation.folder, album.thumbs
+    layers = [layer.name for layer in maps.layers]
+    examples = [
+        Example(
+            example.subject,
+            album.prompt_for(example.prompt_id, example.subject) or example.prompt_id,
+            example.seed,
+            album.reference(example.subject),
+            thumbs.thumb(folder / example.image, HERO_EDGE),
+            thumbs.router_maps(folder / example.sprite, len(maps.steps), len(maps.layers)),
+        )
+        for example in maps.examples
+    ]
+    charts = [chart for chart in (_by_layer(maps, layers), _by_step(maps)) if chart]
+    return RouterView(layers, [f"{step:g}" for step in maps.steps], maps.n, examples, charts)
+
+
+def _by_layer(maps: RouterMaps, layers: list[str]) -> Chart | None:
+    rows = []
+    for name, background, foreground in zip(layers, maps.background, maps.foreground, strict=True):
+        means = _mean(background), _mean(foreground)
+        if means[0] is not None and means[1] is not None:
+            rows.append((name, means[0], means[1]))
+    return spans("Prior share by layer, mean over the steps", rows, TONES, NAMES) if rows else None
+
+
+def _by_step(maps: RouterMaps) -> Chart | None:
+    lines = []
+    for name, tone, table in zip(NAMES, TONES, (maps.background, maps.foreground), strict=True):
+        means = [_mean(column) for column in zip(*table, strict=True)]
+        points = [(number, mean) for number, mean in enumerate(means, 1) if mean is not None]
+        if points:
+            lines.append(Line(name, tone, *zip(*points, strict=True)))
+    title = "Prior share by step, mean over the layers"
+    return line_chart(title, lines, x="denoising step, 1 is noise", low=0.0, high=1.0)
+
+
+def _mean(values: list[float | None] | tuple[float | None, ...]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
