@@ -165,13 +165,13 @@ def _tell_method(progress: Progress | None, method: str, done: int, total: int, 
 
 
 def _print_table(summary: dict[str, Any]) -> None:
-    print(f"{'method':<24} {'images':>6} {'IP':>7} {'95 %':>14} {'PC':>7} {'faces':>6} {'change outside':>15}")
+    print(f"{'method':<32} {'images':>6} {'IP':>7} {'95 %':>14} {'PC':>7} {'faces':>6} {'change outside':>15}")
     for method in summary["methods"]:
         scores = [method["ip"], method["pc"], method["detection_rate"], method["context_change_outside"] or {}]
         ip, pc, faces, outside = ("-" if s.get("mean") is None else f"{s['mean']:.3f}" for s in scores)
         low, high = method["ip"]["low"], method["ip"]["high"]
         interval = "" if low is None else f"{low:.3f}..{high:.3f}"
-        print(f"{method['label']:<24} {method['n']:>6} {ip:>7} {interval:>14} {pc:>7} {faces:>6} {outside:>15}")
+        print(f"{method['label']:<32} {method['n']:>6} {ip:>7} {interval:>14} {pc:>7} {faces:>6} {outside:>15}")
 
 
 def _arguments(arguments: list[str] | None) -> argparse.Namespace:
