@@ -61,7 +61,7 @@ def adapter_config(moa: MoAConfig, phase: Phase, zoo: Path, shards: Path, init: 
         warmup=100,
         ema_decay=0.998,
         lambda_router=5e-4,
-        lambda_object=1e-3,
+        lambda_object=1e-2,  # the paper's is 1e-4: here 2,200 steps have to pull the tokens of two people apart
         condition_dropout=dropout,
         masked_loss_probability=phase.masked_loss_probability,
         max_timestep=1000,
