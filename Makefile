@@ -18,8 +18,8 @@ export TOKENIZERS_PARALLELISM := false
 .PHONY: help demo test ui check format bench report contact-sheet zoo clean
 
 demo: $(READY) ## the whole lifecycle on the miniature world, on a CPU; ends with the path of the report
-	@report=$$(HF_HUB_OFFLINE=1 $(BIN)/python -m flows.lifecycle --preset miniature --name $(NAME)) && \
-	echo "The report, to open in a browser: $$report"
+	@report=$$(HF_HUB_OFFLINE=1 $(BIN)/python -m flows.lifecycle --preset miniature --name $(NAME)); status=$$?; \
+	test -z "$$report" || echo "The report, to open in a browser: $$report"; exit $$status
 
 test: $(READY) ## every test that needs no GPU and no network
 	@$(BIN)/python -m pytest -q

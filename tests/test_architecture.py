@@ -20,6 +20,8 @@ ROOMS = ("flows", "moa", "preprocessing", "reports")
 MAY_IMPORT = {"flows": {"moa", "preprocessing", "reports"}, "moa": set(), "preprocessing": set(), "reports": set()}
 TORCH_FREE = [
     "flows",
+    "flows.overrides",
+    "flows.presets",
     "flows.settings",
     "moa.config",
     "moa.evaluation.suite",
@@ -27,7 +29,7 @@ TORCH_FREE = [
     "preprocessing.config",
     "reports.build",
 ]
-VERBS = ("preprocess", "train", "publish", "evaluate", "lifecycle")
+VERBS = ("preprocess", "train", "publish", "evaluate", "gate", "lifecycle", "ablate")
 FORMAT_NAME = re.compile(r"moa-[a-z]+/\d+")
 SOURCES = [path for room in ROOMS for path in sorted((PROJECT / room).rglob("*.py"))]
 
