@@ -117,11 +117,11 @@ def test_a_swap_is_compared_with_everybody_of_the_same_word(folder):
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (32, 32), (10 * seed, 99, 7)).save(path)
     rows = _score(folder, [*PEOPLE, third])
-    row = _row(rows, method="moa", subject="ann", prompt_id="hat", seed=1)
-    ann, *others = (_image(folder, f"moa/{who}/hat/1.png") for who in ("ann", "eve", "zoe"))
-    assert (row.swap_change_inside, row.swap_change_outside) == pytest.approx(
-        np.mean([_change(ann, other) for other in others], axis=0)
-    )
+    images = {who: _image(folder, f"moa/{who}/hat/1.png") for who in ("ann", "eve", "zoe")}
+    for who, image in images.items():
+        row = _row(rows, method="moa", subject=who, prompt_id="hat", seed=1)
+        others = [_change(image, other) for name, other in images.items() if name != who]
+        assert (row.swap_change_inside, row.swap_change_outside) == pytest.approx(np.mean(others, axis=0))
     alone = rows[(rows["method"] == "prior") | (rows["subject"] == "bob")]
     assert alone[["swap_change_inside", "swap_change_outside"]].isna().all(axis=None)
 
