@@ -15,7 +15,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test ui check format bench report contact-sheet zoo clean
+.PHONY: help demo test ui check format bench report contact-sheet zoo figures clean
 
 demo: $(READY) ## the whole lifecycle on the miniature world, on a CPU; ends with the path of the report
 	@report=$$(HF_HUB_OFFLINE=1 $(BIN)/python -m flows.lifecycle --preset miniature --name $(NAME)); status=$$?; \
@@ -45,6 +45,9 @@ contact-sheet: $(READY) ## draws a sheet of scenes of the miniature world: data/
 
 zoo: $(READY) ## trains the models of the miniature world again (hours on a CPU)
 	@$(BIN)/python -m flows.zoo
+
+figures: $(READY) ## evaluates the shipped zoo on 40 prompts with all ablations: the figures of LOG.md; trains nothing
+	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE HF_HUB_OFFLINE=1 $(BIN)/python -m flows.figures
 
 clean: ## removes .venv, .prefect and caches; data and runs stay
 	@rm -rf $(VENV) .prefect .pytest_cache .ruff_cache .mypy_cache build *.egg-info
