@@ -1,0 +1,68 @@
+"""The figures of the shipped zoo, from its weights alone: `python -m flows.figures`, or `make figures`.
+
+1. pictures: datasets/miniature.yaml -> data/miniature      2. the zoo as a pipeline -> runs/zoo/pipeline
+3. prior, MoA, ablations and community base on the suite miniature-40 -> runs/zoo/evaluation/miniature-40
+4. runs/zoo/report/index.html, with the table of claims, whose path is printed at the end
+
+Nothing is trained. An interrupted call goes on; a finished one is up to date. A plain script, as `flows.zoo`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from flows.prefect_environment import PROJECT
+from flows.settings import data_root, runs_root
+
+ABLATIONS = {"without MoA layers": "single-branch", "without spacetime encoding": "no-spacetime"}
+COMMUNITY = {"comic base": "community"}
+NOT_ALL_SCORED = 2  # exit status of moa.evaluation.run: the rest is scored, and the report says so
+
+
+def evaluation_arguments(pipeline: Path, zoo: Path, suite: Path, out: Path, processes: int) -> list[str]:
+    """The command line of `moa.evaluation.run`; on a CPU each process is a device of its own."""
+    arguments = ["--pipeline", pipeline, "--suite", suite, "--shards", data_root() / "miniature", "--out", out]
+    for option, folders in (("--ablation", ABLATIONS), ("--community", COMMUNITY)):
+        arguments += [word for label, name in folders.items() for word in (option, f"{label}={zoo / name}")]
+    return [str(word) for word in arguments] + ["--device", "cpu"] * processes
+
+
+def write_zoo_pipeline(zoo: Path, folder: Path) -> None:
+    """The shipped base, adapter and image encoder as one pipeline folder, at the precision they are shipped in."""
+    import torch
+
+    from moa.pipeline import MoAPipeline
+
+    pipeline = MoAPipeline.from_base(zoo / "base", zoo / "moa", zoo / "clip", torch_dtype=torch.float16)
+    pipeline.save_pretrained(folder)
+
+
+def _call(module: str, *arguments: str, accepted: tuple[int, ...] = (0,)) -> int:
+    status = subprocess.run([sys.executable, "-m", module, *arguments], cwd=PROJECT).returncode
+    if status not in accepted:
+        sys.exit(status)
+    return status
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--suite", type=Path, default=PROJECT / "datasets/suites/miniature-40.yaml")
+    parser.add_argument("--zoo", type=Path, default=PROJECT / "zoo", help="the models (default zoo/)")
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="that make images (default: cores)")
+    given = parser.parse_args()
+    run = runs_root() / "zoo"
+    _call("preprocessing", str(PROJECT / "datasets/miniature.yaml"), "--out", str(data_root() / "miniature"))
+    write_zoo_pipeline(given.zoo, run / "pipeline")
+    out = run / "evaluation" / given.suite.stem
+    arguments = evaluation_arguments(run / "pipeline", given.zoo, given.suite, out, given.processes)
+    status = _call("moa.evaluation.run", *arguments, accepted=(0, NOT_ALL_SCORED))
+    _call("reports", str(run))
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
