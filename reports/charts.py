@@ -197,7 +197,7 @@ def _labels(
             start = across + 8 if align == "left" else across - 8 - 6.5 * len(label)
             end, middle = start + 6.5 * len(label), down + shift
             free = all(end < a or start > b or abs(middle - other) > 13 for a, b, other in taken)
-            if free and start >= 0 and end <= WIDE + 20:
+            if free and start >= 0 and end <= WIDE + 70:
                 taken.append((start, end, middle))
                 found.append((index, align, shift))
                 break

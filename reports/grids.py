@@ -10,8 +10,8 @@ from reports.images import Thumb
 from reports.selection import spread
 from reports.shots import Shot
 
-SMALL_GRID_EDGE = 112
-GRID_SHOTS = 2400  # at SMALL_GRID_EDGE about 4 kB each: the page stays under 15 MB
+SMALL_GRID_EDGE = 104
+GRID_SHOTS = 2400  # at SMALL_GRID_EDGE about 5 kB of page each: it stays under 15 MB
 MANY_SHOTS = 500  # beyond this a grid uses the smaller thumbnails
 CAPTION = ("ip", "pc")
 QUESTIONS = {

@@ -16,7 +16,7 @@ GROUPS = {
     "prior": "The prior’s picture",
     "moa": "MoA: same prompt, same noise, a person added",
     "champion": "Champion: same prompt, same noise, a person added",
-    "ablation": "Ablations: MoA without one part",
+    "ablation": "Ablations, with the first person",
 }
 
 

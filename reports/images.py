@@ -22,7 +22,7 @@ from PIL import Image
 
 from reports.pixels import difference, heat, shrink
 
-SMALL_EDGE, QUALITY, SMALL_QUALITY = 128, 80, 70  # WebP quality of thumbnails; the many small ones cost the most bytes
+SMALL_EDGE, QUALITY, SMALL_QUALITY = 128, 80, 62  # WebP quality of thumbnails; the many small ones cost the most bytes
 
 
 @dataclass(frozen=True)

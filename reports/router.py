@@ -9,6 +9,9 @@ from reports.charts import Chart, Line, line_chart, spans
 from reports.evaluation_format import RouterMaps
 from reports.images import Thumb
 
+PARTS = {"down_blocks": "down", "mid_block": "mid", "up_blocks": "up", "attn1": "self", "attn2": "cross"}
+LEFT_OUT = ("attentions", "transformer_blocks")
+TILE, HEIGHT = 76, 720  # pixels: a map in the sheet, and the sheet as a whole, are at most this large
 TONES, NAMES = ("prior", "moa"), ("background", "person")
 
 
@@ -34,11 +37,16 @@ class RouterView:
     examples: list[Example]
     charts: list[Chart]
 
+    @property
+    def sheet_width(self) -> int:
+        """How wide a sprite is shown, pixels."""
+        return len(self.steps) * min(TILE, HEIGHT // len(self.layers))
+
 
 def router_view(album: Album, maps: RouterMaps) -> RouterView:
     """Everything the page shows of router.json."""
     folder, thumbs = album.evaluation.folder, album.thumbs
-    layers = [layer.name for layer in maps.layers]
+    layers = [short_name(layer.name) for layer in maps.layers]
     examples = [
         Example(
             example.subject,
@@ -52,6 +60,16 @@ def router_view(album: Album, maps: RouterMaps) -> RouterView:
     ]
     charts = [chart for chart in (_by_layer(maps, layers), _by_step(maps)) if chart]
     return RouterView(layers, [f"{step:g}" for step in maps.steps], maps.n, examples, charts)
+
+
+def short_name(layer: str) -> str:
+    """A U-Net layer as people name it: "up 1.0 cross" for up_blocks.1.attentions.0.transformer_blocks.0.attn2; other
+    names stay."""
+    parts = layer.split(".")
+    if parts[0] not in PARTS or parts[-1] not in PARTS:
+        return layer
+    places = [part for part in parts[1:-1] if part not in LEFT_OUT]
+    return " ".join([PARTS[parts[0]], *[".".join(places[:-1])] * (len(places) > 1), PARTS[parts[-1]]])
 
 
 def _by_layer(maps: RouterMaps, layers: list[str]) -> Chart | None:

@@ -16,6 +16,7 @@ import pytest
 from reports.build import build_report
 from reports.errors import CorruptFileError
 from reports.evaluation_format import Statistic
+from reports.router import short_name
 from reports.run_folder import read_run
 from reports.tables import verdict
 from tests.reports.fake_run import LAYERS, METHODS, STEPS, make_run
@@ -137,6 +138,19 @@ def test_router_maps_are_there_without_a_script(page: Page) -> None:
     sprites = [img for img in page.all("img") if "Router maps of 5 layers at 6 steps" in img.attributes["alt"]]
     assert len(sprites) == 2 and sprites[0].attributes["width"] == "96"
     assert "Prior share by layer" in page.text and "Prior share by step" in page.text
+
+
+@pytest.mark.parametrize(
+    ("layer", "said"),
+    [
+        ("down_blocks.0.attentions.1.transformer_blocks.0.attn1", "down 0.1 self"),
+        ("mid_block.attentions.0.transformer_blocks.0.attn2", "mid 0 cross"),
+        ("down 0", "down 0"),
+        ("<b>", "<b>"),
+    ],
+)
+def test_layers_have_short_names(layer: str, said: str) -> None:
+    assert short_name(layer) == said
 
 
 def test_every_chart_can_be_taken_along(page: Page) -> None:
