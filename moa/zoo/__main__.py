@@ -25,7 +25,7 @@ from moa.zoo.fit import fit_seconds
 from moa.zoo.identity import MiniatureFaces
 from moa.zoo.pictures import load_pictures
 
-STEPS = {"vae": 12000, "clip": 4000, "finder": 1000, "embedder": 600, "base": 5000, "community": 500}
+STEPS = {"vae": 12000, "clip": 4000, "finder": 1000, "embedder": 600, "base": 5000, "community": 300}
 
 
 @dataclass(frozen=True)
