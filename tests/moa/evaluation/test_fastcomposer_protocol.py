@@ -1,6 +1,6 @@
 """Rows of the scores against the published protocol, one image after another and step by step.
 
-The steps are those of FastComposer's evaluation (arXiv 2305.10431, section 5.1): for each image detect faces in it and
+The steps are those of evaluation/single_object of mit-han-lab/fastcomposer: for each image detect faces in it and
 in the reference, take the largest of each, embed, cosine, clamp at 0, no face is 0; CLIP cosine with the prompt that
 names the class word; the mean over all images, faceless ones included. benchmarks/evaluation.py does the same with
 FastComposer's own code. Detection, crops and the CLIP path each have their tests in test_faces.py and test_clip.py;
