@@ -106,7 +106,10 @@ def _two_people(run: Evidence) -> Verdict:
         return unmeasured("the suite has no images of two subjects")
     against = mean(run.prior.label, run.pairs.get(run.prior.name), "assigned") if run.prior else None
     own, leakage, alike = (rows[column].mean() for column in ("ip", "leakage", "reference_similarity"))
-    note = f"smaller IP {own:.3f}, leakage {leakage:.3f} (the references' own similarity is {alike:.3f})"
+    if pd.isna(leakage):
+        note = "no image shows two faces"
+    else:
+        note = f"smaller IP {own:.3f}, leakage {leakage:.3f} (the references' own similarity is {alike:.3f})"
     if value.low is None:
         return Verdict(value, against, None, f"{note}; a single pair has no interval")
     return Verdict(value, against, bool(value.low > CHANCE and leakage < own), note)

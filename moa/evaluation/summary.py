@@ -86,6 +86,7 @@ def _method(rows: pd.DataFrame, method: Method) -> dict[str, Any]:
         "method": method.name,
         "label": method.label,
         "kind": method.kind,
+        "role": method.role,
         "compared_with": method.compared_with,
         **_scores(known),
         "outcomes": _outcomes(rows, method),
