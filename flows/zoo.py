@@ -36,8 +36,8 @@ class Phase:
 
 MOA = MoAConfig(image_dim=128)
 # The first phase teaches the person (foreground only, as the paper trains). In a model this small the person then grows
-# over the scene, so the second phase looks at the whole picture half of the time.
-PHASES = (Phase(1000, 1e-3, 1.0), Phase(500, 3e-4, 0.5))
+# over the scene, so the later phases look at the whole picture half of the time.
+PHASES = (Phase(1000, 1e-3, 1.0), Phase(500, 3e-4, 0.5), Phase(700, 4e-4, 0.5))
 ADAPTERS = {
     "moa": (MOA, PHASES),
     "no-spacetime": (MOA.model_copy(update={"spacetime": False}), PHASES),
@@ -61,7 +61,7 @@ def adapter_config(moa: MoAConfig, phase: Phase, zoo: Path, shards: Path, init: 
         warmup=100,
         ema_decay=0.998,
         lambda_router=5e-4,
-        lambda_object=1e-2,  # the paper's is 1e-4: here 1,500 steps have to pull the tokens of two people apart
+        lambda_object=1e-2,  # the paper's is 1e-4: here 2,200 steps have to pull the tokens of two people apart
         condition_dropout=dropout,
         masked_loss_probability=phase.masked_loss_probability,
         max_timestep=1000,
