@@ -8,6 +8,7 @@ from typing import Literal
 from flows.prefect_environment import PROJECT
 from flows.settings import (
     AblateSettings,
+    Community,
     EvaluateSettings,
     LaunchSettings,
     LifecycleConfig,
@@ -39,7 +40,7 @@ def miniature() -> LifecycleConfig:
             learning_rate=1e-4,
             warmup=10,
             lambda_router=5e-4,  # these five as zoo/moa was trained; flows/zoo.py says why
-            lambda_object=1e-3,
+            lambda_object=1e-2,
             condition_dropout=0.0,
             masked_loss_probability=0.5,
             max_timestep=1000,
@@ -56,7 +57,13 @@ def miniature() -> LifecycleConfig:
             licences="miniature",
         ),
         evaluate=EvaluateSettings(suite=PROJECT / "datasets/suites/miniature.yaml"),
-        ablate=AblateSettings(variants=(Variant(label="without MoA layers", adapter=zoo / "single-branch"),)),
+        ablate=AblateSettings(
+            variants=(
+                Variant(label="without MoA layers", adapter=zoo / "single-branch"),
+                Variant(label="without spacetime encoding", adapter=zoo / "no-spacetime"),
+            ),
+            community=(Community(label="comic base", lora=zoo / "community"),),
+        ),
     )
 
 
