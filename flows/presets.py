@@ -8,7 +8,6 @@ from typing import Literal
 from flows.prefect_environment import PROJECT
 from flows.settings import (
     AblateSettings,
-    Community,
     EvaluateSettings,
     LaunchSettings,
     LifecycleConfig,
@@ -62,7 +61,6 @@ def miniature() -> LifecycleConfig:
                 Variant(label="without MoA layers", adapter=zoo / "single-branch"),
                 Variant(label="without spacetime encoding", adapter=zoo / "no-spacetime"),
             ),
-            community=(Community(label="comic base", lora=zoo / "community"),),
         ),
     )
 
