@@ -107,7 +107,7 @@ def _usage(run: Run) -> str:
             "from moa.pipeline import MoAPipeline, Subject",
             "",
             f"pipe = MoAPipeline.{source}",
-            'person = Image.open("person.png")  # a crop of one person, best with a transparent background',
+            'person = Image.open("person.png")  # a photograph, or a person on a transparent background',
             f"image = pipe({prompt!r}, subjects=[Subject({word!r}, person)]).images[0]",
         )
     )

@@ -36,7 +36,9 @@ def test_a_published_pipeline_runs_by_the_example_of_its_card(hub, tmp_path):
     folder = download(REPO, promotion.commit, hub.endpoint, tmp_path / "cache")
 
     (example,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
-    Image.new("RGBA", (20, 16), (200, 100, 50, 255)).save(tmp_path / "person.png")
+    person = Image.new("RGBA", (20, 16))
+    person.paste((200, 100, 50, 255), (5, 2, 15, 14))
+    person.save(tmp_path / "person.png")
     environment = os.environ | {"HF_ENDPOINT": hub.endpoint, "HF_HUB_OFFLINE": "0", "TRANSFORMERS_OFFLINE": "0"}
     subprocess.run([sys.executable, "-c", example], cwd=tmp_path, env=environment, check=True, capture_output=True)
     assert Image.open(tmp_path / "result.png").size == (32, 32)
