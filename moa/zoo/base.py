@@ -111,6 +111,8 @@ def assemble(
     vae: AutoencoderKL, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer, unet: UNet2DConditionModel
 ) -> StableDiffusionPipeline:
     """The pipeline as it is shipped: UniPC sampler, no safety checker (there is nothing unsafe to draw here)."""
+    for model in (vae, unet):
+        model.register_to_config(_name_or_path="")  # where an earlier zoo lay is nobody's business
     return StableDiffusionPipeline(
         vae=vae,
         text_encoder=text_encoder,
