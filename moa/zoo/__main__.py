@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, StableDiffusionPipeline
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
 from moa.data import read_manifest
@@ -25,7 +25,15 @@ from moa.zoo.fit import fit_seconds
 from moa.zoo.identity import MiniatureFaces
 from moa.zoo.pictures import load_pictures
 
-STEPS = {"vae": 12000, "clip": 4000, "finder": 1000, "embedder": 600, "base": 5000, "community": 300}
+STEPS = {
+    "vae": 12000,
+    "decoder": 6000,
+    "clip": 4000,
+    "finder": 1000,
+    "embedder": 600,
+    "base": 6000,
+    "community": 300,
+}
 
 
 @dataclass(frozen=True)
@@ -60,27 +68,35 @@ def train_clip(job: Job) -> None:
 
 
 def train_vae(job: Job) -> None:
-    """The autoencoder of zoo/base; kept in the work folder until the base model is there."""
-    kept = job.work / "vae" / "model"
+    """The autoencoder of zoo/base, of an earlier zoo's only the decoder; kept in the work folder until the base model
+    is there."""
+    kept = job.work / "decoder" / "model"
     if kept.exists():
         return
-    start = AutoencoderKL.from_pretrained(job.start / "base/vae", torch_dtype=torch.float32) if job.start else None
     train = load_pictures(job.scenes, "train")
-    vae.train_vae(train, job.work / "vae", steps=job.steps("vae"), seed=job.seed, start=start).save_pretrained(kept)
+    if job.start:
+        autoencoder = AutoencoderKL.from_pretrained(job.start / "base/vae", torch_dtype=torch.float32)
+    else:
+        autoencoder = vae.train_vae(train, job.work / "vae", steps=job.steps("vae"), seed=job.seed)
+    steps = job.steps("decoder")
+    vae.train_decoder(train, autoencoder, job.work / "decoder", steps=steps, seed=job.seed).save_pretrained(kept)
 
 
 def train_base(job: Job) -> None:
-    """zoo/base: a U-Net on the latents of the autoencoder and the text tower of zoo/clip."""
+    """zoo/base: a U-Net on the latents of the autoencoder and the text tower of zoo/clip; an earlier zoo's keeps the
+    text tower and the latents it knows."""
     folder = job.out / "base"
     if _finished(folder):
         return
     train, held_out = load_pictures(job.scenes, "train"), load_pictures(job.scenes, "heldout")
-    autoencoder = AutoencoderKL.from_pretrained(job.work / "vae" / "model")
-    tokenizer = CLIPTokenizer.from_pretrained(job.out / "clip")
-    text_encoder = CLIPTextModel.from_pretrained(job.out / "clip", dtype=torch.float32)
-    start = (
-        UNet2DConditionModel.from_pretrained(job.start / "base/unet", torch_dtype=torch.float32) if job.start else None
-    )
+    autoencoder = AutoencoderKL.from_pretrained(job.work / "decoder" / "model")
+    if job.start:
+        earlier = StableDiffusionPipeline.from_pretrained(job.start / "base", torch_dtype=torch.float32)
+        tokenizer, text_encoder, start = earlier.tokenizer, earlier.text_encoder, earlier.unet
+    else:
+        tokenizer = CLIPTokenizer.from_pretrained(job.out / "clip")
+        text_encoder = CLIPTextModel.from_pretrained(job.out / "clip", dtype=torch.float32)
+        start = None
     data = base.encode(train.images, [meta["caption"] for meta in train.meta], autoencoder, tokenizer)
     work, steps = job.work / "base", job.steps("base")
     unet = base.train_base(data, text_encoder, work, steps=steps, seed=job.seed, start=start)
@@ -88,7 +104,9 @@ def train_base(job: Job) -> None:
     pipeline.save_pretrained(folder, max_shard_size="4MB")  # files that git carries easily
     quality = {"psnr_db": vae.reconstruction_psnr(autoencoder.float(), held_out)}
     quality |= following.measure(pipeline.to(dtype=torch.float32), *_earlier_clip(job.out / "clip"), held_out)
-    _card(job, folder, ["vae", "base"], {"scenes": job.scenes}, quality)
+    _card(
+        job, folder, ["decoder", "base"] if job.start else ["vae", "decoder", "base"], {"scenes": job.scenes}, quality
+    )
 
 
 def train_community(job: Job) -> None:

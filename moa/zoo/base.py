@@ -18,6 +18,7 @@ from diffusers import (
     UNet2DConditionModel,
     UniPCMultistepScheduler,
 )
+from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -80,9 +81,13 @@ def train_base(
     peak: float = 1e-3,
 ) -> UNet2DConditionModel:
     """Noise prediction with min-SNR weights (gamma 5), captions dropped with probability 0.1. `start` is trained
-    further instead of a new model: of its parameters, those that require gradients."""
+    further instead of a new model: of its parameters, those that require gradients.
+
+    Attention is computed in the plain way: on a CPU the fused kernel's backward pass takes most of a step.
+    """
     torch.manual_seed(seed)
     unet = start or new_unet()
+    unet.set_attn_processor(AttnProcessor())
     noise_scheduler = DDPMScheduler(**SCHEDULE)
     signal = noise_scheduler.alphas_cumprod
     snr = signal / (1 - signal)

@@ -14,6 +14,7 @@ from moa.zoo.pictures import Pictures, to_unit
 
 KL_WEIGHT = 1e-4  # per latent value; keeps the latents smooth enough for a small diffusion model
 FACE_WEIGHT = 4.0  # added to the pixels of heads: a head is 8 % of the picture and all of the identity
+DECODER_FACE_WEIGHT = 1.0  # the same while the decoder is trained on: its aim is the whole picture
 
 
 def new_vae() -> AutoencoderKL:
@@ -36,15 +37,15 @@ def edges(images: Tensor) -> Tensor:
     return torch.cat((across, down), dim=1)
 
 
-def face_weights(pictures: Pictures, chosen: np.ndarray) -> Tensor:
-    """Weight of each pixel `[B, 1, H, W]`: 1, and 1 + FACE_WEIGHT in and around the heads."""
+def face_weights(pictures: Pictures, chosen: np.ndarray, more: float) -> Tensor:
+    """Weight of each pixel `[B, 1, H, W]`: 1, and 1 + `more` in and around the heads."""
     height, width = pictures.images.shape[1:3]
     weights = torch.ones(len(chosen), 1, height, width)
     for b, k in enumerate(chosen):
         for subject in pictures.meta[k]["subjects"]:
             x0, y0, x1, y1 = subject["face"]["box"]
             grow = (y1 - y0) // 3
-            weights[b, 0, max(0, y0 - grow) : y1 + grow, max(0, x0 - grow) : x1 + grow] = 1 + FACE_WEIGHT
+            weights[b, 0, max(0, y0 - grow) : y1 + grow, max(0, x0 - grow) : x1 + grow] = 1 + more
     return weights
 
 
@@ -55,16 +56,15 @@ def train_vae(
     steps: int,
     batch: int = 8,
     seed: int = 0,
-    start: AutoencoderKL | None = None,
 ) -> AutoencoderKL:
     """Absolute and squared error on pixels, absolute error on edges, a small KL term; sets `scaling_factor` so that
-    latents have unit variance. `start` is trained further instead of a new model."""
+    latents have unit variance."""
     torch.manual_seed(seed)
-    vae = start or new_vae()
+    vae = new_vae()
 
     def loss(generator: torch.Generator, step: int) -> dict[str, Tensor]:
         chosen = pictures.draw(batch, generator)
-        images, weights = to_unit(pictures.images[chosen]), face_weights(pictures, chosen)
+        images, weights = to_unit(pictures.images[chosen]), face_weights(pictures, chosen, FACE_WEIGHT)
         with torch.autocast("cpu", torch.bfloat16):
             posterior = vae.encode(images).latent_dist
             noise = torch.randn(posterior.mean.shape, generator=generator)
@@ -74,10 +74,30 @@ def train_vae(
         kl = 0.5 * (posterior.mean.square() + posterior.var - 1.0 - posterior.logvar).mean().float()
         return {"loss": pixel + 0.5 * edge + KL_WEIGHT * kl, "pixel": pixel, "edge": edge, "kl": kl}
 
-    peak = 1e-3 if start else 2e-3
-    trained = fit(vae, loss, folder=folder, steps=steps, peak=peak, seed=seed, ema=0.998)
+    trained = fit(vae, loss, folder=folder, steps=steps, peak=2e-3, seed=seed, ema=0.998)
     trained.register_to_config(scaling_factor=float(1.0 / latent_deviation(trained, pictures)))
     return trained.eval()
+
+
+def train_decoder(
+    pictures: Pictures, vae: AutoencoderKL, folder: Path, *, steps: int, batch: int = 8, seed: int = 0
+) -> AutoencoderKL:
+    """The decoder alone, trained further by squared error: the latents, and what was trained on them, stay valid."""
+    torch.manual_seed(seed)
+    for module in (vae.encoder, vae.quant_conv):
+        module.requires_grad_(False)
+
+    def loss(generator: torch.Generator, step: int) -> dict[str, Tensor]:
+        chosen = pictures.draw(batch, generator)
+        images, weights = to_unit(pictures.images[chosen]), face_weights(pictures, chosen, DECODER_FACE_WEIGHT)
+        with torch.autocast("cpu", torch.bfloat16):
+            latents = vae.encode(images).latent_dist.sample(generator)
+            decoded = vae.decode(latents).sample.float()
+        squared = (weights * (decoded - images).square()).mean()
+        edge = (edges(decoded) - edges(images)).square().mean()
+        return {"loss": squared + 0.5 * edge, "squared": squared, "edge": edge}
+
+    return fit(vae, loss, folder=folder, steps=steps, peak=1e-3, seed=seed, ema=0.998).eval()
 
 
 @torch.no_grad()

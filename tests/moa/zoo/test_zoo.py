@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import numpy as np
@@ -93,9 +94,19 @@ def test_contrastive_loss_equals_its_definition_and_shares_equal_texts():
 
 
 def test_heads_weigh_more_in_the_autoencoder(pictures):
-    weights = vae.face_weights(pictures, np.array([0]))[0, 0]
-    assert weights[20, 18] == 1 + vae.FACE_WEIGHT and weights[50, 50] == 1
-    assert weights[7, 18] == 1 + vae.FACE_WEIGHT, "a third of the head's height around it counts too"
+    weights = vae.face_weights(pictures, np.array([0]), 4.0)[0, 0]
+    assert weights[20, 18] == 5 and weights[50, 50] == 1
+    assert weights[7, 18] == 5, "a third of the head's height around it counts too"
+
+
+def test_the_decoder_is_trained_and_the_latents_stay(pictures, tmp_path):
+    torch.manual_seed(0)
+    before = vae.new_vae().eval()
+    after = vae.train_decoder(pictures, copy.deepcopy(before), tmp_path, steps=2, batch=2)
+    images = to_unit(pictures.images)
+    latents, same = before.encode(images).latent_dist.mean, after.encode(images).latent_dist.mean
+    assert torch.equal(latents, same)
+    assert not torch.equal(before.decode(latents).sample, after.decode(latents).sample)
 
 
 def test_edges_are_differences_of_neighbours():
