@@ -15,14 +15,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from moa.errors import ScoresError
 from moa.evaluation import metrics
-from moa.evaluation.files import write_file
 from moa.evaluation.generate import Method, pair_path
 from moa.evaluation.measure import Measurement
 from moa.evaluation.score import Scorer
 from moa.evaluation.subjects import SuiteSubject, choose_pairs
 from moa.evaluation.suite import PairPrompt
+from moa.evaluation.tables import read_table, write_table
 
 # A false face would be matched like a true one, and a detector's largest-first order does not protect two people.
 # MTCNN: the 16 faces of the 15 CelebA photographs have 0.996 and more, a false one in a picture of two people had 0.76.
@@ -119,22 +118,10 @@ def _row(
 
 
 def write_pairs(folder: Path, rows: pd.DataFrame) -> list[Path]:
-    """Writes `pairs.parquet` and `pairs.csv` into `folder`; a null is an empty field in the CSV."""
-    return [
-        write_file(folder / "pairs.parquet", lambda draft: rows.to_parquet(draft, index=False)),
-        write_file(folder / "pairs.csv", lambda draft: rows.to_csv(draft, index=False)),
-    ]
+    """Writes `pairs.parquet` and `pairs.csv` into `folder`."""
+    return write_table(folder, "pairs", rows)
 
 
 def read_pairs(folder: Path) -> pd.DataFrame:
     """The rows of `pairs.parquet`. Raises `ScoresError` naming the file, and the column at fault."""
-    path = folder / "pairs.parquet"
-    try:
-        rows = pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise ScoresError(f"{path}: cannot be read ({error}); run the evaluation again") from error
-    missing = [column for column in COLUMNS if column not in rows]
-    if missing or rows.duplicated(KEY).any():
-        fault = f"lacks column {missing[0]}" if missing else f"holds a ({', '.join(KEY)}) more than once"
-        raise ScoresError(f"{path}: {fault}; run the evaluation again")
-    return rows
+    return read_table(folder / "pairs.parquet", COLUMNS, KEY)

@@ -20,17 +20,17 @@ import pandas as pd
 from PIL import Image
 
 from moa.data import file_digest
-from moa.errors import ScoresError
 from moa.evaluation import metrics
 from moa.evaluation.clip import ClipScorer
 from moa.evaluation.context import Columns, Scene, SceneComparer, diversity_columns
 from moa.evaluation.faces import FaceEvaluator
-from moa.evaluation.files import json_digest, write_file
+from moa.evaluation.files import json_digest
 from moa.evaluation.generate import Method, image_path
 from moa.evaluation.journal import Journal
 from moa.evaluation.measure import Measurement, measure_images, open_image
 from moa.evaluation.subjects import SuiteSubject
 from moa.evaluation.suite import Prompt, Suite
+from moa.evaluation.tables import read_table, write_table
 
 Progress = Callable[[int, int, str], None]
 KEY = ["method", "subject", "prompt_id", "seed"]
@@ -209,28 +209,13 @@ class Scorer:
 
 
 def write_scores(folder: Path, rows: pd.DataFrame) -> list[Path]:
-    """Writes `scores.parquet` and `scores.csv` into `folder`; a null is an empty field in the CSV."""
-    return [
-        write_file(folder / "scores.parquet", lambda draft: rows.to_parquet(draft, index=False)),
-        write_file(folder / "scores.csv", lambda draft: rows.to_csv(draft, index=False)),
-    ]
+    """Writes `scores.parquet` and `scores.csv` into `folder`."""
+    return write_table(folder, "scores", rows)
 
 
 def read_scores(folder: Path) -> pd.DataFrame:
     """The rows of `scores.parquet`. Raises `ScoresError` naming the file, and the column at fault."""
-    path = folder / "scores.parquet"
-    try:
-        rows = pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise ScoresError(f"{path}: cannot be read ({error}); run the evaluation again") from error
-    missing = [column for column in COLUMNS if column not in rows]
-    if missing:
-        raise ScoresError(f"{path}: lacks column {missing[0]}; run the evaluation again")
-    if rows.duplicated(KEY).any():
-        raise ScoresError(
-            f"{path}: holds a (method, subject, prompt_id, seed) more than once; run the evaluation again"
-        )
-    return rows
+    return read_table(folder / "scores.parquet", COLUMNS, KEY)
 
 
 def _scenes(cells: Iterable[_Cell]) -> list[Scene]:

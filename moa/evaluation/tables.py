@@ -1,16 +1,45 @@
-"""Statistics of tables of rows: the interval of a column, and the difference and ratio of two tables matched by key.
+"""Tables of rows on disk, and their statistics: the interval of a column, and the difference and ratio of two tables
+matched by key.
 
 Images that are missing or unreadable are in no statistic, and null measurements in none of their column.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 
+from moa.errors import ScoresError
+from moa.evaluation.files import write_file
 from moa.evaluation.intervals import Interval, bootstrap_interval, paired_difference, ratio_of_means
 
 MATCH = ["subject", "prompt_id", "seed"]  # what rows of two methods, or of two runs, are matched by
+
+
+def write_table(folder: Path, name: str, rows: pd.DataFrame) -> list[Path]:
+    """Writes `<name>.parquet` and `<name>.csv` into `folder`; a null is an empty field in the CSV."""
+    return [
+        write_file(folder / f"{name}.parquet", lambda draft: rows.to_parquet(draft, index=False)),
+        write_file(folder / f"{name}.csv", lambda draft: rows.to_csv(draft, index=False)),
+    ]
+
+
+def read_table(path: Path, columns: Sequence[str], key: Sequence[str]) -> pd.DataFrame:
+    """The rows of a parquet file that must hold `columns`, and each `key` once. Raises `ScoresError` naming the file,
+    and the column at fault."""
+    try:
+        rows = pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise ScoresError(f"{path}: cannot be read ({error}); run the evaluation again") from error
+    missing = [column for column in columns if column not in rows]
+    if missing:
+        raise ScoresError(f"{path}: lacks column {missing[0]}; run the evaluation again")
+    if rows.duplicated(list(key)).any():
+        raise ScoresError(f"{path}: holds a ({', '.join(key)}) more than once; run the evaluation again")
+    return rows
 
 
 def readable(rows: pd.DataFrame, method: str) -> pd.DataFrame:
