@@ -127,7 +127,6 @@ def main() -> None:
     )
     parser.add_argument("--start-from", type=Path, help="an earlier zoo whose clip and base are trained further")
     parser.add_argument("--processes", type=int, default=2, help="training processes of the adapters (default 2)")
-    parser.add_argument("--adapters", choices=tuple(ADAPTERS), nargs="*", default=tuple(ADAPTERS), help="which of them")
     arguments = parser.parse_args()
     scenes, identities = data_root() / "miniature-zoo", data_root() / "miniature-identities"
     for folder in (scenes, identities):
@@ -135,7 +134,7 @@ def main() -> None:
     places = ["--scenes", scenes, "--identities", identities, "--out", arguments.zoo, "--work", runs_root() / "zoo"]
     start = ["--start-from", str(arguments.start_from)] if arguments.start_from else []
     _call("moa.zoo", *map(str, places), "--scale", str(arguments.scale), *start)
-    for name in arguments.adapters:
+    for name in ADAPTERS:
         train_adapter(name, arguments.zoo, scenes, arguments.processes)
 
 

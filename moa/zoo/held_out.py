@@ -29,7 +29,6 @@ def measure_adapter(
     image_encoder: Path,
     shards: Path,
     *,
-    split: str = "heldout",
     count: int = 256,
 ) -> dict[str, float]:
     """`error_right`, `error_wrong`, `error_without` (mean squared error of the noise on subject pixels: right subject,
@@ -37,7 +36,7 @@ def measure_adapter(
     for a single branch)."""
     config = TrainConfig(
         shards=shards,
-        split=split,
+        split="heldout",
         base=base,
         image_encoder=image_encoder,
         init=adapter,
@@ -52,7 +51,7 @@ def measure_adapter(
     )
     models = load_models(config, torch.device("cpu"))
     models.unet.eval()
-    dataset = ShardDataset(shards, split)
+    dataset = ShardDataset(shards, "heldout")
     height, width = dataset[0].mask.shape
     samples = TrainingSet(dataset, models.tokenizer, models.image_processor, models.latent_shape(height, width), config)
     sums = torch.zeros(6, dtype=torch.float64)
