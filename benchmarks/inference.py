@@ -7,8 +7,8 @@ subject. At 32 x 32 latents the ratio of pixels to width, and with it the share 
 full width; at 64 x 64 attention weighs four times as much. The methods take turns; times are medians of process CPU
 time on one thread, so other programs on the machine disturb little.
 
-"moa" is what `MoAPipeline` does; "no cache" projects the whole prompt in every step; "both halves" runs the
-personalization expert on the unconditional half too. FLOPs come from torch's counter, at full size on fake tensors.
+"moa" is what `MoAPipeline` does; "both halves" runs the personalization expert on the unconditional half too. FLOPs
+come from torch's counter, at full size on fake tensors.
 """
 
 from __future__ import annotations
@@ -60,8 +60,7 @@ def methods() -> dict[str, dict[str, Any] | None]:
     half, both = torch.tensor([False, True]), torch.tensor([True, True])
     return {
         "base": None,
-        "moa": {"moa": MoAInput(features, positions, half, cache_prompt=True)},
-        "moa, no cache": {"moa": MoAInput(features, positions, half)},
+        "moa": {"moa": MoAInput(features, positions, half)},
         "moa, both halves": {"moa": MoAInput(features, positions, both)},
     }
 
@@ -103,7 +102,6 @@ def full_size_flops() -> dict[str, Any]:
             for name, tensor in list(module.named_buffers(recurse=False)):
                 setattr(module, name, torch.empty(tensor.shape))
         latents, text = torch.empty(2, 4, 64, 64), torch.empty(2, TOKENS, 768)
-        unet(latents, 999.0, text, cross_attention_kwargs=ways["moa"])  # fills the cache
         return {name: flops(unet, latents, text, options) for name, options in ways.items()}
 
 

@@ -36,8 +36,6 @@ class MoAInput:
     positions   [B, S]     int64, token index the subject replaces; -1: empty slot, whatever its feature
     active      [B]        bool; False: the row is unconditional or has no subject and runs the prior expert only
     recorder               receives router and attention maps; None: nothing is recorded
-    cache_prompt           keep the prompt's keys and values from pass to pass: for one denoising loop, in which the
-                           weights and the text stay. Ignored where gradients are recorded and under `torch.compile`
 
     Raises `ConditioningError` when the shapes do not belong together.
     """
@@ -46,8 +44,6 @@ class MoAInput:
     positions: Tensor
     active: Tensor
     recorder: Recorder | None = None
-    cache_prompt: bool = False
-    cache: PromptCache | None = field(init=False)
     rows: slice | Tensor = field(init=False)  # the active rows: a slice where they are neighbours, else their indices
 
     def __post_init__(self) -> None:
@@ -64,28 +60,6 @@ class MoAInput:
         if self.positions.is_floating_point():
             raise ConditioningError(f"positions must be integer token indices; got {self.positions.dtype}")
         object.__setattr__(self, "rows", _rows(self.active))
-        object.__setattr__(self, "cache", PromptCache() if self.cache_prompt else None)
-
-
-class PromptCache:
-    """The personalization experts' keys and values of one prompt: from step to step only the subjects' rows change."""
-
-    def __init__(self) -> None:
-        self._layers: dict[int, tuple[Tensor, Tensor]] = {}
-        self._text: Tensor | None = None
-        self._version = -1
-
-    def of(self, text: Tensor) -> dict[int, tuple[Tensor, Tensor]] | None:
-        """Layer index -> K and V of `text` as layers left them there, [A, T + 1, d] each; None: do not cache now.
-
-        Emptied when `text` is not the tensor of the pass before, or was written to since. Tensors made in inference
-        mode do not tell, so they are not cached.
-        """
-        if torch.is_grad_enabled() or torch.compiler.is_compiling() or text.is_inference():
-            return None
-        if text is not self._text or text._version != self._version:
-            self._layers, self._text, self._version = {}, text, text._version
-        return self._layers
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +72,6 @@ class MoAContext:
     positions: Tensor  # [A, S]; empty slots point at T, one past the prompt
     latent_size: tuple[int, int]
     recorder: Recorder | None
-    cache: dict[int, tuple[Tensor, Tensor]] | None = None  # `PromptCache.of` this pass's text
 
     def take(self, tensor: Tensor) -> Tensor:
         """The rows of a [B, ...] tensor that the personalization expert runs on: [A, ...]."""

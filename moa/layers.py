@@ -22,6 +22,8 @@ from moa.conditioning import MoAContext
 from moa.config import MoAConfig
 from moa.recorder import Recorder
 
+PLAIN_PIXELS = 32 * 32  # up to this many pixels a training step on a CPU keeps the attention probabilities
+
 
 class Router(nn.Module):
     """R(z) = softmax(Router(z)) over the two experts, per pixel (eq. 5 and 7).
@@ -64,32 +66,13 @@ class MoABranch(nn.Module):
             weight = prior.to_q.weight
             self.router = Router(prior.query_dim, config.router).to(device=weight.device, dtype=weight.dtype)
 
-    def keys_values(self, c: Tensor) -> tuple[Tensor, Tensor]:
-        """K = W_k c, V = W_v c (eq. 2 and 3): [A, T, d_c] -> [A, T, d] each."""
-        return self.key(c), self.value(c)
-
-    def prompt_keys_values(self, text: Tensor, moa: MoAContext) -> tuple[Tensor, Tensor]:
-        """K and V of the multimodal prompt: text [A, T, D] -> [A, T, d] each.
-
-        With a cache, the plain prompt is projected in the first pass only. Later passes project the subjects' tokens
-        and write them over those of the pass before; empty slots write into row T, which nobody reads.
-        """
-        if moa.cache is None:
-            return self.keys_values(moa.prompt(self.index, text))
-        if self.index not in moa.cache:
-            moa.cache[self.index] = self.keys_values(F.pad(text, (0, 0, 0, 1)))
-        keys, values = moa.cache[self.index]
-        for kept, rows in zip((keys, values), self.keys_values(moa.tokens[self.index].to(text.dtype)), strict=True):
-            kept.scatter_(1, moa.positions[..., None].expand_as(rows), rows)
-        return keys[:, :-1], values[:, :-1]
-
     def split(self, x: Tensor) -> Tensor:
         """[A, N, d] -> [A, h, N, d/h]."""
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         """softmax(Q K^T / sqrt(d)) V (eq. 1) of split heads and the output projection: -> [A, N, d]; additive mask."""
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.scale)
+        attended = softmax_attention(q, k, v, mask, self.scale)
         return self.out(attended.transpose(1, 2).flatten(2))
 
 
@@ -129,7 +112,8 @@ class MoAAttention(Attention):
         if isinstance(text, tuple):  # an IP-Adapter rides along: (text, image states)
             text = text[0]
         bias = None if mask is None else moa.take(mask)[:, None]
-        keys, values = self.moa.keys_values(z) if text is None else self.moa.prompt_keys_values(moa.take(text), moa)
+        condition = z if text is None else moa.prompt(self.moa.index, moa.take(text))
+        keys, values = self.moa.key(condition), self.moa.value(condition)
         q, k, v = self.moa.split(self.moa.query(z)), self.moa.split(keys), self.moa.split(values)
         if text is not None and moa.recorder is not None and moa.recorder.subject_columns:
             self._record_columns(moa.recorder, q, k, bias, moa)
@@ -145,6 +129,20 @@ class MoAAttention(Attention):
         )
         maps = columns.unflatten(2, moa.grid(columns.shape[2]))
         recorder.add_attention(self.moa.index, moa.put(maps.new_zeros(moa.batch, *maps.shape[1:]), maps))
+
+
+def softmax_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+    """softmax(Q K^T scale + mask) V: q [A, h, N, d/h], k and v [A, h, T, d/h] -> [A, h, N, d/h].
+
+    The fused kernel, except where a small model is trained on a CPU: there its backward pass costs more than computing
+    and keeping the probabilities, which takes memory of O(N T).
+    """
+    trained = torch.is_grad_enabled() and q.requires_grad
+    if not trained or q.device.type != "cpu" or q.shape[2] > PLAIN_PIXELS:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
+    scores = (q * scale) @ k.transpose(-1, -2)
+    probabilities = (scores if mask is None else scores + mask).softmax(dim=-1)
+    return probabilities.to(v.dtype) @ v
 
 
 def subject_columns(q: Tensor, k: Tensor, positions: Tensor, bias: Tensor | None, scale: float) -> Tensor:

@@ -14,11 +14,13 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
 from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
 from moa.adapter import load_adapter
 from moa.data import file_digest, read_manifest
 from moa.errors import MissingInputError, TrainConfigError
+from moa.layers import PLAIN_PIXELS
 from moa.train_config import TrainConfig
 from moa.unet import MoAUNet2DConditionModel
 
@@ -156,6 +158,11 @@ def _load_unet(config: TrainConfig, device: torch.device, dtype: torch.dtype) ->
         parameter.requires_grad_(id(parameter) in trained)
     for buffer in unet.buffers():
         buffer.data = buffer.data.to(device)
+    side = unet.config.sample_size
+    if device.type == "cpu" and isinstance(side, int) and side**2 <= PLAIN_PIXELS:
+        unet.set_attn_processor(
+            AttnProcessor()
+        )  # the prior's attention, as `moa.layers.softmax_attention` does the expert's
     if config.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
     return unet

@@ -120,7 +120,7 @@ class SubjectsMixin:
             active = torch.cat([torch.zeros_like(active), active])
         device = self._execution_device
         features, positions = features.to(device, self.unet.dtype), positions.to(device)
-        return MoAInput(features, positions, active, recorder, cache_prompt=True)
+        return MoAInput(features, positions, active, recorder)
 
     @classmethod
     def from_pipe(cls, pipeline: Any, **options: Any) -> Any:

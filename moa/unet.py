@@ -172,7 +172,7 @@ class MoAUNet2DConditionModel(UNet2DConditionModel):
         positions = moa.positions.to(device)[rows]
         filled = (positions >= 0) & moa.active.to(device)[rows, None]
         features = moa.features.to(device)[rows].masked_fill(~filled[..., None], 0.0)
-        prompt, text = text, text[rows]
+        text = text[rows]
         slots = positions.clamp(min=0)[..., None].expand(-1, -1, text.shape[-1])
         timesteps = torch.as_tensor(timestep, dtype=torch.float32, device=device).expand(batch)[rows]
         tokens = self.moa(features, text.gather(1, slots), timesteps)
@@ -183,7 +183,6 @@ class MoAUNet2DConditionModel(UNet2DConditionModel):
             positions=positions.masked_fill(~filled, text.shape[1]),
             latent_size=(sample.shape[-2], sample.shape[-1]),
             recorder=moa.recorder,
-            cache=moa.cache.of(prompt) if moa.cache is not None else None,
         )
 
     def _check_input(self, moa: MoAInput, text: Tensor) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from moa.conditioning import MoAContext, MoAInput, MultimodalPrompt, PromptCache, SpacetimeEncoding
+from moa.conditioning import MoAContext, MoAInput, MultimodalPrompt, SpacetimeEncoding
 from moa.config import MoAConfig
 from moa.errors import ConditioningError
 
@@ -97,29 +97,6 @@ def test_prompt_replaces_the_subject_tokens_and_nothing_else():
     expected = text.clone()
     expected[0, 5], expected[0, 2], expected[1, 3] = tokens[0, 0], tokens[0, 1], tokens[1, 1]
     assert torch.equal(result, expected)
-
-
-@torch.no_grad()
-def test_the_prompt_cache_lasts_as_long_as_the_text():
-    text, cache = torch.randn(1, 7, TEXT), PromptCache()
-    layers = cache.of(text)
-    layers[4] = (text, text)
-    assert cache.of(text) is layers and 4 in layers
-    assert 4 not in cache.of(text.clone())
-    layers = cache.of(text)
-    layers[4] = (text, text)
-    text.add_(1)
-    assert 4 not in cache.of(text)
-
-
-def test_the_prompt_is_not_cached_where_that_would_be_wrong():
-    text, cache = torch.randn(1, 7, TEXT), PromptCache()
-    assert cache.of(text) is None  # gradients are recorded
-    with torch.inference_mode():
-        assert cache.of(torch.randn(1, 7, TEXT)) is None  # nobody can tell whether it was written to
-    fields = (torch.zeros(1, 1, IMAGE), torch.zeros(1, 1, dtype=torch.long), torch.ones(1).bool())
-    assert MoAInput(*fields).cache is None
-    assert MoAInput(*fields, cache_prompt=True).cache is not MoAInput(*fields, cache_prompt=True).cache
 
 
 def test_grid_follows_the_levels_of_the_unet():

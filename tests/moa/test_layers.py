@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
 import pytest
 import torch
 from diffusers.models.attention_processor import Attention
 from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 
 from moa.conditioning import MoAContext
 from moa.config import MoAConfig
-from moa.layers import MoAAttention, MoABranch, Router, subject_columns
+from moa.layers import MoAAttention, MoABranch, Router, softmax_attention, subject_columns
 from moa.recorder import Recorder
 
 DIM, TEXT, HEADS, PIXELS, TOKENS = 12, 10, 3, 16, 7
@@ -83,20 +83,19 @@ def test_cross_attention_is_equations_1_to_7(rows):
     assert not any(torch.allclose(out[row], prior[row]) for row in active)
 
 
-@torch.no_grad()
-@pytest.mark.parametrize("rows", [slice(1, 3), torch.tensor([0, 2])], ids=["guidance", "scattered"])
-def test_cached_prompt_gives_what_the_whole_prompt_gives_at_every_step(rows):
-    attention, cache, projected = layer(cross=True), {}, []
-    attention.moa.key.register_forward_hook(lambda _, given, __: projected.append(given[0].shape[1]))
-    text = torch.randn(3, TOKENS, TEXT).double()
-    positions = torch.tensor([[2, 5], [3, TOKENS], [TOKENS, 1]])[rows]  # the last two have an empty slot
-    for _ in range(3):
-        z, tokens = torch.randn(3, PIXELS, DIM).double(), torch.randn(3, 2, TEXT).double()[rows]
-        moa = context(3, rows, tokens, positions)
-        expected = attention(z, text, moa=moa)
-        cached = attention(z, text, moa=dataclasses.replace(moa, cache=cache))
-        torch.testing.assert_close(cached, expected, rtol=0, atol=1e-12)
-    assert projected == [TOKENS, TOKENS + 1, 2] + [TOKENS, 2] * 2  # the prompt once, then its two subjects
+@pytest.mark.parametrize("masked", [False, True])
+def test_training_on_a_cpu_attends_as_the_fused_kernel_does(masked):
+    q, k, v = (torch.randn(2, 3, n, 4).double().requires_grad_() for n in (PIXELS, TOKENS, TOKENS))
+    mask = torch.randn(2, 1, 1, TOKENS).double() if masked else None
+    out, fused = softmax_attention(q, k, v, mask, 0.3), scaled_dot_product_attention(q, k, v, mask, scale=0.3)
+    assert "ScaledDotProduct" not in type(out.grad_fn).__name__, "the fused kernel was used"
+    torch.testing.assert_close(out, fused, rtol=0, atol=1e-12)
+    weights = torch.randn_like(out)
+    plain, expected = (torch.autograd.grad((x * weights).sum(), (q, k, v)) for x in (out, fused))
+    torch.testing.assert_close(plain, expected, rtol=0, atol=1e-12)
+    with torch.no_grad():
+        again = scaled_dot_product_attention(q, k, v, mask, scale=0.3)
+        assert torch.equal(softmax_attention(q, k, v, mask, 0.3), again)
 
 
 @pytest.mark.parametrize("rows", [slice(1, 3), slice(0, 0), torch.tensor([2, 0])], ids=str)

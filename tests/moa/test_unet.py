@@ -184,20 +184,6 @@ def test_each_subject_and_where_it_is_bound_matter():
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("architecture", ["moa", "single_branch"])
-def test_a_denoising_loop_with_cached_prompt_is_the_loop_without(architecture):
-    unet, moa, text = tiny_moa_unet(architecture=architecture).double(), subjects(), inputs()[2].double()
-    cached = MoAInput(moa.features, moa.positions, moa.active, cache_prompt=True)
-    for t in (900, 500, 100):
-        latents = inputs()[0].double()
-        expected = run(unet, (latents, t, text), moa)
-        torch.testing.assert_close(run(unet, (latents, t, text), cached), expected, rtol=0, atol=1e-9)
-    other = inputs()[2].double()
-    expected = run(unet, (latents, t, other), moa)
-    torch.testing.assert_close(run(unet, (latents, t, other), cached), expected, rtol=0, atol=1e-9)
-
-
-@torch.no_grad()
 @pytest.mark.parametrize("kind", [int, float, torch.tensor], ids=["int", "float", "0-d"])
 def test_one_timestep_for_the_whole_batch(kind):
     unet, (latents, _, text), moa = tiny_moa_unet(), inputs(), subjects()
