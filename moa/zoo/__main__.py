@@ -31,7 +31,7 @@ STEPS = {
     "clip": 4000,
     "finder": 1000,
     "embedder": 600,
-    "base": 6000,
+    "base": 5000,
     "community": 300,
 }
 
