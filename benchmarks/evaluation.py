@@ -46,6 +46,7 @@ from torch import Tensor
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
 from moa.evaluation.clip import ClipScorer
+from moa.evaluation.clip_towers import TransformersTowers
 from moa.evaluation.faces import FacenetFaces, face_crop
 from moa.evaluation.generate import Method, image_path
 from moa.evaluation.score import Scorer
@@ -288,7 +289,7 @@ def _times(seconds: dict[str, list[dict[str, float]]], sizes: Sequence[int], onc
 def antialiasing(scorer: Scorer, off: ClipScorer, paths: Sequence[str]) -> dict[str, Any]:
     """What the resize's antialiasing changes for scored images of one prompt: CLIP's input, of 255, and PC."""
     on, images = scorer.clip, [Image.open(scorer.folder / path).convert("RGB") for path in paths]
-    scale = 255 * torch.tensor(on.std)[:, None, None]
+    scale = 255 * torch.tensor(on.towers.std)[:, None, None]
     inputs = [float(((on._pixels(image) - off._pixels(image)).abs() * scale).mean()) for image in images]
     text = on.encode_texts([scorer.suite.prompts[0].for_word("person")])[0]
     with_it = np.stack([known.clip for known in scorer.measure(paths).values()]) @ text
@@ -312,7 +313,8 @@ def measure(fastcomposer: Path, openai_clip: Path, quick: bool) -> dict[str, Any
     tokenizer = CLIPTokenizer(vocab=bpe.encoder, merges=list(bpe.bpe_ranks), model_max_length=77)
     embedder, weights = random_embedder(people), random_clip(tokenizer)
     theirs = FastComposer(photographs, embedder, weights)
-    on, off = (ClipScorer(weights, tokenizer, CLIPImageProcessor(), antialias=choice) for choice in (True, False))
+    towers = TransformersTowers(weights, tokenizer, CLIPImageProcessor())
+    on, off = (ClipScorer(towers, antialias=choice) for choice in (True, False))
     keys = [(person.id, place) for place in range(len(PROMPTS)) for person in people]
     blocks = [keys[start : start + BLOCK] for start in range(0, len(keys), BLOCK)][: 1 if quick else None]
     with tempfile.TemporaryDirectory() as name:

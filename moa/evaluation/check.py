@@ -90,7 +90,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--images", type=Path, help="folder of the reference photographs (suites of kind folder)")
     parser.add_argument("--shards", type=Path, help="folder of the shards (suites of kind shards)")
     parser.add_argument("--faces", type=Path, help="weights of the face embedder, instead of the declared place")
-    parser.add_argument("--clip", type=Path, help="CLIPModel folder, instead of the declared place")
+    parser.add_argument("--clip", type=Path, help="CLIPModel or OpenCLIP folder, instead of the declared place")
     given = parser.parse_args(arguments)
     try:
         suite = load_suite(given.suite, faces=given.faces, clip=given.clip)

@@ -1,10 +1,10 @@
 """CLIP image and text embeddings, the model behind PC.
 
-Reads any `transformers` CLIPModel folder: openai/clip-vit-large-patch14 for the published protocol, zoo/clip in the
-miniature world. The image path is FastComposer's (evaluation/clip_eval.py): the picture as a float tensor in 0..1,
-bicubic resize of the shorter side, centre crop, CLIP normalisation. That resize ran without antialiasing in the
-torchvision of 2023 and runs with it since 0.17; both are offered, because the 224 px input differs by 2.5 of 255 on
-average, and the choice is written into the results.
+Reads a `transformers` CLIPModel folder (openai/clip-vit-large-patch14 for the published protocol, zoo/clip in the
+miniature world) or an OpenCLIP one. The image path is FastComposer's (evaluation/clip_eval.py): the picture as a float
+tensor in 0..1, bicubic resize of the shorter side, centre crop, CLIP normalisation. That resize ran without
+antialiasing in the torchvision of 2023 and runs with it since 0.17; both are offered, because the 224 px input differs
+by 2.5 of 255 on average, and the choice is written into the results.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as transform
 
 from moa.errors import EvaluationError
+from moa.evaluation.clip_towers import FOLDERS, Towers
 from moa.evaluation.faces import checked_digest
 from moa.evaluation.suite import ClipModel
 
-NEEDED = ("model.safetensors", "config.json", "preprocessor_config.json", "tokenizer_config.json")
+REMEDY = "`hf download openai/clip-vit-large-patch14 --local-dir DIR` fetches the published protocol's"
 
 
 def load_clip(model: ClipModel, device: str = "cpu") -> ClipScorer:
@@ -35,43 +36,28 @@ class ClipScorer:
 
     def __init__(
         self,
-        model,
-        tokenizer,
-        processor,
+        towers: Towers,
         *,
         antialias: bool = True,
         device: str = "cpu",
         batch_size: int = 16,
         weights: str = "random",
     ):
-        self.device, self.batch_size, self.weights, self.antialias = (
-            torch.device(device),
-            batch_size,
-            weights,
-            antialias,
-        )
-        self.model, self.tokenizer = model.eval().to(self.device), tokenizer
-        self.size, self.crop = int(processor.size["shortest_edge"]), int(processor.crop_size["height"])
-        self.mean, self.std = list(processor.image_mean), list(processor.image_std)
+        self.towers, self.antialias, self.batch_size, self.weights = towers, antialias, batch_size, weights
+        self.device = torch.device(device)
+        towers.to(self.device)
 
     @classmethod
     def from_folder(
         cls, folder: Path, *, sha256: str | None = None, antialias: bool = True, device: str = "cpu"
     ) -> ClipScorer:
-        """Loads a local CLIPModel folder; `sha256` is what its model.safetensors must be. Nothing is ever
-        downloaded."""
-        from transformers import AutoTokenizer, CLIPImageProcessor, CLIPModel
-
-        remedy = "`hf download openai/clip-vit-large-patch14 --local-dir DIR` fetches the published protocol's"
-        for name in NEEDED[1:]:
-            checked_digest(folder / name, None, remedy, "--clip")
-        found = checked_digest(folder / NEEDED[0], sha256, remedy, "--clip")
-        return cls(
-            CLIPModel.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype=torch.float32),
-            AutoTokenizer.from_pretrained(folder, local_files_only=True),
-            CLIPImageProcessor.from_pretrained(folder, local_files_only=True),
-            antialias=antialias, device=device, weights=found,
-        )  # fmt: skip
+        """Loads a local folder; `sha256` is what the file of its weights must be. Nothing is ever downloaded."""
+        kind = next((name for name in FOLDERS if (folder / name).is_file()), "config.json")
+        load, weights, others = FOLDERS[kind]
+        for name in (kind, *others):
+            checked_digest(folder / name, None, REMEDY, "--clip")
+        found = checked_digest(folder / weights, sha256, REMEDY, "--clip")
+        return cls(load(folder), antialias=antialias, device=device, weights=found)
 
     @torch.no_grad()
     def encode_images(self, images: Sequence[Image.Image]) -> np.ndarray:
@@ -81,45 +67,34 @@ class ClipScorer:
             pixels = torch.stack([self._pixels(image) for image in images[start : start + self.batch_size]]).to(
                 self.device
             )
-            pooled = self.model.vision_model(pixel_values=pixels).pooler_output
-            parts.append(_unit(self.model.visual_projection(pooled)))
-        return np.concatenate(parts) if parts else np.zeros((0, self.model.config.projection_dim), np.float32)
+            parts.append(_unit(self.towers.images(pixels)))
+        return np.concatenate(parts) if parts else np.zeros((0, self.towers.width), np.float32)
 
     @torch.no_grad()
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
         """Unit embeddings, float32 `[n, d]`. A text that the tokenizer would have to cut raises `EvaluationError`
         naming it."""
-        limit = min(self.model.config.text_config.max_position_embeddings, self.tokenizer.model_max_length)
+        limit = self.towers.limit
         for text in texts:
-            tokens = len(self.tokenizer(text).input_ids)
-            if tokens > limit:
-                raise EvaluationError(
-                    f"the prompt {text!r} has {tokens} tokens, CLIP takes {limit}; shorten it in the suite"
-                )
-        parts = []
-        for start in range(0, len(texts), self.batch_size):
-            batch = list(texts[start : start + self.batch_size])
-            tokens = self.tokenizer(batch, padding="max_length", max_length=limit, return_tensors="pt").to(self.device)
-            pooled = self.model.text_model(
-                input_ids=tokens.input_ids, attention_mask=tokens.attention_mask
-            ).pooler_output
-            parts.append(_unit(self.model.text_projection(pooled)))
-        return np.concatenate(parts) if parts else np.zeros((0, self.model.config.projection_dim), np.float32)
+            if self.towers.token_count(text) > limit:
+                raise EvaluationError(f"the prompt {text!r} has more than the {limit} tokens CLIP takes; shorten it")
+        batches = [texts[start : start + self.batch_size] for start in range(0, len(texts), self.batch_size)]
+        parts = [_unit(self.towers.texts(batch)) for batch in batches]
+        return np.concatenate(parts) if parts else np.zeros((0, self.towers.width), np.float32)
 
     def _pixels(self, image: Image.Image) -> torch.Tensor:
         """CLIP's input `[3, crop, crop]`, normalised."""
         pixels = transform.pil_to_tensor(image.convert("RGB")).float() / 255
-        pixels = transform.resize(
-            pixels, [self.size], interpolation=transform.InterpolationMode.BICUBIC, antialias=self.antialias
-        )
-        return transform.normalize(transform.center_crop(pixels, [self.crop, self.crop]), self.mean, self.std)
+        size, bicubic = self.towers.image_size, transform.InterpolationMode.BICUBIC
+        pixels = transform.resize(pixels, [size], interpolation=bicubic, antialias=self.antialias)
+        return transform.normalize(transform.center_crop(pixels, [size, size]), self.towers.mean, self.towers.std)
 
     def describe(self) -> dict:
         """What was measured with: JSON-able, written into the results."""
         return {
-            "name": Path(self.model.config.name_or_path or "CLIP").name,
+            "name": self.towers.name,
             "weights": self.weights,
-            "image_size": self.crop,
+            "image_size": self.towers.image_size,
             "antialias": self.antialias,
         }
 

@@ -187,7 +187,7 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
     for option, what in (("--ablation", "another adapter's folder"), ("--community", "a LoRA merged into the base")):
         parser.add_argument(option, action="append", default=[], metavar="LABEL=FOLDER", help=f"{what} (repeatable)")
     parser.add_argument("--faces", type=Path, help="weights of the face model, instead of the declared place")
-    parser.add_argument("--clip", type=Path, help="CLIPModel folder, instead of the declared place")
+    parser.add_argument("--clip", type=Path, help="CLIPModel or OpenCLIP folder, instead of the declared place")
     parser.add_argument("--batch-size", type=int, default=8, help="images generated together (default 8)")
     default = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument(

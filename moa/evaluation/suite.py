@@ -128,7 +128,7 @@ class FaceModel(_Declaration):
 
 
 class ClipModel(_Declaration):
-    """CLIP behind PC: `path` is a transformers CLIPModel folder, `sha256` that of its model.safetensors. `antialias`
+    """CLIP behind PC: `path` is a CLIPModel or OpenCLIP folder, `sha256` that of its weight file. `antialias`
     is the resize's; FastComposer's published figures come from a torchvision in which it was off."""
 
     path: str

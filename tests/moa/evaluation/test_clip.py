@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
+import open_clip
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from torchvision import transforms
 from transformers import CLIPConfig, CLIPModel
 
+from flows.files import write_json
 from moa.data import file_digest
 from moa.errors import EvaluationError, EvaluatorWeightsError
 from moa.evaluation.clip import ClipScorer, load_clip
+from moa.evaluation.clip_towers import OpenClipTowers, TransformersTowers
 from moa.evaluation.suite import ClipModel
 from tests.tiny_models import tiny_image_encoder, tiny_image_processor, tiny_text_encoder, tiny_tokenizer
 
@@ -43,6 +48,63 @@ def images() -> list[Image.Image]:
     rng = np.random.default_rng(0)
     sizes = [(64, 64), (64, 64), (50, 80), (33, 32), (90, 47)]
     return [Image.fromarray(rng.integers(0, 256, (h, w, 3), dtype=np.uint8)) for w, h in sizes]
+
+
+@pytest.fixture(scope="module")
+def open_clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random model as OpenCLIP saves one."""
+    folder = tmp_path_factory.mktemp("open") / "tiny-open-clip"
+    folder.mkdir()
+    shape = {
+        "embed_dim": 24,
+        "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 8},
+        "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+    }
+    prepared = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4], "interpolation": "bicubic", "resize_mode": "shortest"}
+    write_json(folder / "open_clip_config.json", {"model_cfg": shape, "preprocess_cfg": prepared})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        model = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
+    save_file(model.state_dict(), folder / "open_clip_model.safetensors")
+    return folder
+
+
+def test_an_openclip_folder_is_scored_as_openclip_does(open_clip_folder, images):
+    place = f"local-dir:{open_clip_folder}"
+    model, path = open_clip.create_model_from_pretrained(place)
+    with torch.no_grad():
+        pixels = torch.stack([path(image) for image in images if image.size == (64, 64)])
+        texts = open_clip.get_tokenizer(place)(TEXTS, context_length=16)
+        theirs = model.encode_image(pixels, normalize=True) @ model.encode_text(texts, normalize=True).T
+    scorer = ClipScorer.from_folder(open_clip_folder)
+    ours = scorer.encode_images([image for image in images if image.size == (64, 64)]) @ scorer.encode_texts(TEXTS).T
+    # theirs resizes 8-bit pixels and rounds, ours floats
+    assert np.abs(ours - theirs.numpy()).max() < 2e-3 and np.ptp(ours) > 2e-2
+    assert scorer.describe()["name"] == "tiny-open-clip"
+    assert scorer.describe()["weights"] == file_digest(open_clip_folder / "open_clip_model.safetensors")
+
+
+def test_what_openclip_would_cut_or_distort_is_refused(open_clip_folder, tmp_path):
+    towers = OpenClipTowers.from_folder(open_clip_folder)
+    assert [towers.token_count(text) for text in ("", "a man", "!! a man", "a " * 14, "a " * 15)] == [2, 4, 5, 16, 17]
+    with pytest.raises(EvaluationError, match="more than the 16 tokens"):
+        ClipScorer(towers).encode_texts(["a " * 15])
+    shutil.copytree(open_clip_folder, tmp_path, dirs_exist_ok=True)
+    config = json.loads((tmp_path / "open_clip_config.json").read_text("utf-8"))
+    config["preprocess_cfg"]["resize_mode"] = "squash"
+    write_json(tmp_path / "open_clip_config.json", config)
+    with pytest.raises(EvaluatorWeightsError, match=r"open_clip_config.json: resize_mode is 'squash'.*'shortest'"):
+        ClipScorer.from_folder(tmp_path)
+    (tmp_path / "open_clip_model.safetensors").unlink()
+    with pytest.raises(EvaluatorWeightsError, match=r"open_clip_model.safetensors.*missing"):
+        ClipScorer.from_folder(tmp_path)
+
+
+def test_a_processor_that_crops_twice_is_refused(folder):
+    processor = tiny_image_processor()
+    processor.size = {"shortest_edge": 40}
+    with pytest.raises(EvaluatorWeightsError, match="resizes to 40 px and crops to 32"):
+        TransformersTowers(CLIPModel.from_pretrained(folder), tiny_tokenizer(folder), processor)
 
 
 @pytest.mark.parametrize("antialias", [True, False])
@@ -89,7 +151,7 @@ def test_grey_and_transparent_images_are_taken(folder):
 
 
 def test_a_prompt_that_would_be_cut_is_refused(folder):
-    with pytest.raises(EvaluationError, match=r"'a man a man.*42 tokens, CLIP takes 32"):
+    with pytest.raises(EvaluationError, match=r"'a man a man.*more than the 32 tokens"):
         ClipScorer.from_folder(folder).encode_texts(["a dog", " ".join(["a man"] * 20)])
 
 

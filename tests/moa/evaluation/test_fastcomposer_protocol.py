@@ -21,6 +21,7 @@ from torchvision import transforms
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from moa.evaluation.clip import ClipScorer
+from moa.evaluation.clip_towers import TransformersTowers
 from moa.evaluation.faces import FacenetFaces
 from moa.evaluation.generate import Method, image_path
 from moa.evaluation.score import Scorer
@@ -113,7 +114,9 @@ def rows(people, embedder, clip, images, tmp_path_factory) -> pd.DataFrame:
         path = folder / image_path(METHOD, subject, "", SUITE.prompts[place].id, 0)
         path.parent.mkdir(parents=True, exist_ok=True)
         image.save(path)
-    scorer = Scorer(folder, SUITE, people, FacenetFaces(embedder), ClipScorer(*clip, tiny_image_processor()))
+    scorer = Scorer(
+        folder, SUITE, people, FacenetFaces(embedder), ClipScorer(TransformersTowers(*clip, tiny_image_processor()))
+    )
     return scorer.score([METHOD])
 
 
