@@ -161,13 +161,20 @@ def jitter(pixels: Tensor, generator: torch.Generator) -> Tensor:
 
 
 @torch.no_grad()
-def retrieval(clip: CLIPModel, tokenizer: CLIPTokenizer, pictures: Pictures, count: int = 100) -> float:
-    """Share of pictures whose own caption is nearest among `count` pictures with different captions."""
-    chosen: dict[str, int] = {}
+def retrieval(
+    clip: CLIPModel, tokenizer: CLIPTokenizer, pictures: Pictures, count: int = 100, sets: int = 10, seed: int = 0
+) -> float:
+    """Share of pictures whose own caption is nearest among `count` pictures with different captions; mean over `sets`
+    random choices of them."""
+    first: dict[str, int] = {}
     for k, meta in enumerate(pictures.meta):
-        chosen.setdefault(meta["caption"], k)
-    captions = sorted(chosen)[:: max(1, len(chosen) // count)][:count]
-    pixels = to_unit(pictures.images[[chosen[caption] for caption in captions]])
-    out = clip(input_ids=tokenize(tokenizer, captions), pixel_values=pixels)
-    nearest = (out.image_embeds @ out.text_embeds.T).argmax(dim=1)
-    return float((nearest == torch.arange(len(captions))).float().mean())
+        first.setdefault(meta["caption"], k)
+    pixels = to_unit(pictures.images[list(first.values())])
+    out = clip(input_ids=tokenize(tokenizer, list(first)), pixel_values=pixels)
+    generator = torch.Generator().manual_seed(seed)
+    shares = []
+    for _ in range(sets):
+        chosen = torch.randperm(len(first), generator=generator)[:count]
+        nearest = (out.image_embeds[chosen] @ out.text_embeds[chosen].T).argmax(dim=1)
+        shares.append((nearest == torch.arange(len(chosen))).float().mean())
+    return float(torch.stack(shares).mean())

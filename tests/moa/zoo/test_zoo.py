@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -218,6 +219,24 @@ def test_a_newer_vocabulary_keeps_what_the_old_one_knew(tmp_path):
     assert "juggling</w>" not in old_tokenizer.get_vocab()
     assert torch.equal(after[unknown], untrained[unknown])
     assert torch.equal(new.visual_projection.weight, old.visual_projection.weight)
+
+
+def test_retrieval_finds_captions_among_different_ones(pictures):
+    texts = list(dict.fromkeys(meta["caption"] for meta in pictures.meta))
+    vectors = torch.nn.functional.normalize(torch.randn(3, 8, generator=torch.Generator().manual_seed(0)), dim=-1)
+
+    def share(order, **options):
+        def clip_model(input_ids, pixel_values):
+            return SimpleNamespace(image_embeds=vectors[order], text_embeds=vectors)
+
+        def tokenizer(captions, **_):
+            assert captions == texts, "each caption once"
+            return SimpleNamespace(input_ids=torch.zeros(3, 4))
+
+        return clip.retrieval(clip_model, tokenizer, pictures, **options)
+
+    assert share([0, 1, 2]) == 1 and share([0, 2, 1]) == pytest.approx(1 / 3)
+    assert share([1, 2, 0]) == 0 and share([1, 2, 0], count=1) == 1
 
 
 def test_captions_that_differ_in_one_attribute():
