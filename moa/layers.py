@@ -22,7 +22,7 @@ from moa.conditioning import MoAContext
 from moa.config import MoAConfig
 from moa.recorder import Recorder
 
-PLAIN_PIXELS = 32 * 32  # up to this many pixels a training step on a CPU keeps the attention probabilities
+PLAIN_PIXELS = 16 * 16  # up to this many pixels a training step on a CPU keeps the attention probabilities
 
 
 class Router(nn.Module):
