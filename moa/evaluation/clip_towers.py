@@ -7,12 +7,13 @@ data than the model's own image encoder does not favour that encoder, and most o
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from moa.errors import EvaluatorWeightsError
 
@@ -72,6 +73,8 @@ class TransformersTowers:
 
     def to(self, device: torch.device) -> None:
         self.model.to(device)
+        if device.type == "cpu" and torch.backends.mkldnn.is_available():
+            self.model.vision_model = _packed(self.model.vision_model)
 
     def token_count(self, text: str) -> int:
         return len(self.tokenizer(text).input_ids)
@@ -128,6 +131,16 @@ class OpenClipTowers:
     def texts(self, texts: Sequence[str]) -> Tensor:
         tokens = self.tokenizer(list(texts), context_length=self.limit)
         return self.model.encode_text(tokens.to(next(self.model.parameters()).device))
+
+
+def _packed(model: nn.Module) -> nn.Module:
+    """The model, changed in place, with oneDNN's linear layers, whose weights are packed once: the same sums in another
+    order, on some processors in two thirds of the time."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # its modules are TorchScript's
+        from torch.utils.mkldnn import to_mkldnn
+
+        return to_mkldnn(model)
 
 
 FOLDERS: dict[str, tuple[Callable[[Path], Towers], str, tuple[str, ...]]] = {
