@@ -19,7 +19,7 @@ from moa.zoo.clip import tokenize
 from moa.zoo.pictures import Pictures, to_unit
 
 ATTRIBUTES = ("scene", "item", "word")
-SAMPLING = {"num_inference_steps": 20, "guidance_scale": 2.0, "height": 64, "width": 64}
+SAMPLING = {"num_inference_steps": 20, "guidance_scale": 3.0, "height": 64, "width": 64}
 
 
 def caption(words: dict[str, str]) -> str:
