@@ -105,6 +105,8 @@ def _context(moa: MethodSummary, ablation: MethodSummary | None) -> str:
     ours, theirs = moa.context_change_outside, ablation and ablation.context_change_outside
     if ours is None or ours.mean is None or not theirs or theirs.mean is None or ablation is None:
         return ""
-    verb = "less" if ours.mean < theirs.mean else "no less"
     rival = f"“{ablation.label}” ({theirs.mean:.3f})"
+    if apart(ours, theirs) is False:
+        return f"Outside the person the picture changes by {ours.mean:.3f}, not told apart from {rival}."
+    verb = "less" if ours.mean < theirs.mean else "no less"
     return f"Outside the person the picture changes by {ours.mean:.3f}, {verb} than with {rival}."
