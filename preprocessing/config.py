@@ -49,6 +49,13 @@ class RendererIdentities(Declaration):
     heldout: int | None = Field(default=None, ge=2)
 
 
+class RendererFraming(Declaration):
+    """What is photographed in a split: people in scenes, their faces from close by, or both."""
+
+    train: Literal["scenes", "portraits", "both"] = "scenes"
+    heldout: Literal["scenes", "portraits", "both"] = "scenes"
+
+
 class RendererSource(Declaration):
     """Pictures drawn by `preprocessing.world` with exact annotations; `size` in pixels."""
 
@@ -56,6 +63,7 @@ class RendererSource(Declaration):
     seed: int = 1
     size: int = Field(default=64, ge=32, le=1024)
     identities: RendererIdentities = Field(default_factory=lambda: RendererIdentities())
+    framing: RendererFraming = Field(default_factory=lambda: RendererFraming())
     counts: RendererCounts
 
 

@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class RendererReader:
-    """Draws the scenes of `World(seed, size, identities)`."""
+    """Draws the scenes of `World(seed, size, identities, framing)`."""
 
     seed: int
     size: int
-    identities: tuple[tuple[str, int], ...]  # people per split; a tuple, because worlds are kept by their arguments
+    identities: tuple[tuple[str, int], ...]  # people per split; tuples, because worlds are kept by their arguments
+    framing: tuple[tuple[str, str], ...]  # of each split
 
     def items(self, config: DatasetConfig, inventory: Path) -> list[Item]:
         """Training scenes first, then the held-out ones; nothing is drawn yet, so `inventory` is not used."""
@@ -45,7 +46,8 @@ class RendererReader:
 
     def read(self, item: Item) -> Picture:
         """Draw one scene; its digest is that of its pixels."""
-        scene = _world(self.seed, self.size, self.identities).scene(int(item.name.rpartition("-")[2]), item.split)  # type: ignore[arg-type]
+        world = _world(self.seed, self.size, self.identities, self.framing)
+        scene = world.scene(int(item.name.rpartition("-")[2]), item.split)  # type: ignore[arg-type]
         attributes = {**scene.attributes, "description": scene.description}
         image = scene.image.convert("RGB")
         return Picture(
@@ -62,7 +64,9 @@ class RendererReader:
 
 
 @lru_cache(maxsize=1)
-def _world(seed: int, size: int, identities: tuple[tuple[str, int], ...]) -> World:
+def _world(
+    seed: int, size: int, identities: tuple[tuple[str, int], ...], framing: tuple[tuple[str, str], ...]
+) -> World:
     from preprocessing.world import World
 
-    return World(seed=seed, size=size, identities=dict(identities))
+    return World(seed=seed, size=size, identities=dict(identities), framing=dict(framing))

@@ -43,6 +43,7 @@ def open_source(config: DatasetConfig, source_root: Path | None = None) -> Sourc
             seed=config.source.seed,
             size=config.source.size,
             identities=tuple(config.source.identities.model_dump(exclude_none=True).items()),
+            framing=tuple(config.source.framing.model_dump().items()),
         )
     root = source_root or config.source.root
     if root is None:

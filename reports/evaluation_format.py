@@ -1,5 +1,5 @@
 """An evaluation folder as frozen pydantic models: suite.json, summary.json and router.json of datasets/FORMAT.md
-section 6, format `moa-evaluation/2`.
+section 6, format `moa-evaluation/3`.
 
 Units: IP 0..1, PC -1..1, rates, shares and changes 0..1; `low` and `high` bound the 95 % bootstrap interval over
 subjects. A measurement nobody took is None.
@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from reports.formats import FileModel
 
-FORMAT = "moa-evaluation/2"
+FORMAT = "moa-evaluation/3"
 OLD_FORMAT = "has format {}, and this report reads " + FORMAT + ": evaluate again"
 
 Outcome = Literal["scored", "no_face", "no_reference_face", "missing", "unreadable"]
@@ -169,7 +169,7 @@ class Provenance(FileModel):
 class Summary(FileModel):
     """`evaluation/<suite>/summary.json`."""
 
-    format: Literal["moa-evaluation/2"]
+    format: Literal["moa-evaluation/3"]
     suite: str
     version: int | str
     methods: list[MethodSummary] = Field(min_length=1)

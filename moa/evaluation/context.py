@@ -1,6 +1,9 @@
 """How images differ from one another: from the prior's (context kept?), from other subjects' (swap local?), from those
 at other seeds (diversity). Columns `context_change_*`, `swap_change_*`, `diversity_*` of the scores.
 
+Against the prior's image, the person is where the prior shows one: a method whose people outgrow that place changes the
+scene. Between two subjects' images it is where either shows one.
+
 Pixels are compared scene by scene: a scene is one method, prompt, seed and class word, its images are the subjects
 with that word. At most one scene is in memory, its images are opened once, and only when the journal lacks a number.
 """
@@ -21,6 +24,7 @@ from moa.evaluation.metrics import PersonBox, change, content_diversity, layout_
 
 Seen = Mapping[str, Measurement | str]  # by path; a string says why there is no measurement
 Columns = dict[str, float]
+Box = tuple[float, float, float, float]
 Change = tuple[float | None, float | None]  # inside, outside
 
 
@@ -46,21 +50,21 @@ class SceneComparer:
         swaps: dict[str, list[Change]] = {image: [] for image in scene.images}
         if scene.prior:
             for image in scene.images:
-                columns[image] |= _named("context_change", [self._change(image, scene.prior, seen, opened)])
+                faces = _faces(seen, scene.prior) or _faces(seen, image)
+                columns[image] |= _named("context_change", [self._change(image, scene.prior, faces, seen, opened)])
         for one, other in combinations(scene.images, 2):
-            difference = self._change(one, other, seen, opened)
+            difference = self._change(one, other, _faces(seen, one, other), seen, opened)
             swaps[one].append(difference)
             swaps[other].append(difference)
         return {image: columns[image] | _named("swap_change", swaps[image]) for image in scene.images}
 
-    def _change(self, image: str, other: str, seen: Seen, opened: dict[str, np.ndarray]) -> Change:
-        """Change inside and outside the place where either image shows the person; nothing without a person, without
-        one of the images, or for images of two sizes."""
+    def _change(
+        self, image: str, other: str, faces: Sequence[Box], seen: Seen, opened: dict[str, np.ndarray]
+    ) -> Change:
+        """Change inside and outside the people with these faces; nothing without a face, without one of the images, or
+        for images of two sizes."""
         a, b = seen[image], seen[other]
-        if isinstance(a, str) or isinstance(b, str) or (a.width, a.height) != (b.width, b.height):
-            return None, None
-        faces = sorted(found.faces[0].box for found in (a, b) if found.faces)
-        if not faces:
+        if isinstance(a, str) or isinstance(b, str) or (a.width, a.height) != (b.width, b.height) or not faces:
             return None, None
         key = json_digest(["change", sorted([a.digest, b.digest]), faces, vars(self.person)])
         known = self.journal.get(key)
@@ -75,6 +79,12 @@ class SceneComparer:
         if path not in opened:
             opened[path] = np.asarray(open_image(self.folder / path))
         return opened[path]
+
+
+def _faces(seen: Seen, *images: str) -> list[Box]:
+    """The largest face of each image that shows one, in an order of its own."""
+    found = (seen[image] for image in images)
+    return sorted(record.faces[0].box for record in found if not isinstance(record, str) and record.faces)
 
 
 def diversity_columns(images: Sequence[str], seen: Seen) -> dict[str, Columns]:

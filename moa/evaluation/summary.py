@@ -23,7 +23,7 @@ from moa.evaluation.score import CHANGE_COLUMNS, DIVERSITY_COLUMNS
 from moa.evaluation.suite import Suite
 from moa.evaluation.tables import MATCH, as_people, difference, interval, readable, with_followed
 
-FORMAT = "moa-evaluation/2"
+FORMAT = "moa-evaluation/3"
 # shares of the image height; the paper notes that IP falls with the face's size (section 4)
 FACE_SIZES = ((0.0, 0.15, "below 15 %"), (0.15, 0.3, "15 to 30 %"), (0.3, np.inf, "30 % and more"))
 COMPARED = ("ip", "pc", "context_change_outside")

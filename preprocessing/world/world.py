@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from preprocessing.world.canvas import FRAME, Canvas
+from preprocessing.world.cast import FRAMINGS
 from preprocessing.world.identity import Identity, sample_identity
 from preprocessing.world.items import ITEMS
 from preprocessing.world.people import Figure, draw_person
@@ -59,13 +60,24 @@ class World:
     """A universe of pictures; equal seeds draw equal pictures.
 
     `identities` says how many people live in a split, so that everybody occurs in several pictures; in a split it does
-    not name, nearly everybody is met once.
+    not name, nearly everybody is met once. `framing` says per split what is photographed (`preprocessing.world.cast`):
+    "scenes" (also in a split it does not name), "portraits" or "both".
     """
 
-    def __init__(self, seed: int = 1, size: int = 64, identities: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self,
+        seed: int = 1,
+        size: int = 64,
+        identities: Mapping[str, int] | None = None,
+        framing: Mapping[str, str] | None = None,
+    ) -> None:
         if size < 32:
             raise ValueError(f"World(size={size}): people need at least 32 pixels")
         self.seed, self.size, self.identities = seed, size, dict(identities or {})
+        self.framing = {"train": "scenes", "heldout": "scenes"} | dict(framing or {})
+        if unknown := set(self.framing.values()) - set(FRAMINGS):
+            known = ", ".join(FRAMINGS)
+            raise ValueError(f"World(framing={self.framing}): {min(unknown)!r} is unknown; known: {known}")
 
     def scene(self, index: int, split: Split = "train") -> RenderedScene:
         """The picture number `index` of a split. Raises ValueError for a negative index or an unknown split."""
@@ -89,8 +101,11 @@ class World:
     def _draw(self, rng: random.Random, name: str, *, held_out: bool) -> RenderedScene | None:
         """One attempt; None when a person would be hidden behind another."""
         place = rng.choice(list(SCENES))
-        figures = _cast(rng, lambda: self._somebody(rng, held_out))
-        style = rng.choices(list(STYLES), weights=[12, 1, 1, 1, 1])[0] if len(figures) < 3 else "photo"
+        kinds = FRAMINGS[self.framing["heldout" if held_out else "train"]]
+        framing = rng.choice(kinds) if len(kinds) > 1 else kinds[0]
+        figures = framing.cast(rng, lambda: self._somebody(rng, held_out))
+        styled = framing.styled and len(figures) < 3
+        style = rng.choices(list(STYLES), weights=[12, 1, 1, 1, 1])[0] if styled else "photo"
         canvas = Canvas(self.size)
         SCENES[place][1](canvas, rng)
         for number, figure in sorted(enumerate(figures), key=lambda pair: pair[1].ground):
@@ -118,33 +133,6 @@ class World:
                 "description": description,
             },
         )
-
-
-def _cast(rng: random.Random, somebody: Callable[[], Identity]) -> list[Figure]:
-    """One to three people, left to right (in 63, 29 and 8 of a hundred pictures)."""
-    count = rng.choices((1, 2, 3), weights=(63, 29, 8))[0]
-    spans = {1: ((24, 40),), 2: ((16, 21), (43, 48)), 3: ((10, 13), (30, 34), (51, 54))}[count]
-    return [_figure(rng, rng.uniform(*span), somebody(), company=count - 1) for span in spans]
-
-
-def _figure(rng: random.Random, x: float, identity: Identity, *, company: int) -> Figure:
-    """Somebody doing something; in company people are smaller, and have an item or a pose so that captions stay
-    short."""
-    height = rng.uniform(*((40, 54), (38, 46), (32, 38))[company])
-    item = rng.choice(list(ITEMS)) if rng.random() < 0.6 else None
-    hands = ITEMS[item].hands if item else "pose"
-    still = hands != "pose" or (company and item)
-    pose = "standing" if still else rng.choices(list(POSE_PHRASES), weights=[3] + [1] * (len(POSE_PHRASES) - 1))[0]
-    return Figure(
-        identity=identity,
-        x=x,
-        ground=rng.uniform(56, 62),
-        height=height * (0.78 if identity.is_child else 1.0),
-        pose=pose,
-        item=item,
-        hands=hands,
-        mirrored=rng.random() < 0.5,
-    )
 
 
 def _draw_figure(canvas: Canvas, figure: Figure, label: int) -> None:

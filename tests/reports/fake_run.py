@@ -155,7 +155,7 @@ def make_evaluation(
     pairs = make_pairs(folder, subjects, seeds[0], methods)
     make_router(folder, scores)
     write_json(folder / "summary.json", summary(scores, pairs, methods))
-    write_json(folder / "manifest.json", {"format": "moa-evaluation/2"})
+    write_json(folder / "manifest.json", {"format": "moa-evaluation/3"})
 
 
 def make_scores(

@@ -32,7 +32,7 @@ def part(rows: pd.DataFrame) -> dict[str, Any]:
 
 def summary(scores: pd.DataFrame, pairs: pd.DataFrame, methods: Sequence[Any]) -> dict[str, Any]:
     return {
-        "format": "moa-evaluation/2",
+        "format": "moa-evaluation/3",
         "suite": "miniature",
         "version": 1,
         "methods": [_method(scores[scores["method"] == method.method], method) for method in methods],

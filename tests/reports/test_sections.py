@@ -188,7 +188,7 @@ def test_parts_may_be_absent(run: Path, lost: str) -> None:
 
 def test_older_format_asks_to_evaluate_again(run: Path) -> None:
     path = run / EVALUATION / "summary.json"
-    path.write_text(path.read_text().replace("moa-evaluation/2", "moa-evaluation/1"))
+    path.write_text(path.read_text().replace("moa-evaluation/3", "moa-evaluation/1"))
     with pytest.raises(CorruptFileError, match="moa-evaluation/1.*evaluate again") as caught:
         build_report(run)
     assert caught.value.field == "format"
