@@ -1,8 +1,8 @@
 """The model zoo of the miniature world, from nothing: `python -m flows.zoo`, or `make zoo` (hours on a CPU).
 
-1. pictures: datasets/miniature-zoo.yaml, miniature-identities.yaml and miniature-portraits.yaml -> data/
+1. pictures: datasets/miniature-zoo.yaml, miniature-identities.yaml and miniature-photos.yaml -> data/
 2. frozen models: zoo/base, zoo/clip, zoo/identity, zoo/community (`moa.zoo`)
-3. adapters: zoo/moa and the ablations zoo/single-branch, zoo/no-spacetime, by the ordinary `moa.train` on portraits
+3. adapters: zoo/moa and the ablations zoo/single-branch, zoo/no-spacetime, by the ordinary `moa.train` on photos
 
 What is finished is left alone (its `card.json` is there), what was interrupted goes on; delete a model's folder to
 train it again. A plain script, no Prefect flow: it runs when the world or a recipe changes, not on a schedule.
@@ -129,14 +129,14 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2, help="training processes of the adapters (default 2)")
     arguments = parser.parse_args()
     scenes, identities = data_root() / "miniature-zoo", data_root() / "miniature-identities"
-    portraits = data_root() / "miniature-portraits"
-    for folder in (scenes, identities, portraits):
+    photos = data_root() / "miniature-photos"
+    for folder in (scenes, identities, photos):
         _call("preprocessing", str(PROJECT / "datasets" / f"{folder.name}.yaml"), "--out", str(folder))
     places = ["--scenes", scenes, "--identities", identities, "--out", arguments.zoo, "--work", runs_root() / "zoo"]
     start = ["--start-from", str(arguments.start_from)] if arguments.start_from else []
     _call("moa.zoo", *map(str, places), "--scale", str(arguments.scale), *start)
     for name in ADAPTERS:
-        train_adapter(name, arguments.zoo, portraits, arguments.processes)
+        train_adapter(name, arguments.zoo, photos, arguments.processes)
 
 
 if __name__ == "__main__":

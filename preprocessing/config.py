@@ -50,10 +50,10 @@ class RendererIdentities(Declaration):
 
 
 class RendererFraming(Declaration):
-    """What is photographed in a split: people in scenes, their faces from close by, or both."""
+    """What a split shows: scenes in all styles with people who do things, or plain photos of people."""
 
-    train: Literal["scenes", "portraits", "both"] = "scenes"
-    heldout: Literal["scenes", "portraits", "both"] = "scenes"
+    train: Literal["scenes", "photos"] = "scenes"
+    heldout: Literal["scenes", "photos"] = "scenes"
 
 
 class RendererSource(Declaration):

@@ -30,7 +30,7 @@ STEPS = {
     "decoder": 6000,
     "clip": 4000,
     "finder": 1000,
-    "embedder": 1200,
+    "embedder": 600,
     "base": 5000,
     "community": 300,
 }

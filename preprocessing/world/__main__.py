@@ -15,7 +15,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="PNG file to write")
     parser.add_argument("--seed", type=int, default=1, help="seed of the world (default 1)")
     parser.add_argument("--split", choices=("train", "heldout"), default="train", help="which people (default train)")
-    parser.add_argument("--framing", choices=tuple(FRAMINGS), default="scenes", help="from afar or close by")
+    parser.add_argument(
+        "--framing", choices=tuple(FRAMINGS), default="scenes", help="kind of pictures (default scenes)"
+    )
     parser.add_argument("--rows", type=int, default=6, help="rows of eight cells, four scenes each (default 6)")
     parser.add_argument("--size", type=int, default=64, help="pixels per picture (default 64)")
     args = parser.parse_args()

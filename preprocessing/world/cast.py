@@ -11,8 +11,8 @@ from preprocessing.world.items import ITEMS
 from preprocessing.world.people import POSES, Figure
 
 Somebody = Callable[[], Identity]
-PORTRAIT_ITEM_SHARE = 0.3
-PORTRAIT_ITEMS = tuple(name for name, item in ITEMS.items() if item.hands in ("pose", "face"))  # seen in a close-up
+PHOTO_ITEM_SHARE = 0.25
+PHOTO_ITEMS = tuple(name for name, item in ITEMS.items() if item.hands in ("pose", "face"))  # worn, or before the face
 
 
 @dataclass(frozen=True)
@@ -30,19 +30,16 @@ def scene_cast(rng: random.Random, somebody: Somebody) -> list[Figure]:
     return [_at_a_distance(rng, rng.uniform(*span), somebody(), company=count - 1) for span in spans]
 
 
-def portrait_cast(rng: random.Random, somebody: Somebody) -> list[Figure]:
-    """One or two people close to the camera (in 70 and 30 of a hundred pictures): faces as in FFHQ, nobody acts."""
-    count = rng.choices((1, 2), weights=(70, 30))[0]
-    spans = {1: ((26, 38),), 2: ((14, 18), (46, 50))}[count]
-    return [_close_up(rng, rng.uniform(*span), somebody(), company=count - 1) for span in spans]
+def photo_cast(rng: random.Random, somebody: Somebody) -> list[Figure]:
+    """One or two people (in 75 and 25 of a hundred pictures) who stand before the camera and do nothing, as in FFHQ."""
+    count = rng.choices((1, 2), weights=(75, 25))[0]
+    spans = {1: ((24, 40),), 2: ((15, 20), (44, 49))}[count]
+    return [_before_the_camera(rng, rng.uniform(*span), somebody(), company=count - 1) for span in spans]
 
 
-SCENE = Framing(cast=scene_cast, styled=True)
-PORTRAIT = Framing(cast=portrait_cast, styled=False)
-FRAMINGS: dict[str, tuple[Framing, ...]] = {  # of "both" half the pictures are of either kind
-    "scenes": (SCENE,),
-    "portraits": (PORTRAIT,),
-    "both": (SCENE, PORTRAIT),
+FRAMINGS: dict[str, Framing] = {
+    "scenes": Framing(cast=scene_cast, styled=True),
+    "photos": Framing(cast=photo_cast, styled=False),
 }
 
 
@@ -66,17 +63,16 @@ def _at_a_distance(rng: random.Random, x: float, identity: Identity, *, company:
     )
 
 
-def _close_up(rng: random.Random, x: float, identity: Identity, *, company: int) -> Figure:
-    """Somebody standing, cut off below the shoulders to the knees; the head is in the upper half of the picture."""
-    height = rng.uniform(*((60, 96), (52, 64))[company])
-    item = rng.choice(PORTRAIT_ITEMS) if rng.random() < PORTRAIT_ITEM_SHARE else None
-    figure = Figure(
+def _before_the_camera(rng: random.Random, x: float, identity: Identity, *, company: int) -> Figure:
+    """Somebody standing, somewhat nearer than in a scene: the feet may be out of the picture."""
+    height = rng.uniform(*((44, 62), (40, 50))[company])
+    item = rng.choice(PHOTO_ITEMS) if rng.random() < PHOTO_ITEM_SHARE else None
+    return Figure(
         identity=identity,
         x=x,
-        ground=0.0,
-        height=height * (0.85 if identity.is_child else 1.0),
+        ground=rng.uniform(58, 66),
+        height=height * (0.78 if identity.is_child else 1.0),
         item=item,
         hands=ITEMS[item].hands if item else "pose",
         mirrored=rng.random() < 0.5,
     )
-    return figure.moved_to_head(rng.uniform(22, 28))

@@ -5,7 +5,7 @@ All lengths are parts of the person's height; `Figure` fixes the geometry once, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from preprocessing.world import hair
 from preprocessing.world.canvas import Canvas, Point, shade
@@ -61,10 +61,6 @@ class Figure:
     @property
     def head(self) -> Point:
         return self.x, self.shoulder - self.radius * 0.78
-
-    def moved_to_head(self, y: float) -> Figure:
-        """The same person, with the middle of the head at height `y` of the frame."""
-        return replace(self, ground=self.ground + y - self.head[1])
 
     def face_box(self) -> list[int]:
         """`[x0, y0, x1, y1]` around the head without hair volume, in frame pixels, clipped to the frame."""

@@ -61,7 +61,7 @@ class World:
 
     `identities` says how many people live in a split, so that everybody occurs in several pictures; in a split it does
     not name, nearly everybody is met once. `framing` says per split what is photographed (`preprocessing.world.cast`):
-    "scenes" (also in a split it does not name), "portraits" or "both".
+    "scenes" (also in a split it does not name) or "photos".
     """
 
     def __init__(
@@ -101,8 +101,7 @@ class World:
     def _draw(self, rng: random.Random, name: str, *, held_out: bool) -> RenderedScene | None:
         """One attempt; None when a person would be hidden behind another."""
         place = rng.choice(list(SCENES))
-        kinds = FRAMINGS[self.framing["heldout" if held_out else "train"]]
-        framing = rng.choice(kinds) if len(kinds) > 1 else kinds[0]
+        framing = FRAMINGS[self.framing["heldout" if held_out else "train"]]
         figures = framing.cast(rng, lambda: self._somebody(rng, held_out))
         styled = framing.styled and len(figures) < 3
         style = rng.choices(list(STYLES), weights=[12, 1, 1, 1, 1])[0] if styled else "photo"

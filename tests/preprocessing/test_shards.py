@@ -112,7 +112,7 @@ def test_the_seed_the_margin_and_the_crop_change_the_bytes(tmp_path: Path) -> No
     variants = [
         {},
         {"source": source | {"seed": 4}},
-        {"source": source | {"framing": {"train": "portraits"}}},
+        {"source": source | {"framing": {"train": "photos"}}},
         {"crop_margin": 0.3},
         {"crop_size": 20},
         {"image_format": "jpg"},
