@@ -38,9 +38,8 @@ def miniature() -> LifecycleConfig:
             global_batch=16,
             learning_rate=1e-4,
             warmup=10,
-            lambda_router=5e-4,  # these five as zoo/moa was trained; flows/zoo.py says why
+            lambda_router=5e-4,  # these four as zoo/moa was trained; flows/zoo.py says why
             lambda_object=1e-2,
-            condition_dropout=0.0,
             masked_loss_probability=0.5,
             max_timestep=1000,
             checkpoint_every=50,

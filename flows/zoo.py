@@ -47,8 +47,6 @@ ADAPTERS = {
 
 def adapter_config(moa: MoAConfig, phase: Phase, zoo: Path, shards: Path, init: Path | None) -> TrainConfig:
     """How an adapter of the zoo is trained: from scratch, so at a higher learning rate than warm-started runs use."""
-    # Rows without conditions run the frozen prior: they would train nothing of a mixture, but do train a single branch.
-    dropout = 0.0 if moa.architecture == "moa" else 0.1
     return TrainConfig(
         shards=shards,
         base=zoo / "base",
@@ -62,7 +60,7 @@ def adapter_config(moa: MoAConfig, phase: Phase, zoo: Path, shards: Path, init: 
         ema_decay=0.998,
         lambda_router=5e-4,
         lambda_object=1e-2,  # the paper's is 1e-4: here 2,200 steps have to pull the tokens of two people apart
-        condition_dropout=dropout,
+        condition_dropout=0.1,
         masked_loss_probability=phase.masked_loss_probability,
         max_timestep=1000,
         precision="bf16",

@@ -34,7 +34,8 @@ class MoAInput:
 
     features    [B, S, F]  image feature of each slot's subject
     positions   [B, S]     int64, token index the subject replaces; -1: empty slot, whatever its feature
-    active      [B]        bool; False: the row is unconditional or has no subject and runs the prior expert only
+    active      [B]        bool; False: the row runs the prior expert only. An active row may have no subject: the
+                           unconditional one of an image with subjects (`MoAConfig.unconditional`)
     recorder               receives router and attention maps; None: nothing is recorded
 
     Raises `ConditioningError` when the shapes do not belong together.
@@ -45,6 +46,7 @@ class MoAInput:
     active: Tensor
     recorder: Recorder | None = None
     rows: slice | Tensor = field(init=False)  # the active rows: a slice where they are neighbours, else their indices
+    subject_rows: slice | Tensor = field(init=False)  # those of them that have a subject
 
     def __post_init__(self) -> None:
         if self.features.ndim != 3 or self.positions.shape != self.features.shape[:2]:
@@ -60,6 +62,7 @@ class MoAInput:
         if self.positions.is_floating_point():
             raise ConditioningError(f"positions must be integer token indices; got {self.positions.dtype}")
         object.__setattr__(self, "rows", _rows(self.active))
+        object.__setattr__(self, "subject_rows", _rows(self.active & (self.positions >= 0).any(dim=1).cpu()))
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,6 +21,11 @@ class MoAConfig(BaseModel):
         "moa",
         description="single_branch: no prior and no router, one trained copy of the attention layers (ablation 1)",
     )
+    unconditional: Literal["mixture", "prior"] = Field(
+        "mixture",
+        description="what runs without prompt and subjects, under guidance and where training drops the conditions: "
+        "the mixture, or the prior alone, which is faster and pulls images towards the training pictures",
+    )
     router: Literal["linear", "mlp"] = Field(
         "linear", description="network that maps a pixel to 2 expert logits (eq. 5)"
     )

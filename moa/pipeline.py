@@ -99,7 +99,8 @@ class SubjectsMixin:
         """The subjects as the U-Net wants them; None when there are none.
 
         Rows are ordered as diffusers orders them: the images of a prompt together, and under guidance the
-        unconditional half first, which runs the prior only. Prompts without subjects do the same.
+        unconditional half first. It has no subjects and runs what `MoAConfig.unconditional` says; both rows of a prompt
+        without subjects run the prior only.
         """
         prompts: list[str | None] = [prompt] if prompt is None or isinstance(prompt, str) else list(prompt)
         groups = _subjects_per_prompt(subjects, prompts, single=prompt is None or isinstance(prompt, str))
@@ -116,8 +117,10 @@ class SubjectsMixin:
         rows = torch.arange(len(groups)).repeat_interleave(num_images_per_prompt)
         features, positions, active = features[rows], positions[rows], active[rows]
         if guided:
-            features, positions = torch.cat([features] * 2), torch.cat([positions] * 2)
-            active = torch.cat([torch.zeros_like(active), active])
+            features = torch.cat([features] * 2)
+            positions = torch.cat([torch.full_like(positions, -1), positions])
+            mixed = self.unet.moa_config.unconditional == "mixture"
+            active = torch.cat([active if mixed else torch.zeros_like(active), active])
         device = self._execution_device
         features, positions = features.to(device, self.unet.dtype), positions.to(device)
         return MoAInput(features, positions, active, recorder)

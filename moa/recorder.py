@@ -17,12 +17,12 @@ from torch import Tensor, float16
 
 @dataclass(frozen=True, eq=False)
 class StepMaps:
-    """Maps of one denoising step, active rows only, fp16 on the CPU."""
+    """Maps of one denoising step, rows with subjects only, fp16 on the CPU."""
 
     step: int  # number of the forward pass since the recorder was made
     timestep: float
-    router: dict[int, Tensor]  # layer index -> [A, h, w]
-    attention: dict[int, Tensor]  # layer index -> [A, S, h, w]
+    router: dict[int, Tensor]  # layer index -> [rows, h, w]
+    attention: dict[int, Tensor]  # layer index -> [rows, S, h, w]
 
     @property
     def bytes(self) -> int:
@@ -62,7 +62,7 @@ class Recorder:
         self.attention.setdefault(layer, columns)
 
     def finish(self, timestep: float | Tensor, rows: slice | Tensor) -> None:
-        """Called by the U-Net after its blocks: with `history`, keep this pass's active `rows`."""
+        """Called by the U-Net after its blocks: with `history`, keep this pass's `rows` that have subjects."""
         if not self.history:
             return
         if self._count % self.stride == 0:

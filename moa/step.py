@@ -32,7 +32,7 @@ class StepLosses:
     object: Tensor  # eq. 12
     background_share: Tensor  # prior expert's share (eq. 10) of background pixels, summed over the routed samples
     foreground_share: Tensor  # the same on foreground pixels
-    routed: Tensor  # number of samples that went through a router: those with conditions
+    routed: Tensor  # number of samples that went through a router
 
     def statistics(self, share: float) -> Tensor:
         """What a step adds up over micro-batches and ranks: the fields in order [7], losses weighted by `share`."""
@@ -57,7 +57,8 @@ def training_losses(models: Models, batch: Batch, config: TrainConfig) -> StepLo
 
     # The prediction, and on the way the maps the losses look at.
     recorder = Recorder()
-    moa = MoAInput(features, batch.positions, batch.active, recorder)
+    mixed = torch.ones_like(batch.active) if config.moa.unconditional == "mixture" else batch.active
+    moa = MoAInput(features, batch.positions, mixed, recorder)
     with torch.autocast(latents.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
         prediction = models.unet(noisy.to(dtype), batch.timesteps, text, cross_attention_kwargs={"moa": moa}).sample
 
@@ -74,9 +75,9 @@ def training_losses(models: Models, batch: Batch, config: TrainConfig) -> StepLo
         masked,
         router,
         object_,
-        background_share=(prior_share(routers, 1 - foreground) * batch.active).sum(),
-        foreground_share=(prior_share(routers, foreground) * batch.active).sum(),
-        routed=batch.active.sum().float() * bool(routers),
+        background_share=(prior_share(routers, 1 - foreground) * mixed).sum(),
+        foreground_share=(prior_share(routers, foreground) * mixed).sum(),
+        routed=mixed.sum().float() * bool(routers),
     )
 
 

@@ -158,7 +158,7 @@ class MoAUNet2DConditionModel(UNet2DConditionModel):
             **kwargs,
         )
         if moa is not None and moa.recorder is not None:
-            moa.recorder.finish(timestep, moa.rows)
+            moa.recorder.finish(timestep, moa.subject_rows)
         return output
 
     def _context(self, moa: MoAInput, sample: Tensor, timestep: Tensor | float, text: Tensor) -> MoAContext:
@@ -189,7 +189,7 @@ class MoAUNet2DConditionModel(UNet2DConditionModel):
         if moa.features.shape[0] != text.shape[0]:
             raise ConditioningError(
                 f"MoAInput has {moa.features.shape[0]} rows, the batch {text.shape[0]}: under classifier-free guidance "
-                "give the doubled batch, its first half inactive"
+                "give the doubled batch, its first half without subjects"
             )
         expected = self.config["moa_config"]["image_dim"]
         if moa.features.shape[-1] != expected:

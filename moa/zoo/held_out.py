@@ -49,6 +49,7 @@ def measure_adapter(
         max_timestep=1000,
         augmentation=SubjectAugmentation(flip=0, background=0, colour=0, geometry=0, rotation=0),
     )
+    prior = config.model_copy(update={"moa": moa.model_copy(update={"unconditional": "prior"})})  # for rows without one
     models = load_models(config, torch.device("cpu"))
     models.unet.eval()
     dataset = ShardDataset(shards, "heldout")
@@ -59,7 +60,7 @@ def measure_adapter(
         for batch in batches(samples, 0, 0, 1, pin_memory=False):
             right = training_losses(models, batch, config)
             wrong = training_losses(models, dataclasses.replace(batch, pixels=batch.pixels.roll(1, dims=0)), config)
-            without = training_losses(models, dataclasses.replace(batch, active=torch.zeros_like(batch.active)), config)
+            without = training_losses(models, dataclasses.replace(batch, active=torch.zeros_like(batch.active)), prior)
             shares = (right.background_share, right.foreground_share, right.routed)
             sums += torch.stack([*(x.masked * BATCH for x in (right, wrong, without)), *shares]).double()
     seen = config.steps * BATCH
