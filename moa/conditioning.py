@@ -46,7 +46,6 @@ class MoAInput:
     active: Tensor
     recorder: Recorder | None = None
     rows: slice | Tensor = field(init=False)  # the active rows: a slice where they are neighbours, else their indices
-    subject_rows: slice | Tensor = field(init=False)  # those of them that have a subject
 
     def __post_init__(self) -> None:
         if self.features.ndim != 3 or self.positions.shape != self.features.shape[:2]:
@@ -62,7 +61,11 @@ class MoAInput:
         if self.positions.is_floating_point():
             raise ConditioningError(f"positions must be integer token indices; got {self.positions.dtype}")
         object.__setattr__(self, "rows", _rows(self.active))
-        object.__setattr__(self, "subject_rows", _rows(self.active & (self.positions >= 0).any(dim=1).cpu()))
+
+    @property
+    def with_subjects(self) -> Tensor:
+        """bool [B], beside the positions: active rows that have a subject."""
+        return self.active.to(self.positions.device) & (self.positions >= 0).any(dim=1)
 
 
 @dataclass(frozen=True, eq=False)

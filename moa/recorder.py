@@ -61,8 +61,8 @@ class Recorder:
         """`columns` [B, S, h, w] of one layer."""
         self.attention.setdefault(layer, columns)
 
-    def finish(self, timestep: float | Tensor, rows: slice | Tensor) -> None:
-        """Called by the U-Net after its blocks: with `history`, keep this pass's `rows` that have subjects."""
+    def finish(self, timestep: float | Tensor, rows: Tensor) -> None:
+        """Called by the U-Net after its blocks: with `history`, keep the `rows`, bool [B], of this pass."""
         if not self.history:
             return
         if self._count % self.stride == 0:
@@ -84,5 +84,5 @@ class Recorder:
             self.steps = [step for step in self.steps if step.step % self.stride == 0]
 
 
-def _kept(maps: Tensor, rows: slice | Tensor) -> Tensor:
-    return maps[rows].detach().to("cpu", float16, copy=True)
+def _kept(maps: Tensor, rows: Tensor) -> Tensor:
+    return maps[rows.to(maps.device)].detach().to("cpu", float16, copy=True)

@@ -158,7 +158,7 @@ class MoAUNet2DConditionModel(UNet2DConditionModel):
             **kwargs,
         )
         if moa is not None and moa.recorder is not None:
-            moa.recorder.finish(timestep, moa.subject_rows)
+            moa.recorder.finish(timestep, moa.with_subjects)
         return output
 
     def _context(self, moa: MoAInput, sample: Tensor, timestep: Tensor | float, text: Tensor) -> MoAContext:

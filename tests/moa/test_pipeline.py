@@ -99,6 +99,23 @@ def test_prompts_without_subjects_are_the_base_pipelines_in_the_same_batch(pipe)
     assert torch.equal(images[2:4], plain[2:4])
 
 
+def test_the_unconditional_row_runs_the_mixture_without_subjects_or_the_prior(pipe, monkeypatch):
+    """Under guidance, rows 0 to 2 are unconditional, 3 to 5 have the prompts; the second prompt has nobody."""
+    prompts, config = ["a man", "a dog", "a boy"], pipe.unet.moa_config
+    subjects = [[Subject("man", person(1))], [], [Subject("boy", person(2))]]
+    images = {}
+    for kind, expected in (("mixture", [True, False, True]), ("prior", [False] * 3)):
+        other = config.model_copy(update={"unconditional": kind})
+        monkeypatch.setattr(type(pipe.unet), "moa_config", property(lambda self, other=other: other))
+        moa = pipe.moa_input(prompts, subjects, guided=True)
+        assert moa.active.tolist() == [*expected, True, False, True]
+        assert (moa.positions[:3] == -1).all() and (moa.positions[3:, 0] >= 0).tolist() == [True, False, True]
+        assert pipe.moa_input(prompts, subjects, guided=False).active.tolist() == [True, False, True]
+        images[kind] = draw(pipe, prompts, subjects)
+    changed = [not torch.allclose(a, b, atol=1e-5) for a, b in zip(images["mixture"], images["prior"], strict=True)]
+    assert changed == [True, False, True]
+
+
 def test_each_subject_goes_to_its_own_word(pipe):
     a, b = person(1), person(2)
     first = draw(pipe, PROMPT, [Subject("man", a), Subject("man", b)])

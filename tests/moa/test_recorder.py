@@ -96,6 +96,15 @@ def test_history_keeps_every_step_in_fp16_on_the_cpu_active_rows_only():
 
 
 @torch.no_grad()
+def test_history_leaves_out_rows_that_are_mixed_without_a_subject():
+    unet, recorder = tiny_moa_unet(), Recorder(history=True)
+    features, positions = torch.randn(3, 1, IMAGE_DIM), torch.tensor([[-1], [4], [-1]])
+    moa = MoAInput(features, positions, torch.tensor([True, True, False]), recorder)
+    unet(torch.randn(3, 4, 8, 8), 500, torch.randn(3, MAX_TOKENS, TEXT_DIM), cross_attention_kwargs={"moa": moa})
+    assert recorder.steps[0].router[0].shape[0] == recorder.steps[0].attention[1].shape[0] == 1
+
+
+@torch.no_grad()
 def test_history_stays_within_its_bytes_and_still_covers_the_trajectory():
     unet, recorder = tiny_moa_unet(), Recorder(history=True)
     forward(unet, recorder)

@@ -109,6 +109,18 @@ def test_the_unet_is_the_slow_reference(config, active):
 
 
 @torch.no_grad()
+def test_a_row_may_be_mixed_without_a_subject():
+    unet = tiny_moa_unet().double()
+    latents, timesteps, text = inputs()
+    given, moa = (latents.double(), timesteps, text.double()), subjects()
+    nobody = torch.cat([torch.full((2, 2), EMPTY), moa.positions[2:]])  # as under guidance
+    moa = MoAInput(moa.features.double(), nobody, torch.tensor([True] * 4))
+    out = run(unet, given, moa)
+    torch.testing.assert_close(out, reference(unet, given, moa), rtol=0, atol=1e-9)
+    assert ((out - run(unet, given, None)).abs().amax(dim=(1, 2, 3)) > 1e-3).all()
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("config", [{}, {"architecture": "single_branch"}, {"self_attention": False}], ids=str)
 def test_without_subjects_it_is_the_base_bit_for_bit(config):
     base, given = tiny_unet(), inputs()
