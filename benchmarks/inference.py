@@ -7,8 +7,8 @@ subject. At 32 x 32 latents the ratio of pixels to width, and with it the share 
 full width; at 64 x 64 attention weighs four times as much. The methods take turns; times are medians of process CPU
 time on one thread, so other programs on the machine disturb little.
 
-"moa" is what `MoAPipeline` does; "both halves" runs the personalization expert on the unconditional half too. FLOPs
-come from torch's counter, at full size on fake tensors.
+"moa" is what `MoAPipeline` does, the mixture on both halves of the batch; "prior uncond." is the option
+`MoAConfig(unconditional="prior")`. FLOPs come from torch's counter, at full size on fake tensors.
 """
 
 from __future__ import annotations
@@ -56,12 +56,12 @@ def sd15_unet(divide: int) -> MoAUNet2DConditionModel:
 
 def methods() -> dict[str, dict[str, Any] | None]:
     """Name -> cross_attention_kwargs, for a batch of an unconditional and a conditional row."""
-    features, positions = torch.randn(2, 1, IMAGE_DIM), torch.full((2, 1), SUBJECT_TOKEN)
+    features, positions = torch.randn(2, 1, IMAGE_DIM), torch.tensor([[-1], [SUBJECT_TOKEN]])
     half, both = torch.tensor([False, True]), torch.tensor([True, True])
     return {
         "base": None,
-        "moa": {"moa": MoAInput(features, positions, half)},
-        "moa, both halves": {"moa": MoAInput(features, positions, both)},
+        "moa": {"moa": MoAInput(features, positions, both)},
+        "moa, prior uncond.": {"moa": MoAInput(features, positions, half)},
     }
 
 
