@@ -10,6 +10,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+Unconditional = Literal["mixture", "prior"]
+
 
 class MoAConfig(BaseModel):
     """Which attention layers become mixtures, and how they are conditioned (eq. 5-8 and the ablations of the paper)."""
@@ -21,7 +23,7 @@ class MoAConfig(BaseModel):
         "moa",
         description="single_branch: no prior and no router, one trained copy of the attention layers (ablation 1)",
     )
-    unconditional: Literal["mixture", "prior"] = Field(
+    unconditional: Unconditional = Field(
         "mixture",
         description="what runs without prompt and subjects, under guidance and where training drops the conditions: "
         "the mixture, or the prior alone, which is faster and pulls images towards the training pictures",

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from diffusers import (
@@ -26,7 +26,8 @@ from transformers import CLIPImageProcessor, CLIPTokenizer, CLIPVisionModelWithP
 
 from moa.binding import bind, find_words
 from moa.conditioning import MoAInput
-from moa.errors import SubjectCountError, SubjectError
+from moa.config import Unconditional
+from moa.errors import ConditioningError, SubjectCountError, SubjectError
 from moa.pipeline_folder import PipelineParts, read_base, read_pipeline, write_pipeline
 from moa.preparation import PortraitPreparer, SubjectPreparer, is_photograph
 from moa.recorder import Recorder
@@ -52,6 +53,7 @@ class SubjectsMixin:
         subjects: Sequence[Subject] | Sequence[Sequence[Subject]] | None = None,
         *,
         recorder: Recorder | None = None,
+        unconditional: Unconditional | None = None,
         guidance_scale: float = 7.5,
         num_images_per_prompt: int = 1,
         prompt_embeds: Tensor | None = None,
@@ -64,9 +66,12 @@ class SubjectsMixin:
                     prompt; the n-th subject of a word takes its n-th occurrence. None or empty: the base model's image.
                     People are cut out of photographs by `preparer`; cut-outs (RGBA) are taken as they are.
         recorder    collects router and attention maps (`Recorder(history=True)` for all steps)
+        unconditional   "prior" instead of the adapter's `MoAConfig.unconditional`: about 15 % faster, keeps less of the
+                    scene
 
         num_inference_steps, height, width, generator, output_type, callback_on_step_end and so on: as in diffusers.
-        Raises `SubjectError`, `PersonNotFoundError`, `SubjectCountError`, `WordNotFoundError`, `WordTruncatedError`.
+        Raises `SubjectError`, `PersonNotFoundError`, `SubjectCountError`, `WordNotFoundError`, `WordTruncatedError`,
+        `ConditioningError`.
         """
         guided = guidance_scale > 1 and self.unet.config.time_cond_proj_dim is None
         moa = self.moa_input(
@@ -75,6 +80,7 @@ class SubjectsMixin:
             guided=guided,
             num_images_per_prompt=num_images_per_prompt,
             recorder=recorder,
+            unconditional=unconditional,
         )
         if moa is not None:
             cross_attention_kwargs = {**(cross_attention_kwargs or {}), "moa": moa}
@@ -95,13 +101,16 @@ class SubjectsMixin:
         guided: bool,
         num_images_per_prompt: int = 1,
         recorder: Recorder | None = None,
+        unconditional: Unconditional | None = None,
     ) -> MoAInput | None:
         """The subjects as the U-Net wants them; None when there are none.
 
         Rows are ordered as diffusers orders them: the images of a prompt together, and under guidance the
-        unconditional half first. It has no subjects and runs what `MoAConfig.unconditional` says; both rows of a prompt
-        without subjects run the prior only.
+        unconditional half first. It has no subjects and runs what `unconditional` says, by default the adapter's
+        choice; both rows of a prompt without subjects run the prior only. Raises `ConditioningError` for another word.
         """
+        if unconditional not in (None, *get_args(Unconditional)):
+            raise ConditioningError(f"unconditional={unconditional!r}: it is one of {get_args(Unconditional)}, or None")
         prompts: list[str | None] = [prompt] if prompt is None or isinstance(prompt, str) else list(prompt)
         groups = _subjects_per_prompt(subjects, prompts, single=prompt is None or isinstance(prompt, str))
         if not any(groups):
@@ -119,7 +128,7 @@ class SubjectsMixin:
         if guided:
             features = torch.cat([features] * 2)
             positions = torch.cat([torch.full_like(positions, -1), positions])
-            mixed = self.unet.moa_config.unconditional == "mixture"
+            mixed = (unconditional or self.unet.moa_config.unconditional) == "mixture"
             active = torch.cat([active if mixed else torch.zeros_like(active), active])
         device = self._execution_device
         features, positions = features.to(device, self.unet.dtype), positions.to(device)

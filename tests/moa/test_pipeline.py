@@ -16,6 +16,7 @@ from PIL import Image
 from moa.adapter import save_adapter
 from moa.errors import (
     AdapterGeometryError,
+    ConditioningError,
     PersonNotFoundError,
     PipelineFolderError,
     SubjectCountError,
@@ -112,8 +113,11 @@ def test_the_unconditional_row_runs_the_mixture_without_subjects_or_the_prior(pi
         assert (moa.positions[:3] == -1).all() and (moa.positions[3:, 0] >= 0).tolist() == [True, False, True]
         assert pipe.moa_input(prompts, subjects, guided=False).active.tolist() == [True, False, True]
         images[kind] = draw(pipe, prompts, subjects)
+    assert torch.equal(draw(pipe, prompts, subjects, unconditional="mixture"), images["mixture"])  # the call decides
     changed = [not torch.allclose(a, b, atol=1e-5) for a, b in zip(images["mixture"], images["prior"], strict=True)]
     assert changed == [True, False, True]
+    with pytest.raises(ConditioningError, match="unconditional='base'"):
+        draw(pipe, prompts, subjects, unconditional="base")
 
 
 def test_each_subject_goes_to_its_own_word(pipe):
