@@ -1,9 +1,10 @@
 """Pictures inside the page: decoded, shrunk, and written again as WebP data URIs.
 
 Nothing of an original file is copied as bytes: what cannot be decoded is not shown, and metadata does not travel.
-Pictures of the miniature world (at most 128 px) stay as they are, lossless, and the browser magnifies them with hard
-edges. Pillow works outside Python's lock, so threads make the pictures while the page is being arranged; each file is
-decoded in the thread that needs it and dropped again, which keeps memory flat in the number of images.
+Pictures of the miniature world (at most 128 px) keep every pixel, in at most 256 colours of their own, and the browser
+magnifies them with hard edges. Pillow works outside Python's lock, so threads make the pictures while the page is being
+arranged; each file is decoded in the thread that needs it and dropped again, which keeps memory flat in the number of
+images.
 """
 
 from __future__ import annotations
@@ -119,7 +120,7 @@ class Thumbnails:
 
 
 def _encoded(make: Callable[[], tuple[Image.Image, bool]]) -> Picture:
-    """The data URI of what `make` returns, or the reason why there is none. Pixel art stays lossless."""
+    """The data URI of what `make` returns, or the reason why there is none."""
     try:
         image, pixel_art = make()
     except FileNotFoundError:
@@ -128,9 +129,16 @@ def _encoded(make: Callable[[], tuple[Image.Image, bool]]) -> Picture:
         return Picture(problem="image file unreadable")
     stream = io.BytesIO()
     if pixel_art:  # the effort of method 2 is a tenth of the full one, for the same size within 1 %
-        image.save(stream, "WEBP", lossless=True, quality=50, method=2)
+        _few_colours(image).save(stream, "WEBP", lossless=True, quality=50, method=2)
     else:
         quality = SMALL_QUALITY if max(image.size) <= SMALL_EDGE else QUALITY
         image.save(stream, "WEBP", quality=quality, method=4)
     uri = "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
     return Picture(uri, *image.size, pixelated=pixel_art)
+
+
+def _few_colours(image: Image.Image) -> Image.Image:
+    """At most 256 colours: a generated picture of 64 px then takes 3.4 KB instead of 5.5, and is 2 of 255 off."""
+    if image.getcolors(256):
+        return image
+    return image.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).convert("RGB")

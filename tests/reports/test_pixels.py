@@ -5,6 +5,8 @@ pytest tests/reports/test_pixels.py
 
 from __future__ import annotations
 
+import base64
+import io
 from pathlib import Path
 
 import numpy as np
@@ -73,3 +75,17 @@ def test_each_picture_is_made_once(tmp_path: Path) -> None:
         assert thumbs.bytes == len(first.uri)
         lost = thumbs.thumb(tmp_path / "lost.png", 100)
         assert (lost.uri, lost.href, lost.problem) == ("", "", "image file missing")
+
+
+def test_pixel_art_keeps_its_pixels_in_256_colours(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    ramp = np.linspace(40, 200, 64)[:, None, None] + np.array([0, 20, 40])
+    many = np.clip(ramp + rng.normal(0, 8, (64, 64, 3)), 0, 255).astype(np.uint8)
+    few = rng.integers(0, 256, (200, 3), dtype=np.uint8)[rng.integers(0, 200, (64, 64))]
+    for name, pixels, error in (("many", many, 4.0), ("few", few, 0.0)):
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+        with Thumbnails(tmp_path) as thumbs:
+            uri = thumbs.thumb(tmp_path / f"{name}.png", 256).uri
+        shown = Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))).convert("RGB")
+        assert shown.size == (64, 64) and shown.getcolors(256)
+        assert np.abs(np.asarray(shown, int) - pixels).mean() <= error
