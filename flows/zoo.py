@@ -15,7 +15,7 @@ import json
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flows.files import read_json, write_json
@@ -70,7 +70,7 @@ def adapter_config(moa: MoAConfig, phase: Phase, zoo: Path, shards: Path, init: 
     )
 
 
-def train_adapter(name: str, zoo: Path, shards: Path, processes: int) -> None:
+def train_adapter(name: str, zoo: Path, shards: Path, processes: int, scale: float = 1.0) -> None:
     """Train an adapter's phases in `runs/zoo-<name>-<phase>`, copy the last export to `zoo/<name>` with a card."""
     target = zoo / name
     if (target / "card.json").is_file():
@@ -78,7 +78,8 @@ def train_adapter(name: str, zoo: Path, shards: Path, processes: int) -> None:
         return
     moa = ADAPTERS[name]
     export = None
-    for number, phase in enumerate(PHASES, start=1):
+    phases = [replace(phase, steps=max(1, round(phase.steps * scale))) for phase in PHASES]
+    for number, phase in enumerate(phases, start=1):
         work = runs_root() / f"zoo-{name}-{number}"
         config = adapter_config(moa, phase, zoo, shards, export).model_copy(update={"out": work})
         write_json(work / "config.json", config.model_dump(mode="json"))
@@ -91,8 +92,8 @@ def train_adapter(name: str, zoo: Path, shards: Path, processes: int) -> None:
     card = {
         "recipe": f"flows.zoo {name}",
         "seed": 0,
-        "steps": [phase.steps for phase in PHASES],
-        "seconds": round(sum(_seconds(runs_root() / f"zoo-{name}-{k}") for k in range(1, len(PHASES) + 1))),
+        "steps": [phase.steps for phase in phases],
+        "seconds": round(sum(_seconds(runs_root() / f"zoo-{name}-{k}") for k in range(1, len(phases) + 1))),
         "quality": {key: round(x, 4) for key, x in _quality(target, moa, zoo, shards).items()},
         "licence": "CC0-1.0",
     }
@@ -120,9 +121,7 @@ def _call(module: str, *arguments: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--zoo", type=Path, default=PROJECT / "zoo", help="where the models go (default zoo/)")
-    parser.add_argument(
-        "--scale", type=float, default=1.0, help="multiplies the steps of the frozen models (default 1)"
-    )
+    parser.add_argument("--scale", type=float, default=1.0, help="multiplies all numbers of steps (default 1)")
     parser.add_argument("--start-from", type=Path, help="an earlier zoo whose clip and base are trained further")
     parser.add_argument("--processes", type=int, default=2, help="training processes of the adapters (default 2)")
     arguments = parser.parse_args()
@@ -134,7 +133,7 @@ def main() -> None:
     start = ["--start-from", str(arguments.start_from)] if arguments.start_from else []
     _call("moa.zoo", *map(str, places), "--scale", str(arguments.scale), *start)
     for name in ADAPTERS:
-        train_adapter(name, arguments.zoo, photos, arguments.processes)
+        train_adapter(name, arguments.zoo, photos, arguments.processes, arguments.scale)
 
 
 if __name__ == "__main__":
