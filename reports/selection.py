@@ -46,12 +46,12 @@ def typical_subjects(rows: pd.DataFrame, method: str, count: int) -> list[str]:
 
 
 def one_prompt_per_category(rows: pd.DataFrame, prompt_order: Sequence[str], count: int) -> list[str]:
-    """The first prompt of each category, at most `count`, categories in the order of the suite."""
+    """The first prompt of each of the first `count` categories, in the order of the suite."""
     category = dict(zip(rows["prompt_id"], rows["category"], strict=True))
     first: dict[str, str] = {}
     for prompt in in_order(rows, "prompt_id", prompt_order):
         first.setdefault(category[prompt], prompt)
-    return spread(list(first.values()), count)
+    return list(first.values())[:count]
 
 
 def galleries(rows: pd.DataFrame, method: str, count: int) -> dict[str, pd.DataFrame]:
