@@ -15,7 +15,7 @@ from prefect.cache_policies import NO_CACHE
 from flows.evaluated import rows, unscored
 from flows.files import read_json
 
-TILE = 96  # pixels of a picture in the strip, at most
+TILE = 128  # pixels of a picture in the strip, at most
 MOST_BYTES = 30_000  # an image's address is stored in Prefect's database and printed below the image
 MOST_PROBLEMS = 100
 
@@ -24,8 +24,7 @@ MOST_PROBLEMS = 100
 def show_scores(evaluation: Path) -> None:
     """One row for each method; one row for each comparison of MoA with another method, paired image by image."""
     summary = read_json(evaluation / "summary.json")
-    names = ("label", "kind", "n", "ip", "pc", "detection_rate", "context_change_outside")
-    scores = [{name: _mean(method.get(name)) for name in names} for method in summary["methods"]]
+    scores = [_scores(method) for method in summary["methods"]]
     create_table_artifact(table=scores, key="evaluation-scores", description=f"`{evaluation}`")
     labels = {method["method"]: method["label"] for method in summary["methods"]}
     differences = [
@@ -60,12 +59,12 @@ def show_unscored(evaluation: Path) -> None:
         create_table_artifact(table=problems[:MOST_PROBLEMS], key="evaluation-unscored", description=description)
 
 
-def interval(statistic: dict[str, Any] | None) -> str:
-    """`+0.012 (-0.003 .. +0.027)`; a dash for nothing measured."""
+def interval(statistic: dict[str, Any] | None, sign: str = "+") -> str:
+    """`+0.012 (-0.003 .. +0.027)`, with `sign` "" without plus signs; a dash for nothing measured."""
     if not statistic or statistic["mean"] is None:
         return "-"
     mean, low, high = statistic["mean"], statistic["low"], statistic["high"]
-    return f"{mean:+.3f}" + (f" ({low:+.3f} .. {high:+.3f})" if low is not None else "")
+    return f"{mean:{sign}.3f}" + (f" ({low:{sign}.3f} .. {high:{sign}.3f})" if low is not None else "")
 
 
 def strip(paths: list[Path]) -> str | None:
@@ -77,6 +76,8 @@ def strip(paths: list[Path]) -> str | None:
         except (OSError, UnidentifiedImageError):
             return None
         tile.thumbnail((TILE, TILE))
+        if 2 * max(tile.size) <= TILE:  # pictures of the miniature world are magnified, with hard edges
+            tile = tile.resize((2 * tile.width, 2 * tile.height), Image.Resampling.NEAREST)
         tiles.append(tile)
     row = Image.new("RGB", (sum(tile.width + 2 for tile in tiles), max(tile.height for tile in tiles)), "white")
     left = 0
@@ -90,5 +91,9 @@ def strip(paths: list[Path]) -> str | None:
     return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"
 
 
-def _mean(value: object) -> object:
-    return value.get("mean") if isinstance(value, dict) else value
+def _scores(method: dict[str, Any]) -> dict[str, Any]:
+    """A row of the table: few columns, for the UI shows about six beside each other."""
+    columns = {"ip": "IP", "pc": "PC", "context_change_outside": "scene change"}
+    figures = {heading: interval(method.get(name), sign="") for name, heading in columns.items()}
+    faces = f"{100 * method['detection_rate']['mean']:.1f} %"
+    return {"method": method["label"], "n": method["n"]} | figures | {"faces": faces}

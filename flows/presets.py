@@ -36,7 +36,7 @@ def miniature() -> LifecycleConfig:
             moa=MoAConfig(image_dim=128),
             steps=150,
             global_batch=16,
-            learning_rate=1e-4,
+            learning_rate=3e-5,
             warmup=10,
             lambda_router=5e-4,  # these four as zoo/moa was trained; flows/zoo.py says why
             lambda_object=1e-2,

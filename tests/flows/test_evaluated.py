@@ -51,6 +51,13 @@ def test_the_strip_shows_the_pictures_side_by_side(tmp_path: Path) -> None:
     assert picture.getpixel((TILE // 2, 9))[0] > 200 and picture.getpixel((TILE + TILE // 2, 9))[2] > 200
 
 
+def test_the_strip_magnifies_small_pictures(tmp_path: Path) -> None:
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "small.png")
+    address = strip([tmp_path / "small.png"])
+    assert address is not None
+    assert Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))).size == (128 + 2, 128)
+
+
 def test_a_strip_that_the_ui_should_not_store_is_not_made(tmp_path: Path) -> None:
     noise = torch.randint(0, 256, (TILE, TILE, 3), dtype=torch.uint8).numpy()
     Image.fromarray(noise).save(tmp_path / "noise.png")
@@ -71,6 +78,7 @@ def test_a_strip_that_the_ui_should_not_store_is_not_made(tmp_path: Path) -> Non
 )
 def test_intervals_as_people_read_them(statistic: dict[str, float | None] | None, text: str) -> None:
     assert interval(statistic) == text
+    assert interval(statistic, sign="") == text.replace("+", "")
 
 
 @pytest.mark.parametrize(("gpus", "expected"), [(0, ("cpu",)), (3, ("cuda:0", "cuda:1", "cuda:2"))])
