@@ -67,7 +67,7 @@ class Batch:
     positions: Tensor  # int64 [B, S]
     pixels: Tensor  # [n, 3, height, width]: the present slots, row by row
     timesteps: Tensor  # int64 [B]
-    active: Tensor  # bool [B]: False = conditions dropped
+    conditioned: Tensor  # bool [B]: False = prompt and subjects dropped
     masked: Tensor  # bool [B]
     noise: Tensor  # [B, C, h, w]
     posterior_noise: Tensor  # [B, C, h, w]
@@ -168,7 +168,7 @@ def collate(examples: list[Example]) -> Batch:
         positions=torch.tensor(positions),
         pixels=torch.cat(pixels) if pixels else torch.empty(0),
         timesteps=torch.tensor([d.timestep for d in draws]),
-        active=torch.tensor([not d.dropped for d in draws]),
+        conditioned=torch.tensor([not d.dropped for d in draws]),
         masked=torch.tensor([d.masked for d in draws]),
         noise=torch.stack([d.noise for d in draws]),
         posterior_noise=torch.stack([d.posterior_noise for d in draws]),

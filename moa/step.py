@@ -57,7 +57,8 @@ def training_losses(models: Models, batch: Batch, config: TrainConfig) -> StepLo
 
     # The prediction, and on the way the maps the losses look at.
     recorder = Recorder()
-    mixed = torch.ones_like(batch.active) if config.moa.unconditional == "mixture" else batch.active
+    # Which rows run the mixture; the others run the prior alone.
+    mixed = torch.ones_like(batch.conditioned) if config.moa.unconditional == "mixture" else batch.conditioned
     moa = MoAInput(features, batch.positions, mixed, recorder)
     with torch.autocast(latents.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
         prediction = models.unet(noisy.to(dtype), batch.timesteps, text, cross_attention_kwargs={"moa": moa}).sample
@@ -68,7 +69,7 @@ def training_losses(models: Models, batch: Batch, config: TrainConfig) -> StepLo
     router = router_loss(routers, foreground) if routers else masked.new_zeros(())
     # `object_loss` is a mean over the samples that have subjects: times their share it is a mean over all, like the
     # others.
-    object_ = object_loss(list(recorder.attention.values()), subjects, batch.present) * batch.active.float().mean()
+    object_ = object_loss(list(recorder.attention.values()), subjects, batch.present) * batch.conditioned.float().mean()
     total = total_loss(masked, router, object_, lambda_router=config.lambda_router, lambda_object=config.lambda_object)
     return StepLosses(
         total,

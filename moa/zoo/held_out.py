@@ -60,7 +60,9 @@ def measure_adapter(
         for batch in batches(samples, 0, 0, 1, pin_memory=False):
             right = training_losses(models, batch, config)
             wrong = training_losses(models, dataclasses.replace(batch, pixels=batch.pixels.roll(1, dims=0)), config)
-            without = training_losses(models, dataclasses.replace(batch, active=torch.zeros_like(batch.active)), prior)
+            without = training_losses(
+                models, dataclasses.replace(batch, conditioned=torch.zeros_like(batch.conditioned)), prior
+            )
             shares = (right.background_share, right.foreground_share, right.routed)
             sums += torch.stack([*(x.masked * BATCH for x in (right, wrong, without)), *shares]).double()
     seen = config.steps * BATCH

@@ -48,30 +48,34 @@ def _at_a_distance(rng: random.Random, x: float, identity: Identity, *, company:
     short."""
     height = rng.uniform(*((40, 54), (38, 46), (32, 38))[company])
     item = rng.choice(list(ITEMS)) if rng.random() < 0.6 else None
-    hands = ITEMS[item].hands if item else "pose"
-    still = hands != "pose" or (company and item)
+    still = (item and ITEMS[item].hands != "pose") or (company and item)
     pose = "standing" if still else rng.choices(POSES, weights=[3] + [1] * (len(POSES) - 1))[0]
-    return Figure(
-        identity=identity,
-        x=x,
-        ground=rng.uniform(56, 62),
-        height=height * (0.78 if identity.is_child else 1.0),
-        pose=pose,
-        item=item,
-        hands=hands,
-        mirrored=rng.random() < 0.5,
-    )
+    return _figure(rng, identity, x, height, (56, 62), item, pose)
 
 
 def _before_the_camera(rng: random.Random, x: float, identity: Identity, *, company: int) -> Figure:
     """Somebody standing, somewhat nearer than in a scene: the feet may be out of the picture."""
     height = rng.uniform(*((44, 62), (40, 50))[company])
     item = rng.choice(PHOTO_ITEMS) if rng.random() < PHOTO_ITEM_SHARE else None
+    return _figure(rng, identity, x, height, (58, 66), item, "standing")
+
+
+def _figure(
+    rng: random.Random,
+    identity: Identity,
+    x: float,
+    height: float,
+    ground: tuple[float, float],
+    item: str | None,
+    pose: str,
+) -> Figure:
+    """The figure, its feet somewhere in `ground`, its free hand on either side; children are smaller."""
     return Figure(
         identity=identity,
         x=x,
-        ground=rng.uniform(58, 66),
+        ground=rng.uniform(*ground),
         height=height * (0.78 if identity.is_child else 1.0),
+        pose=pose,
         item=item,
         hands=ITEMS[item].hands if item else "pose",
         mirrored=rng.random() < 0.5,

@@ -47,8 +47,8 @@ def test_a_dropped_sample_has_no_conditions(training_set: Callable, make_config:
     kept, dropped = (
         collate([training_set(make_config(condition_dropout=rate))[n] for n in range(4)]) for rate in (0.0, 1.0)
     )
-    assert kept.active.all() and kept.present.any(1).all() and len(kept.pixels) == int(kept.present.sum())
-    assert not dropped.active.any() and not dropped.present.any() and len(dropped.pixels) == 0
+    assert kept.conditioned.all() and kept.present.any(1).all() and len(kept.pixels) == int(kept.present.sum())
+    assert not dropped.conditioned.any() and not dropped.present.any() and len(dropped.pixels) == 0
     assert len(dropped.input_ids.unique(dim=0)) == 1  # the empty prompt
     assert torch.equal(kept.noise, dropped.noise)
 
