@@ -4,11 +4,12 @@
 
 Stable Diffusion 1.5's U-Net at a quarter of its width and of its heads (the size of a head stays), one prompt with one
 subject. At 32 x 32 latents the ratio of pixels to width, and with it the share of attention, is that of 512 px at
-full width; at 64 x 64 attention weighs four times as much. The methods take turns; times are medians of process CPU
-time on one thread, so other programs on the machine disturb little.
+full width; at 64 x 64 attention weighs four times as much. The methods take turns of six steps; times are medians of
+process CPU time on one thread, so other programs on the machine disturb little.
 
-"moa" is what `MoAPipeline` does, the mixture on both halves of the batch; "prior uncond." is the option
-`MoAConfig(unconditional="prior")`. FLOPs come from torch's counter, at full size on fake tensors.
+"moa" is what `MoAPipeline` does: the mixture on both halves of the batch, the personalization expert on every second
+step. The others are its options: `expert_interval` 1 and 3, and the former with `unconditional="prior"`. FLOPs come
+from torch's counter, at full size on fake tensors.
 """
 
 from __future__ import annotations
@@ -31,10 +32,12 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from moa.conditioning import MoAInput
 from moa.config import MoAConfig
+from moa.expert_cache import ExpertCache
 from moa.unet import MoAUNet2DConditionModel
 
 RESULT = Path(__file__).with_suffix(".json")
 TOKENS, IMAGE_DIM, SUBJECT_TOKEN = 77, 768, 5
+STEPS = 6  # of a turn: whole cycles of every `expert_interval` below
 FLASH_CPU = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # torch's counter does not know this one
 GROUPS = {
     "attention": ("aten::_scaled_dot_product", "aten::scaled_dot_product"),
@@ -58,10 +61,16 @@ def methods() -> dict[str, dict[str, Any] | None]:
     """Name -> cross_attention_kwargs, for a batch of an unconditional and a conditional row."""
     features, positions = torch.randn(2, 1, IMAGE_DIM), torch.tensor([[-1], [SUBJECT_TOKEN]])
     half, both = torch.tensor([False, True]), torch.tensor([True, True])
+
+    def moa(active: Tensor, interval: int) -> dict[str, Any]:
+        return {"moa": MoAInput(features, positions, active, cache=ExpertCache(interval))}
+
     return {
         "base": None,
-        "moa": {"moa": MoAInput(features, positions, both)},
-        "moa, prior uncond.": {"moa": MoAInput(features, positions, half)},
+        "moa": moa(both, 2),
+        "moa, every step": moa(both, 1),
+        "moa, every third": moa(both, 3),
+        "every step, prior": moa(half, 1),
     }
 
 
@@ -72,11 +81,11 @@ def measure(divide: int, size: int, rounds: int) -> dict[str, Any]:
     latents, text = torch.randn(2, 4, size, size), torch.randn(2, TOKENS, 768 // divide)
     ways = methods()
     seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for round_ in range(rounds + 1):
+    for _ in range(rounds + 1):
         for name, options in ways.items():
             start = time.process_time()
-            unet(latents, 999 - round_, text, cross_attention_kwargs=options)
-            seconds[name].append(time.process_time() - start)
+            turn(unet, latents, text, options)
+            seconds[name].append((time.process_time() - start) / STEPS)
     medians = {name: statistics.median(values[1:]) for name, values in seconds.items()}  # the first round warms up
     return {
         name: {
@@ -87,6 +96,11 @@ def measure(divide: int, size: int, rounds: int) -> dict[str, Any]:
         }
         for name, options in ways.items()
     }
+
+
+def turn(unet: nn.Module, latents: Tensor, text: Tensor, options: dict[str, Any] | None) -> None:
+    for step in range(STEPS):
+        unet(latents, 900 - 50 * step, text, cross_attention_kwargs=options)
 
 
 @torch.no_grad()
@@ -110,15 +124,15 @@ def flops(unet: nn.Module, latents: Tensor, text: Tensor, options: dict[str, Any
         return sdpa_flop_count(query, key, value)
 
     with FlopCounterMode(display=False, custom_mapping={FLASH_CPU: attention}) as counter:
-        unet(latents, 500.0, text, cross_attention_kwargs=options)
-    return {"gflops": round(counter.get_total_flops() / 1e9, 2)}
+        turn(unet, latents, text, options)
+    return {"gflops": round(counter.get_total_flops() / STEPS / 1e9, 2)}
 
 
 def milliseconds(unet: nn.Module, latents: Tensor, text: Tensor, options: dict[str, Any] | None) -> dict[str, float]:
-    """CPU milliseconds of one step by kind of operation; timing each one adds a little to "other"."""
+    """CPU milliseconds of a step by kind of operation; timing each one adds a little to "other"."""
     with OperationClock() as clock:
-        unet(latents, 500, text, cross_attention_kwargs=options)
-    return {kind: round(1e3 * value, 1) for kind, value in clock.seconds.items()}
+        turn(unet, latents, text, options)
+    return {kind: round(1e3 * value / STEPS, 1) for kind, value in clock.seconds.items()}
 
 
 class OperationClock(TorchDispatchMode):
@@ -147,7 +161,7 @@ def main() -> None:
         "load_average": os.getloadavg()[0],
         "latents": {
             f"{size} x {size}": measure(4, size, rounds)
-            for size, rounds in ([(32, 3)] if quick else [(32, 11), (64, 3)])
+            for size, rounds in ([(32, 2)] if quick else [(32, 5), (64, 3)])
         },
         "full size, 512 px": full_size_flops(),
     }

@@ -10,7 +10,7 @@ F image_dim (width of a subject feature), D text width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import pi
 
@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from moa.backward import mix
 from moa.config import MoAConfig
 from moa.errors import ConditioningError
+from moa.expert_cache import ExpertCache
 from moa.recorder import Recorder
 
 TIMESTEPS = 1000  # length of the training noise schedule: the unit of time in the encoding
@@ -37,6 +38,7 @@ class MoAInput:
     active      [B]        bool; False: the row runs the prior expert only. An active row may have no subject: the
                            unconditional one of an image with subjects (`MoAConfig.unconditional`)
     recorder               receives router and attention maps; None: nothing is recorded
+    cache                  keeps the personalization expert's outputs over steps; None: computed in every pass
 
     Raises `ConditioningError` when the shapes do not belong together.
     """
@@ -45,6 +47,7 @@ class MoAInput:
     positions: Tensor
     active: Tensor
     recorder: Recorder | None = None
+    cache: ExpertCache | None = None
     rows: slice | Tensor = field(init=False)  # the active rows: a slice where they are neighbours, else their indices
 
     def __post_init__(self) -> None:
@@ -78,6 +81,11 @@ class MoAContext:
     positions: Tensor  # [A, S]; empty slots point at T, one past the prompt
     latent_size: tuple[int, int]
     recorder: Recorder | None
+    cache: ExpertCache | None = None
+
+    def expert(self, layer: int, compute: Callable[[], Tensor]) -> Tensor:
+        """The personalization expert's output [A, N, d] in one layer, from the cache where there is one."""
+        return compute() if self.cache is None else self.cache.output(layer, compute)
 
     def take(self, tensor: Tensor) -> Tensor:
         """The rows of a [B, ...] tensor that the personalization expert runs on: [A, ...]."""

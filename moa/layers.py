@@ -95,9 +95,11 @@ class MoAAttention(Attention):
         """
         if moa is None:
             return super().forward(hidden_states, encoder_hidden_states, attention_mask, **kwargs)
-        personal = self._personal(hidden_states, encoder_hidden_states, attention_mask, moa)
         if self.moa.router is None:
-            return personal
+            return self._personal(hidden_states, encoder_hidden_states, attention_mask, moa)
+        personal = moa.expert(
+            self.moa.index, lambda: self._personal(hidden_states, encoder_hidden_states, attention_mask, moa)
+        )
         prior = super().forward(hidden_states, encoder_hidden_states, attention_mask, **kwargs)
         shares = self.moa.router(moa.take(hidden_states))
         if moa.recorder is not None:

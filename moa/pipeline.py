@@ -28,6 +28,7 @@ from moa.binding import bind, find_words
 from moa.conditioning import MoAInput
 from moa.config import Unconditional
 from moa.errors import ConditioningError, SubjectCountError, SubjectError
+from moa.expert_cache import ExpertCache
 from moa.pipeline_folder import PipelineParts, read_base, read_pipeline, write_pipeline
 from moa.preparation import PortraitPreparer, SubjectPreparer, is_photograph
 from moa.recorder import Recorder
@@ -54,6 +55,7 @@ class SubjectsMixin:
         *,
         recorder: Recorder | None = None,
         unconditional: Unconditional | None = None,
+        expert_interval: int = 2,
         guidance_scale: float = 7.5,
         num_images_per_prompt: int = 1,
         prompt_embeds: Tensor | None = None,
@@ -69,6 +71,9 @@ class SubjectsMixin:
         unconditional   "prior" instead of the adapter's `MoAConfig.unconditional`: about 15 % faster, keeps less of the
                     scene
 
+        expert_interval  the personalization expert is computed on every n-th step and its last output mixed in on the
+                    others; 1: on every step. A recorder of attention maps needs, and gets, every step
+
         num_inference_steps, height, width, generator, output_type, callback_on_step_end and so on: as in diffusers.
         Raises `SubjectError`, `PersonNotFoundError`, `SubjectCountError`, `WordNotFoundError`, `WordTruncatedError`,
         `ConditioningError`.
@@ -81,6 +86,7 @@ class SubjectsMixin:
             num_images_per_prompt=num_images_per_prompt,
             recorder=recorder,
             unconditional=unconditional,
+            expert_interval=expert_interval,
         )
         if moa is not None:
             cross_attention_kwargs = {**(cross_attention_kwargs or {}), "moa": moa}
@@ -102,12 +108,15 @@ class SubjectsMixin:
         num_images_per_prompt: int = 1,
         recorder: Recorder | None = None,
         unconditional: Unconditional | None = None,
+        expert_interval: int = 1,
     ) -> MoAInput | None:
         """The subjects as the U-Net wants them; None when there are none.
 
         Rows are ordered as diffusers orders them: the images of a prompt together, and under guidance the
         unconditional half first. It has no subjects and runs what `unconditional` says, by default the adapter's
-        choice; both rows of a prompt without subjects run the prior only. Raises `ConditioningError` for another word.
+        choice; both rows of a prompt without subjects run the prior only. One input serves one call of a pipeline:
+        above an `expert_interval` of 1 it carries the expert's outputs along. Raises `ConditioningError` for another
+        word or an interval below 1.
         """
         if unconditional not in (None, *get_args(Unconditional)):
             raise ConditioningError(f"unconditional={unconditional!r}: it is one of {get_args(Unconditional)}, or None")
@@ -132,7 +141,8 @@ class SubjectsMixin:
             active = torch.cat([active if mixed else torch.zeros_like(active), active])
         device = self._execution_device
         features, positions = features.to(device, self.unet.dtype), positions.to(device)
-        return MoAInput(features, positions, active, recorder)
+        cache = ExpertCache(1 if recorder is not None and recorder.subject_columns else expert_interval)
+        return MoAInput(features, positions, active, recorder, cache)
 
     @classmethod
     def from_pipe(cls, pipeline: Any, **options: Any) -> Any:

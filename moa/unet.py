@@ -145,8 +145,9 @@ class MoAUNet2DConditionModel(UNet2DConditionModel):
         moa: MoAInput | None = options.pop("moa", None)
         if moa is not None:
             options["moa"] = self._context(moa, sample, timestep, encoder_hidden_states)
-        if moa is not None and moa.recorder is not None:
-            moa.recorder.start()
+        for kept in (moa.recorder, moa.cache) if moa is not None else ():
+            if kept is not None:
+                kept.start()
         output = super().forward(
             sample,
             timestep,
@@ -183,6 +184,7 @@ class MoAUNet2DConditionModel(UNet2DConditionModel):
             positions=positions.masked_fill(~filled, text.shape[1]),
             latent_size=(sample.shape[-2], sample.shape[-1]),
             recorder=moa.recorder,
+            cache=moa.cache,
         )
 
     def _check_input(self, moa: MoAInput, text: Tensor) -> None:

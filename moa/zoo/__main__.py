@@ -2,8 +2,8 @@
 
     python -m moa.zoo --scenes data/miniature-zoo --identities data/miniature-identities --out zoo --work runs/zoo
 
-Writes `<out>/base` (diffusers folder), `<out>/clip` (transformers folder), `<out>/identity`, `<out>/community` (a LoRA
-of the base), each with a `card.json`. A model whose card is there is not trained again; an interrupted one continues
+Writes `<out>/base` (diffusers folder), `<out>/clip` (transformers folder), `<out>/identity`, `<out>/attributes`,
+`<out>/community` (a LoRA of the base), each with a `card.json`. A model whose card is there is not trained again; an interrupted one continues
 from `<work>`. `--start-from` trains the models of an earlier zoo further, on the pictures of a newer world. `make zoo`
 runs this and then trains the adapters with `moa.train`.
 """
@@ -20,15 +20,17 @@ from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
 from moa.data import read_manifest
 from moa.zoo import base, clip, community, following, train_identity, vae
+from moa.zoo.attributes import AttributeClassifier, described_pictures, train_attributes
 from moa.zoo.card import read_card, write_card
 from moa.zoo.fit import fit_seconds
 from moa.zoo.identity import MiniatureFaces
-from moa.zoo.pictures import load_pictures
+from moa.zoo.pictures import load_pictures, to_unit
 
 STEPS = {
     "vae": 12000,
-    "decoder": 6000,
+    "decoder": 10000,
     "clip": 4000,
+    "attributes": 2000,
     "finder": 1000,
     "embedder": 600,
     "base": 5000,
@@ -67,6 +69,20 @@ def train_clip(job: Job) -> None:
     _card(job, folder, ["clip"], {"scenes": job.scenes}, quality)
 
 
+def train_classifiers(job: Job) -> None:
+    """zoo/attributes: what a picture shows, to judge the base model."""
+    folder = job.out / "attributes"
+    if _finished(folder):
+        return
+    train, held_out = load_pictures(job.scenes, "train"), load_pictures(job.scenes, "heldout")
+    steps = job.steps("attributes")
+    classifier = train_attributes(train, job.work / "attributes", steps=steps, seed=job.seed)
+    classifier.save_pretrained(folder)
+    places, described = described_pictures(held_out)
+    found = classifier.words(to_unit(held_out.images[places]))
+    _card(job, folder, ["attributes"], {"scenes": job.scenes}, following.agreement(found, described))
+
+
 def train_vae(job: Job) -> None:
     """The autoencoder of zoo/base, of an earlier zoo's only the decoder; kept in the work folder until the base model
     is there."""
@@ -103,7 +119,9 @@ def train_base(job: Job) -> None:
     pipeline = base.assemble(autoencoder, text_encoder, tokenizer, unet).to(dtype=torch.float16)
     pipeline.save_pretrained(folder, max_shard_size="4MB")  # files that git carries easily
     quality = {"psnr_db": vae.reconstruction_psnr(autoencoder.float(), held_out)}
-    quality |= following.measure(pipeline.to(dtype=torch.float32), *_earlier_clip(job.out / "clip"), held_out)
+    quality |= following.measure(
+        pipeline.to(dtype=torch.float32), AttributeClassifier.from_pretrained(job.out / "attributes"), held_out
+    )
     _card(
         job, folder, ["decoder", "base"] if job.start else ["vae", "decoder", "base"], {"scenes": job.scenes}, quality
     )
@@ -171,6 +189,7 @@ def _card(job: Job, folder: Path, recipes: list[str], data: dict[str, Path], qua
 
 RECIPES = {
     "clip": train_clip,
+    "attributes": train_classifiers,
     "vae": train_vae,
     "base": train_base,
     "community": train_community,

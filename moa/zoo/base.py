@@ -25,7 +25,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from moa.zoo.clip import WIDTH, tokenize
 from moa.zoo.fit import fit
-from moa.zoo.pictures import to_unit
+from moa.zoo.vae import posteriors
 
 EMPTY_SHARE = 0.1  # captions dropped, for classifier-free guidance
 SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
@@ -60,13 +60,9 @@ class Encoded:
 @torch.no_grad()
 def encode(images: np.ndarray, captions: list[str], vae: AutoencoderKL, tokenizer: CLIPTokenizer) -> Encoded:
     """Encode pictures, uint8 `[N, H, W, 3]`, and their captions."""
-    means, deviations = [], []
-    for k in range(0, len(images), 64):
-        posterior = vae.encode(to_unit(images[k : k + 64])).latent_dist
-        means.append(posterior.mean * vae.config.scaling_factor)
-        deviations.append(posterior.std * vae.config.scaling_factor)
-    tokens = tokenize(tokenizer, captions)
-    return Encoded(torch.cat(means), torch.cat(deviations), tokens, tokenize(tokenizer, [""])[0])
+    mean, deviation = posteriors(vae, images)
+    scale, tokens = vae.config.scaling_factor, tokenize(tokenizer, captions)
+    return Encoded(mean * scale, deviation * scale, tokens, tokenize(tokenizer, [""])[0])
 
 
 def train_base(

@@ -11,8 +11,7 @@ from preprocessing.world.items import ITEMS
 from preprocessing.world.people import POSES, Figure
 
 Somebody = Callable[[], Identity]
-PHOTO_ITEM_SHARE = 0.25
-PHOTO_ITEMS = tuple(name for name, item in ITEMS.items() if item.hands in ("pose", "face"))  # worn, or before the face
+PHOTO_ITEM_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -31,8 +30,9 @@ def scene_cast(rng: random.Random, somebody: Somebody) -> list[Figure]:
 
 
 def photo_cast(rng: random.Random, somebody: Somebody) -> list[Figure]:
-    """One or two people (in 75 and 25 of a hundred pictures) who stand before the camera and do nothing, as in FFHQ."""
-    count = rng.choices((1, 2), weights=(75, 25))[0]
+    """One or two people (in 60 and 40 of a hundred pictures) who stand before the camera, every second with something
+    worn or held, as in FFHQ."""
+    count = rng.choices((1, 2), weights=(60, 40))[0]
     spans = {1: ((24, 40),), 2: ((15, 20), (44, 49))}[count]
     return [_before_the_camera(rng, rng.uniform(*span), somebody(), company=count - 1) for span in spans]
 
@@ -56,7 +56,7 @@ def _at_a_distance(rng: random.Random, x: float, identity: Identity, *, company:
 def _before_the_camera(rng: random.Random, x: float, identity: Identity, *, company: int) -> Figure:
     """Somebody standing, somewhat nearer than in a scene: the feet may be out of the picture."""
     height = rng.uniform(*((44, 62), (40, 50))[company])
-    item = rng.choice(PHOTO_ITEMS) if rng.random() < PHOTO_ITEM_SHARE else None
+    item = rng.choice(list(ITEMS)) if rng.random() < PHOTO_ITEM_SHARE else None
     return _figure(rng, identity, x, height, (58, 66), item, "standing")
 
 

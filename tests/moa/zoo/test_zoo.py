@@ -15,7 +15,7 @@ from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from moa.errors import MissingInputError
-from moa.zoo import base, clip, community, following, train_identity, vae
+from moa.zoo import base, clip, community, train_identity, vae
 from moa.zoo.card import read_card, write_card
 from moa.zoo.fit import fit, fit_seconds, learning_rate
 from moa.zoo.identity import CROP, STRIDE, MiniatureFaces, cut, decode
@@ -237,31 +237,6 @@ def test_retrieval_finds_captions_among_different_ones(pictures):
 
     assert share([0, 1, 2]) == 1 and share([0, 2, 1]) == pytest.approx(1 / 3)
     assert share([1, 2, 0]) == 0 and share([1, 2, 0], count=1) == 1
-
-
-def test_captions_that_differ_in_one_attribute():
-    person = {"word": "girl", "pose_words": "", "item_words": "juggling balls"}
-    attributes = {"style": "photo", "people": [person], "scene_words": "in a park"}
-    words = following.words_of({"attributes": attributes})
-    assert following.caption(words) == "a girl juggling balls in a park"
-    assert following.alternatives(words, "scene", ["in a park", "on a beach"]) == [
-        "a girl juggling balls in a park",
-        "a girl juggling balls on a beach",
-    ]
-    assert following.words_of({"attributes": attributes | {"style": "sepia"}}) is None
-    assert following.words_of({"attributes": attributes | {"people": [person, person]}}) is None
-    assert following.words_of({"attributes": attributes | {"people": [person | {"item_words": ""}]}}) is None
-
-
-def test_the_nearest_text_is_the_one_with_the_largest_cosine(tmp_path):
-    torch.manual_seed(0)
-    tokenizer = clip.train_tokenizer(WORDS * 3, tmp_path)
-    model = clip.new_clip(tokenizer).eval()
-    with torch.no_grad():
-        out = model(input_ids=clip.tokenize(tokenizer, WORDS), pixel_values=torch.rand(2, 3, 64, 64) * 2 - 1)
-        image = following.clip_embedding(model, torch.rand(2, 3, 64, 64))
-        assert [following.nearest(model, tokenizer, text, WORDS) for text in out.text_embeds] == [0, 1, 2]
-    assert image.shape == (2, 128) and torch.allclose(image.norm(dim=-1), torch.ones(2))
 
 
 def test_comics_have_dark_outlines_and_flat_colours():
