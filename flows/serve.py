@@ -1,8 +1,9 @@
 """The Prefect UI with everything behind it: `python -m flows.serve [--port 4200] [--pools cpu gpu]`, or `make ui`.
 
-Starts the server on 127.0.0.1, creates the work pools, deploys everything in prefect.yaml and starts one worker per
-pool, one run at a time each. Ctrl-C ends all of it, running flows included; those runs are marked as crashed, and a new
-run of the same name goes on from its files. Logs: .prefect/server.log, .prefect/worker-<pool>.log.
+Starts the server on 127.0.0.1, and on the next port the reports that run pages link to, creates the work pools,
+deploys everything in prefect.yaml and starts one worker per pool, one run at a time each. Ctrl-C ends all of it,
+running flows included; those runs are marked as crashed, and a new run of the same name goes on from its files. Logs:
+.prefect/server.log, .prefect/reports.log, .prefect/worker-<pool>.log.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import yaml
 from flows.child import Child
 from flows.errors import FlowError, ServeError
 from flows.prefect_environment import PROJECT
+from flows.settings import REPORTS_URL, runs_root
 
 LOGS = Path(os.environ["PREFECT_HOME"])
 POOLS = ("cpu", "gpu")
@@ -36,14 +38,17 @@ PREFECT = [sys.executable, "-m", "prefect"]
 
 def serve(port: int, pools: Sequence[str]) -> None:
     """Runs server and workers until one of them ends or a signal comes. Raises ServeError, naming the log to read."""
-    if _is_taken(port):
-        raise ServeError(f"Port {port} is in use: another server? Stop it, or choose another port: make ui PORT=4300")
-    url = f"http://127.0.0.1:{port}"
-    os.environ.update(_environment(url))
+    for wanted in (port, port + 1):
+        if _is_taken(wanted):
+            raise ServeError(f"Port {wanted} is in use: another server? Stop it, or choose others: make ui PORT=4300")
+    url, reports = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{port + 1}"
+    os.environ.update(_environment(url, reports))
     with ExitStack() as stack:
+        arguments = ["--root", str(runs_root()), "--port", str(port + 1)]
+        shown = stack.enter_context(_running("reports", [sys.executable, "-m", "reports.server", *arguments]))
         print("Starting the Prefect server (the first start migrates its database: up to a minute) ...", flush=True)
         server = stack.enter_context(
-            _running("server", ["server", "start", "--host", "127.0.0.1", "--port", str(port)])
+            _running("server", [*PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(port)])
         )
         _wait_for(f"{url}/api/health", server)
         stack.callback(_mark_interrupted)
@@ -52,19 +57,20 @@ def serve(port: int, pools: Sequence[str]) -> None:
         for pool in POOLS:
             _prefect("work-pool", "create", pool, "--type", "process", "--overwrite")
         _prefect("--no-prompt", "deploy", "--all")
-        command = ["worker", "start", "--type", "process", "--limit", "1", "--pool"]
+        command = [*PREFECT, "worker", "start", "--type", "process", "--limit", "1", "--pool"]
         workers = [stack.enter_context(_running(f"worker-{pool}", [*command, pool])) for pool in pools]
-        print(_invitation(url, pools), flush=True)
-        while all(child.is_running for child in (server, *workers)):
+        print(_invitation(url, reports, pools), flush=True)
+        while all(child.is_running for child in (server, shown, *workers)):
             time.sleep(0.5)
         raise ServeError(f"A process ended unexpectedly; see the logs in {LOGS}.")
 
 
-def _environment(url: str) -> dict[str, str]:
+def _environment(url: str, reports: str) -> dict[str, str]:
     """What server, worker and the flow runs they start share."""
     return {
         "PREFECT_API_URL": f"{url}/api",
         "PREFECT_SERVER_UI_API_URL": f"{url}/api",
+        REPORTS_URL: reports,
         "MOA_PROJECT_DIR": str(PROJECT),
         "PYTHONSAFEPATH": "1",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -72,11 +78,11 @@ def _environment(url: str) -> dict[str, str]:
 
 
 @contextmanager
-def _running(name: str, arguments: Sequence[str]) -> Iterator[Child]:
-    """A `prefect` command in the background, its whole tree ended on the way out."""
+def _running(name: str, command: Sequence[str]) -> Iterator[Child]:
+    """A command in the background, its output in a log of that name, its whole tree ended on the way out."""
     LOGS.mkdir(exist_ok=True)
     with (LOGS / f"{name}.log").open("a", encoding="utf-8") as log:
-        child = Child([*PREFECT, *arguments], output=log)
+        child = Child(list(command), output=log)
         try:
             yield child
         finally:
@@ -118,9 +124,10 @@ def _mark_interrupted() -> None:
             client.set_flow_run_state(run.id, Crashed(message=message), force=True)
 
 
-def _invitation(url: str, pools: Sequence[str]) -> str:
+def _invitation(url: str, reports: str, pools: Sequence[str]) -> str:
     return f"""
 Prefect UI         {url}
+Reports            {reports}
 Workers            {", ".join(pools)}
 Deployments        {", ".join(deployments())}
 Run the lifecycle  {Path(sys.executable).parent}/prefect deployment run 'lifecycle/miniature' --watch

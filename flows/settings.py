@@ -21,6 +21,8 @@ from flows.files import write_json
 from flows.prefect_environment import PROJECT
 from moa.train_config import TrainConfig
 
+REPORTS_URL = "MOA_REPORTS_URL"  # environment variable: where `reports.server` serves the runs; `make ui` sets it
+
 
 def _endpoint(value: str) -> str:
     if value != "local" and not value.startswith(("http://", "https://")):

@@ -3,9 +3,9 @@
     python -m moa.zoo --scenes data/miniature-zoo --identities data/miniature-identities --out zoo --work runs/zoo
 
 Writes `<out>/base` (diffusers folder), `<out>/clip` (transformers folder), `<out>/identity`, `<out>/attributes`,
-`<out>/community` (a LoRA of the base), each with a `card.json`. A model whose card is there is not trained again; an interrupted one continues
-from `<work>`. `--start-from` trains the models of an earlier zoo further, on the pictures of a newer world. `make zoo`
-runs this and then trains the adapters with `moa.train`.
+`<out>/community` (a LoRA of the base), each with a `card.json`. A model whose card is there is not trained again; an
+interrupted one continues from `<work>`. `--start-from` trains the models of an earlier zoo further, on the pictures of
+a newer world. `make zoo` runs this and then trains the adapters with `moa.train`.
 """
 
 from __future__ import annotations

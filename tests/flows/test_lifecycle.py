@@ -57,6 +57,7 @@ def test_lifecycle_and_ablation_run_and_a_second_run_redoes_nothing(
     report = Path(capsys.readouterr().out.splitlines()[-1])
     folder = roots / "runs" / "tiny"
     assert report == folder / "report" / "index.html" and report.read_text().startswith("<!doctype html>")
+    assert 'href="tiny/report/index.html"' in (roots / "runs" / "index.html").read_text()
     expected = ["lifecycle.json", "config.json", "metrics.jsonl", "train.log", "export/manifest.json"]
     expected += ["publication.json", "evaluation/miniature/summary.json", "evaluation/miniature/manifest.json"]
     assert not [name for name in expected if not (folder / name).is_file()]
