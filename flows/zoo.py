@@ -1,7 +1,7 @@
 """The model zoo of the miniature world, from nothing: `python -m flows.zoo`, or `make zoo` (hours on a CPU).
 
 1. pictures: datasets/miniature-zoo.yaml, miniature-identities.yaml and miniature-photos.yaml -> data/
-2. frozen models: zoo/base, zoo/clip, zoo/identity, zoo/community (`moa.zoo`)
+2. frozen models: zoo/base, zoo/clip, zoo/attributes, zoo/identity, zoo/community (`moa.zoo`)
 3. adapters: zoo/moa and the ablations zoo/single-branch, zoo/no-spacetime, by the ordinary `moa.train` on photos
 
 What is finished is left alone (its `card.json` is there), what was interrupted goes on; delete a model's folder to
@@ -37,7 +37,7 @@ class Phase:
 MOA = MoAConfig(image_dim=128)
 # The first phase teaches the person (foreground only, as the paper trains). In a model this small the person then grows
 # over the scene, so the later phases look at the whole picture half of the time. The ablations are trained as long.
-PHASES = (Phase(1000, 1e-3, 1.0), Phase(500, 3e-4, 0.5), Phase(700, 4e-4, 0.5))
+PHASES = (Phase(1000, 1e-3, 1.0), Phase(500, 3e-4, 0.5), Phase(700, 4e-4, 0.5), Phase(900, 3e-4, 0.5))
 ADAPTERS = {
     "moa": MOA,
     "no-spacetime": MOA.model_copy(update={"spacetime": False}),
@@ -59,7 +59,7 @@ def adapter_config(moa: MoAConfig, phase: Phase, zoo: Path, shards: Path, init: 
         warmup=100,
         ema_decay=0.998,
         lambda_router=5e-4,
-        lambda_object=1e-2,  # the paper's is 1e-4: here 2,200 steps have to pull the tokens of two people apart
+        lambda_object=1e-2,  # the paper's is 1e-4: here 3,100 steps have to pull the tokens of two people apart
         condition_dropout=0.1,
         masked_loss_probability=phase.masked_loss_probability,
         max_timestep=1000,

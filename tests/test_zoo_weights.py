@@ -17,11 +17,14 @@ from moa.evaluation.faces import MINIATURE_PERSON
 from moa.evaluation.metrics import change, person_region
 from moa.pipeline import MoAPipeline
 from moa.subjects import Subject
+from moa.zoo.attributes import AttributeClassifier, words_of
+from moa.zoo.following import agreement
 from moa.zoo.identity import MiniatureFaces
+from moa.zoo.pictures import to_unit
 from preprocessing.world import World
 
 ZOO = Path(__file__).parents[1] / "zoo"
-MODELS = ("base", "clip", "identity", "community", "moa", "no-spacetime", "single-branch")
+MODELS = ("base", "clip", "identity", "attributes", "community", "moa", "no-spacetime", "single-branch")
 
 
 def test_the_zoo_is_small_and_every_model_has_a_card():
@@ -40,6 +43,8 @@ def test_the_zoo_is_as_good_as_its_cards_say():
     quality = {name: json.loads((ZOO / name / "card.json").read_text())["quality"] for name in MODELS}
     assert quality["clip"]["retrieval_top1_of_100"] >= 0.9
     assert quality["identity"]["verification_auc"] >= 0.98
+    assert quality["base"]["psnr_db"] >= 30
+    assert min(quality["base"]["followed_scene"], quality["base"]["followed_word"]) >= 0.9
     assert quality["community"]["noise_error"] < quality["community"]["noise_error_of_base"]
     for name in ("moa", "no-spacetime", "single-branch"):
         assert quality[name]["error_right"] < quality[name]["error_wrong"]
@@ -83,6 +88,17 @@ def test_faces_are_found_and_told_apart(people):
     similarity = vectors @ again.T
     assert (similarity.argmax(axis=1) == np.arange(3)).all()
     assert np.diag(similarity).min() > similarity[~np.eye(3, dtype=bool)].max()
+
+
+def test_the_classifiers_see_what_the_world_shows():
+    """Of a world they were not trained on."""
+    world = World(99)
+    scenes = [scene for index in range(60) if len((scene := world.scene(index, "heldout")).people) == 1]
+    asked = [words for scene in scenes if (words := words_of({"attributes": scene.attributes}))]
+    classifier = AttributeClassifier.from_pretrained(ZOO / "attributes")
+    found = classifier.words(to_unit(np.stack([np.asarray(scene.image) for scene in scenes])))
+    shares = agreement(found, asked)
+    assert min(shares["scene"], shares["item"]) >= 0.9 and shares["word"] >= 0.75, shares
 
 
 PROMPTS = ("a {word} on a beach", "a {word} on the moon", "a watercolour painting of a {word} on a beach")

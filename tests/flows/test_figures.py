@@ -14,6 +14,6 @@ def test_every_shipped_ablation_and_base_is_evaluated(tmp_path):
     assert given.device == ["cpu", "cpu"]
     named = dict(text.split("=", 1) for text in given.ablation + given.community)
     assert named == {label: str(zoo / name) for label, name in (ABLATIONS | COMMUNITY).items()}
-    assert {"moa", "base", "clip", "identity", *ABLATIONS.values(), *COMMUNITY.values()} == {
+    assert {"moa", "base", "clip", "identity", "attributes", *ABLATIONS.values(), *COMMUNITY.values()} == {
         folder.name for folder in zoo.iterdir()
     }
