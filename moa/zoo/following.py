@@ -35,7 +35,7 @@ def measure(
     chosen = prompted(pictures, count)
     asked = [words for k in chosen if (words := words_of(pictures.meta[k]))]
     drawn = generate(pipeline, [pictures.meta[k]["caption"] for k in chosen])
-    quality = {}
+    quality: dict[str, float] = {}
     for label, pixels in (("followed", drawn), ("real", to_unit(pictures.images[chosen]))):
         shares = agreement(classifier.words(pixels), asked)
         quality |= {f"{label}_{name}": share for name, share in shares.items()}
