@@ -39,7 +39,9 @@ def test_everything_in_its_order_and_once(calls, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", arguments)
     zoo.main()
     modules = [module for module, *_ in calls]
-    assert modules == ["preprocessing"] * 3 + ["moa.zoo"] + ["torch.distributed.run"] * 9
+    assert modules == ["preprocessing"] * 3 + ["moa.zoo"] + ["torch.distributed.run"] * len(zoo.ADAPTERS) * len(
+        zoo.PHASES
+    )
     drawn = [Path(declaration).stem for module, declaration, *_ in calls if module == "preprocessing"]
     assert drawn == ["miniature-zoo", "miniature-identities", "miniature-photos"]
     assert calls[3][calls[3].index("--scale") + 1] == "0.01"
@@ -52,11 +54,11 @@ def test_everything_in_its_order_and_once(calls, tmp_path, monkeypatch):
 def test_phases_start_from_one_another(calls, tmp_path, name):
     zoo.train_adapter(name, tmp_path / "zoo", tmp_path / "photos", 1, scale=0.01)
     configs = [TrainConfig.model_validate_json(Path(call[-1]).read_text()) for call in calls]
-    assert [config.steps for config in configs] == [10, 5, 7]
-    assert [config.init for config in configs] == [None, *(config.out / "export" for config in configs[:2])]
+    assert [config.steps for config in configs] == [10, 5, 7, 9]
+    assert [config.init for config in configs] == [None, *(config.out / "export" for config in configs[:-1])]
     assert {(config.moa, config.shards, config.base) for config in configs} == {
         (zoo.ADAPTERS[name], tmp_path / "photos", tmp_path / "zoo/base")
     }
     card = json.loads((tmp_path / "zoo" / name / "card.json").read_text())
-    assert card["steps"] == [10, 5, 7] and card["seconds"] == 7 and card["quality"] == {"error_right": 0.1235}
-    assert card["inputs"]["init"] == str(configs[1].out / "export")  # the last phase's export is shipped
+    assert card["steps"] == [10, 5, 7, 9] and card["seconds"] == 10 and card["quality"] == {"error_right": 0.1235}
+    assert card["inputs"]["init"] == str(configs[-2].out / "export")  # the last phase's export is shipped
