@@ -100,12 +100,14 @@ def train_vae(job: Job) -> None:
 
 def train_base(job: Job) -> None:
     """zoo/base: a U-Net on the latents of the autoencoder and the text tower of zoo/clip; an earlier zoo's keeps the
-    text tower and the latents it knows."""
+    text tower and the latents it knows, and without the recipe "vae" its decoder too."""
     folder = job.out / "base"
     if _finished(folder):
         return
     train, held_out = load_pictures(job.scenes, "train"), load_pictures(job.scenes, "heldout")
-    autoencoder = AutoencoderKL.from_pretrained(job.work / "decoder" / "model")
+    kept = job.work / "decoder" / "model"  # where `--only base` left it out: the earlier zoo's as it is
+    place = job.start / "base" / "vae" if job.start and not kept.exists() else kept
+    autoencoder = AutoencoderKL.from_pretrained(place, torch_dtype=torch.float32)
     if job.start:
         earlier = StableDiffusionPipeline.from_pretrained(job.start / "base", torch_dtype=torch.float32)
         tokenizer, text_encoder, start = earlier.tokenizer, earlier.text_encoder, earlier.unet
@@ -122,9 +124,8 @@ def train_base(job: Job) -> None:
     quality |= following.measure(
         pipeline.to(dtype=torch.float32), AttributeClassifier.from_pretrained(job.out / "attributes"), held_out
     )
-    _card(
-        job, folder, ["decoder", "base"] if job.start else ["vae", "decoder", "base"], {"scenes": job.scenes}, quality
-    )
+    trained = [recipe for recipe in ("vae", "decoder", "base") if (job.work / recipe / "fit.pt").is_file()]
+    _card(job, folder, trained, {"scenes": job.scenes}, quality)
 
 
 def train_community(job: Job) -> None:
