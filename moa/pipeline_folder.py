@@ -23,6 +23,7 @@ import diffusers
 import torch
 from diffusers import (
     AutoencoderKL,
+    ModelMixin,
     SchedulerMixin,
     StableDiffusionPipeline,
     UNet2DConditionModel,
@@ -112,6 +113,7 @@ def read_base(
 def write_pipeline(pipe: Any, folder: Path, provenance: Mapping[str, Any], **options: Any) -> None:
     """Write `pipe` into `folder`, which may exist: built beside it, then moved in, the adapter last."""
     components = {**pipe.components, "unet": pipe.unet.to_base_unet()}
+    forget_origin(components)
     plain = StableDiffusionPipeline(**components, requires_safety_checker=pipe.config["requires_safety_checker"])
     draft = folder.with_name(f".{folder.name}.writing")
     shutil.rmtree(draft, ignore_errors=True)
@@ -126,6 +128,19 @@ def write_pipeline(pipe: Any, folder: Path, provenance: Mapping[str, Any], **opt
             os.replace(part, target)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def forget_origin(components: Mapping[str, Any]) -> None:
+    """What the libraries write down of where and how a component was loaded and last used is no part of it: the same
+    pipeline has the same bytes everywhere, and names nobody's folders."""
+    for component in components.values():
+        if isinstance(component, ModelMixin):
+            component.register_to_config(_name_or_path="")
+        elif isinstance(component, CLIPTokenizer):
+            for key in ("is_local", "local_files_only"):
+                component.init_kwargs.pop(key, None)
+            component.backend_tokenizer.no_truncation()  # set anew by every call
+            component.backend_tokenizer.no_padding()
 
 
 def _image_encoder(folder: Path, dtype: torch.dtype) -> tuple[CLIPVisionModelWithProjection, CLIPImageProcessor]:

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from moa.pipeline_folder import forget_origin
 from moa.zoo.clip import WIDTH, tokenize
 from moa.zoo.fit import fit
 from moa.zoo.vae import posteriors
@@ -112,9 +113,7 @@ def assemble(
     vae: AutoencoderKL, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer, unet: UNet2DConditionModel
 ) -> StableDiffusionPipeline:
     """The pipeline as it is shipped: UniPC sampler, no safety checker (there is nothing unsafe to draw here)."""
-    for model in (vae, unet):
-        model.register_to_config(_name_or_path="")  # where an earlier zoo lay is nobody's business
-    return StableDiffusionPipeline(
+    pipeline = StableDiffusionPipeline(
         vae=vae,
         text_encoder=text_encoder,
         tokenizer=tokenizer,
@@ -124,3 +123,5 @@ def assemble(
         feature_extractor=None,
         requires_safety_checker=False,
     )
+    forget_origin(pipeline.components)
+    return pipeline
