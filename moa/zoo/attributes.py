@@ -6,19 +6,17 @@ reads pixels only and shares nothing with the models it judges: no CLIP, no text
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from moa.errors import MissingInputError
 from moa.zoo.fit import fit
+from moa.zoo.folder import read_model, write_model
 from moa.zoo.identity import Residual
 from moa.zoo.pictures import Pictures, to_unit
 from moa.zoo.train_identity import degrade
@@ -76,23 +74,15 @@ class AttributeClassifier(nn.Module):
 
     @classmethod
     def from_pretrained(cls, folder: Path | str) -> AttributeClassifier:
-        """Load `model.safetensors` and `config.json`. Raises MissingInputError naming the file that is not there."""
-        folder = Path(folder)
-        for name in ("config.json", "model.safetensors"):
-            if not (folder / name).is_file():
-                raise MissingInputError(f"{folder / name} is missing: `python -m moa.zoo --only attributes` trains it")
-        classifier = cls(json.loads((folder / "config.json").read_text(encoding="utf-8"))["vocabulary"])
-        tensors = load_file(folder / "model.safetensors")
-        classifier.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+        """Load what `save_pretrained` wrote. Raises MissingInputError naming the file that is not there."""
+        tensors, config = read_model(folder)
+        classifier = cls(config["vocabulary"])
+        classifier.load_state_dict(tensors)
         return classifier.eval()
 
     def save_pretrained(self, folder: Path | str) -> None:
         """Write `model.safetensors` (fp16) and `config.json`."""
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        tensors = {name: tensor.half().contiguous() for name, tensor in self.state_dict().items()}
-        save_file(tensors, Path(folder) / "model.safetensors")
-        config = {"model": "AttributeClassifier", "vocabulary": self.vocabulary}
-        (Path(folder) / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        write_model(self, folder, vocabulary=self.vocabulary)
 
 
 def train_attributes(

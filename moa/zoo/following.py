@@ -11,20 +11,21 @@ import torch
 from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
-from moa.zoo.attributes import ATTRIBUTES, AttributeClassifier, Words, words_of
+from moa.zoo.attributes import ATTRIBUTES, AttributeClassifier, Words, described_pictures
 from moa.zoo.pictures import Pictures, to_unit
 
 SAMPLING = {"num_inference_steps": 20, "guidance_scale": 3.0, "height": 64, "width": 64}
 
 
-def prompted(pictures: Pictures, count: int) -> list[int]:
-    """Positions of the first `count` plain photos of one person with an object: their captions are the prompts."""
-    found = []
-    for k, meta in enumerate(pictures.meta):
-        words = words_of(meta)
-        if words and words["item"] and meta["attributes"]["style"] == "photo":
-            found.append(k)
-    return found[:count]
+def prompted(pictures: Pictures, count: int) -> tuple[list[int], list[Words]]:
+    """Positions and words of the first `count` plain photos of one person with an object: their captions are the
+    prompts."""
+    found = [
+        (int(k), words)
+        for k, words in zip(*described_pictures(pictures), strict=True)
+        if words["item"] and pictures.meta[k]["attributes"]["style"] == "photo"
+    ][:count]
+    return [k for k, _ in found], [words for _, words in found]
 
 
 def measure(
@@ -32,8 +33,7 @@ def measure(
 ) -> dict[str, float]:
     """Shares of `count` generated pictures that show what was asked for: `followed_scene`, `followed_item`,
     `followed_word`; and of the real pictures with the same captions: `real_scene`, `real_item`, `real_word`."""
-    chosen = prompted(pictures, count)
-    asked = [words for k in chosen if (words := words_of(pictures.meta[k]))]
+    chosen, asked = prompted(pictures, count)
     drawn = generate(pipeline, [pictures.meta[k]["caption"] for k in chosen])
     quality: dict[str, float] = {}
     for label, pixels in (("followed", drawn), ("real", to_unit(pictures.images[chosen]))):

@@ -1,8 +1,7 @@
 """How much an adapter knows about its subject, without drawing anything: the noise error on held-out people.
 
 The error inside the subjects (eq. 11's masked loss) with the right subject, with another picture's and without one, at
-the same noise and timesteps. An adapter that uses its subject has the first clearly below the others; without a subject
-a mixture runs the frozen prior.
+the same noise and timesteps. An adapter that uses its subject has the first clearly below the others.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from moa.batch import TrainingSet, batches
+from moa.batch import Batch, TrainingSet, batches
 from moa.config import MoAConfig
 from moa.data import ShardDataset
 from moa.models import load_models
@@ -49,7 +48,6 @@ def measure_adapter(
         max_timestep=1000,
         augmentation=SubjectAugmentation(flip=0, background=0, colour=0, geometry=0, rotation=0),
     )
-    prior = config.model_copy(update={"moa": moa.model_copy(update={"unconditional": "prior"})})  # for rows without one
     models = load_models(config, torch.device("cpu"))
     models.unet.eval()
     dataset = ShardDataset(shards, "heldout")
@@ -60,9 +58,7 @@ def measure_adapter(
         for batch in batches(samples, 0, 0, 1, pin_memory=False):
             right = training_losses(models, batch, config)
             wrong = training_losses(models, dataclasses.replace(batch, pixels=batch.pixels.roll(1, dims=0)), config)
-            without = training_losses(
-                models, dataclasses.replace(batch, conditioned=torch.zeros_like(batch.conditioned)), prior
-            )
+            without = training_losses(models, _without_subjects(batch), config)
             shares = (right.background_share, right.foreground_share, right.routed)
             sums += torch.stack([*(x.masked * BATCH for x in (right, wrong, without)), *shares]).double()
     seen = config.steps * BATCH
@@ -71,3 +67,8 @@ def measure_adapter(
     if sums[5]:
         quality["prior_share_background"], quality["prior_share_foreground"] = (float(s / sums[5]) for s in sums[3:5])
     return quality
+
+
+def _without_subjects(batch: Batch) -> Batch:
+    """The same prompts with nobody bound to their words."""
+    return dataclasses.replace(batch, positions=torch.full_like(batch.positions, -1), pixels=batch.pixels[:0])

@@ -6,19 +6,17 @@ vectors whose cosine tells whether two heads are of the same person. Its recipe 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import roi_align
 
-from moa.errors import MissingInputError
+from moa.zoo.folder import read_model, write_model
 from moa.zoo.pictures import to_unit
 
 Box = tuple[float, float, float, float]
@@ -98,23 +96,14 @@ class MiniatureFaces(nn.Module):
 
     @classmethod
     def from_pretrained(cls, folder: Path | str) -> MiniatureFaces:
-        """Load `model.safetensors`. Raises MissingInputError naming the file that is not there."""
-        path = Path(folder) / "model.safetensors"
-        if not path.is_file():
-            raise MissingInputError(
-                f"{path} is missing: the miniature face model is part of the repository's zoo/ folder"
-            )
-        faces = cls()
-        faces.load_state_dict({name: tensor.float() for name, tensor in load_file(path).items()})
+        """Load what `save_pretrained` wrote. Raises MissingInputError naming the file that is not there."""
+        faces, (tensors, _) = cls(), read_model(folder)
+        faces.load_state_dict(tensors)
         return faces.eval()
 
     def save_pretrained(self, folder: Path | str) -> None:
         """Write `model.safetensors` (fp16) and `config.json`."""
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        tensors = {name: tensor.half().contiguous() for name, tensor in self.state_dict().items()}
-        save_file(tensors, Path(folder) / "model.safetensors")
-        config = {"model": "MiniatureFaces", "picture_size": 64, "crop": CROP, "margin": MARGIN, "stride": STRIDE}
-        (Path(folder) / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        write_model(self, folder, picture_size=64, crop=CROP, margin=MARGIN, stride=STRIDE)
 
     @torch.no_grad()
     def detect(self, images: Sequence[Image.Image], threshold: float = 0.35) -> list[list[tuple[Box, float]]]:

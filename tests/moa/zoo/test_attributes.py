@@ -68,7 +68,9 @@ def test_prompts_are_captions_of_photos_of_one_person_with_an_object():
         meta("on a beach", "with a hat"),
     ]
     pictures = Pictures(np.zeros((5, 64, 64, 3), np.uint8), [], metas)
-    assert following.prompted(pictures, 9) == [3, 4] and following.prompted(pictures, 1) == [3]
+    places, words = following.prompted(pictures, 9)
+    assert places == [3, 4] and words == [words_of(pictures.meta[k]) for k in places]
+    assert following.prompted(pictures, 1)[0] == [3]
 
 
 def test_a_model_is_right_where_its_picture_shows_the_words_of_the_prompt(pictures, tmp_path):

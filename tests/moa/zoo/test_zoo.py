@@ -177,7 +177,7 @@ def test_faces_save_and_load(tmp_path):
 
 
 def test_missing_face_weights_are_named(tmp_path):
-    with pytest.raises(MissingInputError, match="model.safetensors"):
+    with pytest.raises(MissingInputError, match="config.json"):
         MiniatureFaces.from_pretrained(tmp_path)
 
 
