@@ -8,8 +8,7 @@ full width; at 64 x 64 attention weighs four times as much. The methods take tur
 process CPU time on one thread, so other programs on the machine disturb little.
 
 "moa" is what `MoAPipeline` does: the mixture on both halves of the batch, the personalization expert on every second
-step. The others are its options: `expert_interval` 1 and 3, and the former with `unconditional="prior"`. FLOPs come
-from torch's counter, at full size on fake tensors.
+step. The others are its option `expert_interval`. FLOPs come from torch's counter, at full size on fake tensors.
 """
 
 from __future__ import annotations
@@ -60,17 +59,15 @@ def sd15_unet(divide: int) -> MoAUNet2DConditionModel:
 def methods() -> dict[str, dict[str, Any] | None]:
     """Name -> cross_attention_kwargs, for a batch of an unconditional and a conditional row."""
     features, positions = torch.randn(2, 1, IMAGE_DIM), torch.tensor([[-1], [SUBJECT_TOKEN]])
-    half, both = torch.tensor([False, True]), torch.tensor([True, True])
 
-    def moa(active: Tensor, interval: int) -> dict[str, Any]:
-        return {"moa": MoAInput(features, positions, active, cache=ExpertCache(interval))}
+    def moa(interval: int) -> dict[str, Any]:
+        return {"moa": MoAInput(features, positions, torch.tensor([True, True]), cache=ExpertCache(interval))}
 
     return {
         "base": None,
-        "moa": moa(both, 2),
-        "moa, every step": moa(both, 1),
-        "moa, every third": moa(both, 3),
-        "every step, prior": moa(half, 1),
+        "moa": moa(2),
+        "moa, every step": moa(1),
+        "moa, every third": moa(3),
     }
 
 

@@ -36,7 +36,7 @@ class MoAInput:
     features    [B, S, F]  image feature of each slot's subject
     positions   [B, S]     int64, token index the subject replaces; -1: empty slot, whatever its feature
     active      [B]        bool; False: the row runs the prior expert only. An active row may have no subject: the
-                           unconditional one of an image with subjects (`MoAConfig.unconditional`)
+                           unconditional one of an image with subjects
     recorder               receives router and attention maps; None: nothing is recorded
     cache                  keeps the personalization expert's outputs over steps; None: computed in every pass
 

@@ -6,11 +6,9 @@ architecture they belong to.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
-
-Unconditional = Literal["mixture", "prior"]
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class MoAConfig(BaseModel):
@@ -23,11 +21,6 @@ class MoAConfig(BaseModel):
         "moa",
         description="single_branch: no prior and no router, one trained copy of the attention layers (ablation 1)",
     )
-    unconditional: Unconditional = Field(
-        "mixture",
-        description="what runs without prompt and subjects, under guidance and where training drops the conditions: "
-        "the mixture, or the prior alone, which is faster and pulls images towards the training pictures",
-    )
     router: Literal["linear", "mlp"] = Field(
         "linear", description="network that maps a pixel to 2 expert logits (eq. 5)"
     )
@@ -37,3 +30,11 @@ class MoAConfig(BaseModel):
     fourier_features: int = Field(
         64, gt=0, description="random frequencies of the positional encoding; sin and cos each"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_earlier_adapters(cls, fields: Any) -> Any:
+        """Adapters that are already published name what has become the only way."""
+        if isinstance(fields, dict) and fields.get("unconditional") == "mixture":
+            return {name: value for name, value in fields.items() if name != "unconditional"}
+        return fields

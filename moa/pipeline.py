@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from diffusers import (
@@ -26,8 +26,7 @@ from transformers import CLIPImageProcessor, CLIPTokenizer, CLIPVisionModelWithP
 
 from moa.binding import bind, find_words
 from moa.conditioning import MoAInput
-from moa.config import Unconditional
-from moa.errors import ConditioningError, SubjectCountError, SubjectError
+from moa.errors import SubjectCountError, SubjectError
 from moa.expert_cache import ExpertCache
 from moa.pipeline_folder import PipelineParts, read_base, read_pipeline, write_pipeline
 from moa.preparation import PortraitPreparer, SubjectPreparer, is_photograph
@@ -36,6 +35,9 @@ from moa.subjects import Subject, check_features, check_image, encoder_pixels, i
 from moa.unet import MoAUNet2DConditionModel
 
 __all__ = ["MoAControlNetPipeline", "MoAImg2ImgPipeline", "MoAInpaintPipeline", "MoAPipeline", "Subject"]
+
+
+EXPERT_INTERVAL = 2  # LOG.md: images are not told from those of every step, and a guided step is a sixth cheaper
 
 
 class SubjectsMixin:
@@ -54,8 +56,7 @@ class SubjectsMixin:
         subjects: Sequence[Subject] | Sequence[Sequence[Subject]] | None = None,
         *,
         recorder: Recorder | None = None,
-        unconditional: Unconditional | None = None,
-        expert_interval: int = 2,
+        expert_interval: int = EXPERT_INTERVAL,
         guidance_scale: float = 7.5,
         num_images_per_prompt: int = 1,
         prompt_embeds: Tensor | None = None,
@@ -68,11 +69,8 @@ class SubjectsMixin:
                     prompt; the n-th subject of a word takes its n-th occurrence. None or empty: the base model's image.
                     People are cut out of photographs by `preparer`; cut-outs (RGBA) are taken as they are.
         recorder    collects router and attention maps (`Recorder(history=True)` for all steps)
-        unconditional   "prior" instead of the adapter's `MoAConfig.unconditional`: about 15 % faster, keeps less of the
-                    scene
-
-        expert_interval  the personalization expert is computed on every n-th step and its last output mixed in on the
-                    others; 1: on every step. A recorder of attention maps needs, and gets, every step
+        expert_interval     the personalization expert is computed on every n-th step and its last output mixed in on
+                    the others; 1: on every step, as in the paper. A recorder of attention maps gets every step
 
         num_inference_steps, height, width, generator, output_type, callback_on_step_end and so on: as in diffusers.
         Raises `SubjectError`, `PersonNotFoundError`, `SubjectCountError`, `WordNotFoundError`, `WordTruncatedError`,
@@ -85,7 +83,6 @@ class SubjectsMixin:
             guided=guided,
             num_images_per_prompt=num_images_per_prompt,
             recorder=recorder,
-            unconditional=unconditional,
             expert_interval=expert_interval,
         )
         if moa is not None:
@@ -107,19 +104,16 @@ class SubjectsMixin:
         guided: bool,
         num_images_per_prompt: int = 1,
         recorder: Recorder | None = None,
-        unconditional: Unconditional | None = None,
-        expert_interval: int = 1,
+        expert_interval: int = EXPERT_INTERVAL,
     ) -> MoAInput | None:
         """The subjects as the U-Net wants them; None when there are none.
 
         Rows are ordered as diffusers orders them: the images of a prompt together, and under guidance the
-        unconditional half first. It has no subjects and runs what `unconditional` says, by default the adapter's
-        choice; both rows of a prompt without subjects run the prior only. One input serves one call of a pipeline:
-        above an `expert_interval` of 1 it carries the expert's outputs along. Raises `ConditioningError` for another
-        word or an interval below 1.
+        unconditional half first. It has no subjects and runs the mixture, as it did in training: guidance then
+        amplifies what prompt and subjects say, not what the mixture has learnt of its training pictures. Both rows of
+        a prompt without subjects run the prior only. One input serves one call of a pipeline: it carries the expert's
+        outputs from step to step. Raises `ConditioningError` for an interval below 1.
         """
-        if unconditional not in (None, *get_args(Unconditional)):
-            raise ConditioningError(f"unconditional={unconditional!r}: it is one of {get_args(Unconditional)}, or None")
         prompts: list[str | None] = [prompt] if prompt is None or isinstance(prompt, str) else list(prompt)
         groups = _subjects_per_prompt(subjects, prompts, single=prompt is None or isinstance(prompt, str))
         if not any(groups):
@@ -137,8 +131,7 @@ class SubjectsMixin:
         if guided:
             features = torch.cat([features] * 2)
             positions = torch.cat([torch.full_like(positions, -1), positions])
-            mixed = (unconditional or self.unet.moa_config.unconditional) == "mixture"
-            active = torch.cat([active if mixed else torch.zeros_like(active), active])
+            active = torch.cat([active] * 2)
         device = self._execution_device
         features, positions = features.to(device, self.unet.dtype), positions.to(device)
         cache = ExpertCache(1 if recorder is not None and recorder.subject_columns else expert_interval)

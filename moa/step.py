@@ -30,9 +30,9 @@ class StepLosses:
     masked: Tensor
     router: Tensor  # eq. 9; 0 for a single branch, which has no router
     object: Tensor  # eq. 12
-    background_share: Tensor  # prior expert's share (eq. 10) of background pixels, summed over the routed samples
+    background_share: Tensor  # prior expert's share (eq. 10) of background pixels, summed over the samples
     foreground_share: Tensor  # the same on foreground pixels
-    routed: Tensor  # number of samples that went through a router
+    routed: Tensor  # number of samples that went through a router: all, or none for a single branch
 
     def statistics(self, share: float) -> Tensor:
         """What a step adds up over micro-batches and ranks: the fields in order [7], losses weighted by `share`."""
@@ -57,9 +57,8 @@ def training_losses(models: Models, batch: Batch, config: TrainConfig) -> StepLo
 
     # The prediction, and on the way the maps the losses look at.
     recorder = Recorder()
-    # Which rows run the mixture; the others run the prior alone.
-    mixed = torch.ones_like(batch.conditioned) if config.moa.unconditional == "mixture" else batch.conditioned
-    moa = MoAInput(features, batch.positions, mixed, recorder)
+    everywhere = torch.ones_like(batch.conditioned)  # rows without conditions too: under guidance they run the mixture
+    moa = MoAInput(features, batch.positions, everywhere, recorder)
     with torch.autocast(latents.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
         prediction = models.unet(noisy.to(dtype), batch.timesteps, text, cross_attention_kwargs={"moa": moa}).sample
 
@@ -76,9 +75,9 @@ def training_losses(models: Models, batch: Batch, config: TrainConfig) -> StepLo
         masked,
         router,
         object_,
-        background_share=(prior_share(routers, 1 - foreground) * mixed).sum(),
-        foreground_share=(prior_share(routers, foreground) * mixed).sum(),
-        routed=mixed.sum().float() * bool(routers),
+        background_share=prior_share(routers, 1 - foreground).sum(),
+        foreground_share=prior_share(routers, foreground).sum(),
+        routed=everywhere.sum().float() * bool(routers),
     )
 
 

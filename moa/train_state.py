@@ -47,7 +47,7 @@ class MetricsWindow:
     def line(self, step: int, samples_per_step: int) -> dict[str, float | None]:
         """The metrics line of `step` (datasets/FORMAT.md, section 5) over at least one step; starts the next window.
 
-        Skipped steps do not count. The router's shares are null when no sample had subjects, or there is no router.
+        Skipped steps do not count. The router's shares are null when there is no router.
         """
         self.tick()
         routed = self.sums["routed"]

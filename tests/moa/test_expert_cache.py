@@ -84,6 +84,7 @@ def test_router_maps_are_recorded_on_every_step():
     assert [len(step.router) for step in recorder.steps] == [len(recorder.steps[0].router)] * 5
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_it_compiles_without_a_graph_break_once_for_each_kind_of_step():
     torch._dynamo.reset()

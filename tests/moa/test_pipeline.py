@@ -16,7 +16,6 @@ from PIL import Image
 from moa.adapter import save_adapter
 from moa.errors import (
     AdapterGeometryError,
-    ConditioningError,
     PersonNotFoundError,
     PipelineFolderError,
     SubjectCountError,
@@ -100,24 +99,13 @@ def test_prompts_without_subjects_are_the_base_pipelines_in_the_same_batch(pipe)
     assert torch.equal(images[2:4], plain[2:4])
 
 
-def test_the_unconditional_row_runs_the_mixture_without_subjects_or_the_prior(pipe, monkeypatch):
+def test_the_unconditional_row_runs_the_mixture_without_subjects(pipe):
     """Under guidance, rows 0 to 2 are unconditional, 3 to 5 have the prompts; the second prompt has nobody."""
-    prompts, config = ["a man", "a dog", "a boy"], pipe.unet.moa_config
-    subjects = [[Subject("man", person(1))], [], [Subject("boy", person(2))]]
-    images = {}
-    for kind, expected in (("mixture", [True, False, True]), ("prior", [False] * 3)):
-        other = config.model_copy(update={"unconditional": kind})
-        monkeypatch.setattr(type(pipe.unet), "moa_config", property(lambda self, other=other: other))
-        moa = pipe.moa_input(prompts, subjects, guided=True)
-        assert moa.active.tolist() == [*expected, True, False, True]
-        assert (moa.positions[:3] == -1).all() and (moa.positions[3:, 0] >= 0).tolist() == [True, False, True]
-        assert pipe.moa_input(prompts, subjects, guided=False).active.tolist() == [True, False, True]
-        images[kind] = draw(pipe, prompts, subjects)
-    assert torch.equal(draw(pipe, prompts, subjects, unconditional="mixture"), images["mixture"])  # the call decides
-    changed = [not torch.allclose(a, b, atol=1e-5) for a, b in zip(images["mixture"], images["prior"], strict=True)]
-    assert changed == [True, False, True]
-    with pytest.raises(ConditioningError, match="unconditional='base'"):
-        draw(pipe, prompts, subjects, unconditional="base")
+    prompts, subjects = ["a man", "a dog", "a boy"], [[Subject("man", person(1))], [], [Subject("boy", person(2))]]
+    moa = pipe.moa_input(prompts, subjects, guided=True)
+    assert moa.active.tolist() == [True, False, True] * 2
+    assert (moa.positions[:3] == -1).all() and (moa.positions[3:, 0] >= 0).tolist() == [True, False, True]
+    assert pipe.moa_input(prompts, subjects, guided=False).active.tolist() == [True, False, True]
 
 
 def test_each_subject_goes_to_its_own_word(pipe):
@@ -265,6 +253,23 @@ def test_save_and_load_give_the_same_pipeline_and_the_same_adapter(folders, load
     again.save_pretrained(tmp_path / "full")  # over itself
     assert not list(tmp_path.glob(".*"))
     assert MoAPipeline.from_pretrained(tmp_path / "full").provenance["step"] == 5
+
+
+@pytest.mark.parametrize("again", ["from the base", "from what was written", "offline"])
+def test_the_same_pipeline_is_written_with_the_same_bytes(folders, loaded, tmp_path, monkeypatch, again):
+    """An unchanged model is not published twice, whatever the environment it was loaded in."""
+    loaded.save_pretrained(tmp_path / "first")
+    monkeypatch.setattr("transformers.tokenization_utils_base.is_offline_mode", lambda: again == "offline")
+    if again == "from what was written":
+        pipe = MoAPipeline.from_pretrained(tmp_path / "first")
+    else:
+        pipe = MoAPipeline.from_base(folders["base"], folders["adapter"], folders["base"])
+    pipe.save_pretrained(tmp_path / "second")
+    assert contents(tmp_path / "second") == contents(tmp_path / "first")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_stock_diffusers_loads_the_folder_as_the_base_pipeline(folders, loaded, tmp_path):
