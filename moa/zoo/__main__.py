@@ -29,13 +29,14 @@ from moa.zoo.pictures import load_pictures, to_unit
 STEPS = {
     "vae": 12000,
     "decoder": 10000,
-    "clip": 4000,
+    "clip": 7000,
     "attributes": 2000,
     "finder": 1000,
     "embedder": 600,
-    "base": 5000,
+    "base": 25000,
     "community": 300,
 }
+FURTHER = {"clip": 1000, "base": 5000}  # from an earlier zoo; the shipped models took the steps above in such rounds
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ class Job:
     start: Path | None = None
 
     def steps(self, recipe: str) -> int:
-        return max(1, round(STEPS[recipe] * self.scale))
+        steps = FURTHER.get(recipe, STEPS[recipe]) if self.start else STEPS[recipe]
+        return max(1, round(steps * self.scale))
 
 
 def train_clip(job: Job) -> None:

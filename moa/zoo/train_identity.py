@@ -101,7 +101,7 @@ def train_embedder(pictures: Pictures, folder: Path, *, steps: int, batch: int =
         crops = crops_of(pictures, first + second, generator)
         with torch.autocast("cpu", torch.bfloat16):
             vectors = embedder(crops).float()
-        logits = vectors[:batch] @ vectors[batch:].T / TEMPERATURE
+        logits = vectors[: len(first)] @ vectors[len(first) :].T / TEMPERATURE
         target = torch.arange(len(logits))
         return {"loss": 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target))}
 

@@ -118,8 +118,8 @@ def latent_deviation(vae: AutoencoderKL, pictures: Pictures, count: int = 512) -
 def reconstruction_psnr(vae: AutoencoderKL, pictures: Pictures, count: int = 256) -> float:
     """Mean PSNR in dB of decoded posterior means against the pictures."""
     values = []
-    for k in range(0, count, 32):
-        images = to_unit(pictures.images[k : k + 32])
+    for k in range(0, min(count, len(pictures)), 32):
+        images = to_unit(pictures.images[k : min(k + 32, count)])
         decoded = vae.decode(vae.encode(images).latent_dist.mean).sample.clamp(-1, 1)
         error = ((decoded - images) / 2).square().mean(dim=(1, 2, 3))
         values.append(-10 * error.clamp_min(1e-10).log10())

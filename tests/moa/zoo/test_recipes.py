@@ -1,0 +1,89 @@
+"""`python -m moa.zoo` with one step for each recipe: what it writes, that it is left alone, that it is trained further.
+
+pytest tests/moa/zoo/test_recipes.py
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from diffusers import AutoencoderKL, StableDiffusionPipeline
+
+from moa.zoo.attributes import AttributeClassifier
+from moa.zoo.card import read_card
+from moa.zoo.identity import MiniatureFaces
+from preprocessing.config import DatasetConfig
+from preprocessing.run import preprocess
+
+PROJECT = Path(__file__).parents[3]
+MODELS = ("clip", "attributes", "base", "community", "identity")
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> Path:
+    """Shards of the miniature world in which a few people occur often."""
+    folder = tmp_path_factory.mktemp("pictures")
+    people = {"train": 8, "heldout": 4}
+    declaration = {
+        "name": "few",
+        "version": 1,
+        "licence": "CC0-1.0",
+        "author": "the tests",
+        "source": {"kind": "renderer", "identities": people, "counts": {"train": 64, "heldout": 24}},
+        **{part: {"kind": "sidecar"} for part in ("captions", "segmentation", "faces")},
+        "min_side": 32,
+        "resolution": 64,
+        "crop_size": 64,
+        "image_format": "png",
+    }
+    preprocess(DatasetConfig.model_validate(declaration), folder)
+    return folder
+
+
+def train(pictures: Path, out: Path, work: Path, *options: str) -> str:
+    places = {"--scenes": pictures, "--identities": pictures, "--out": out, "--work": work, "--scale": 1e-6}
+    arguments = [str(word) for pair in places.items() for word in pair]
+    command = [sys.executable, "-m", "moa.zoo", *arguments, *options]
+    environment = os.environ | {"PYTHONPATH": str(PROJECT), "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def digests(folder: Path) -> dict[str, str]:
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.mark.slow
+def test_a_zoo_from_nothing_and_its_base_model_trained_further(pictures, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    train(pictures, first, tmp_path / "work")
+    cards = {name: read_card(first / name) for name in MODELS}
+    assert all(card and card["quality"] and card["continued_from"] is None for card in cards.values())
+    assert cards["base"]["steps"] == {"vae": 1, "decoder": 1, "base": 1}
+    StableDiffusionPipeline.from_pretrained(first / "base")
+    AttributeClassifier.from_pretrained(first / "attributes")
+    MiniatureFaces.from_pretrained(first / "identity")
+    assert not [path for path in first.rglob("*.json") if str(tmp_path) in path.read_text()], "a folder of this machine"
+
+    before = digests(first)
+    assert train(pictures, first, tmp_path / "work").count("up to date") == len(MODELS)
+    assert digests(first) == before
+
+    for name in ("clip", "attributes"):
+        (second / name).parent.mkdir(exist_ok=True)
+        (second / name).symlink_to(first / name)
+    train(pictures, second, tmp_path / "more", "--only", "base", "--start-from", str(first))
+    card = read_card(second / "base")
+    assert card["steps"] == {"base": 1} and card["continued_from"]["steps"] == cards["base"]["steps"]
+    kept, given = (AutoencoderKL.from_pretrained(folder / "base/vae").state_dict() for folder in (second, first))
+    assert all(kept[name].equal(tensor) for name, tensor in given.items())
+    after = digests(second / "base")
+    assert {name for name, value in digests(first / "base").items() if after[name] != value} >= {"card.json"}
+    assert any(after[name] != value for name, value in digests(first / "base").items() if name.startswith("unet/"))
