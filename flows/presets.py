@@ -40,7 +40,7 @@ def miniature() -> LifecycleConfig:
             warmup=10,
             lambda_router=5e-4,  # these four as zoo/moa was trained; flows/zoo.py says why
             lambda_object=1e-2,
-            masked_loss_probability=0.5,
+            masked_loss_probability=0.1,  # as the last phases of zoo/moa, which it goes on from
             max_timestep=1000,
             checkpoint_every=50,
             log_every=5,
