@@ -36,11 +36,11 @@ def miniature() -> LifecycleConfig:
             moa=MoAConfig(image_dim=128),
             steps=150,
             global_batch=16,
-            learning_rate=3e-5,
+            learning_rate=1e-5,
             warmup=10,
             lambda_router=5e-4,  # these four as zoo/moa was trained; flows/zoo.py says why
             lambda_object=1e-2,
-            masked_loss_probability=0.1,  # as the last phases of zoo/moa, which it goes on from
+            masked_loss_probability=0.1,
             max_timestep=1000,
             checkpoint_every=50,
             log_every=5,
