@@ -16,6 +16,7 @@ from flows.settings import (
     Variant,
     data_root,
 )
+from flows.zoo import MOA, PHASES, adapter_config
 from moa.config import MoAConfig
 from moa.train_config import TrainConfig
 
@@ -24,6 +25,7 @@ def miniature() -> LifecycleConfig:
     """The embedded world: minutes on two CPU cores, warm-started from the adapter that ships with the project."""
     shards = data_root() / "miniature"
     zoo = PROJECT / "zoo"
+    trained = adapter_config(MOA, PHASES[-1], zoo, shards, zoo / "moa")  # how zoo/moa ended; it is trained on that way
     return LifecycleConfig(
         preset="miniature",
         name="miniature",
@@ -33,15 +35,15 @@ def miniature() -> LifecycleConfig:
             base=zoo / "base",
             image_encoder=zoo / "clip",
             init=zoo / "moa",
-            moa=MoAConfig(image_dim=128),
+            moa=MOA,
             steps=150,
             global_batch=16,
             learning_rate=1e-5,
             warmup=10,
-            lambda_router=5e-4,  # these four as zoo/moa was trained; flows/zoo.py says why
-            lambda_object=1e-2,
-            masked_loss_probability=0.1,
-            max_timestep=1000,
+            lambda_router=trained.lambda_router,
+            lambda_object=trained.lambda_object,
+            masked_loss_probability=trained.masked_loss_probability,
+            max_timestep=trained.max_timestep,
             checkpoint_every=50,
             log_every=5,
             num_threads=1,
