@@ -85,5 +85,4 @@ def test_a_zoo_from_nothing_and_its_base_model_trained_further(pictures, tmp_pat
     kept, given = (AutoencoderKL.from_pretrained(folder / "base/vae").state_dict() for folder in (second, first))
     assert all(kept[name].equal(tensor) for name, tensor in given.items())
     after = digests(second / "base")
-    assert {name for name, value in digests(first / "base").items() if after[name] != value} >= {"card.json"}
     assert any(after[name] != value for name, value in digests(first / "base").items() if name.startswith("unet/"))
