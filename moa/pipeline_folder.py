@@ -132,7 +132,7 @@ def write_pipeline(pipe: Any, folder: Path, provenance: Mapping[str, Any], **opt
 
 def forget_origin(components: Mapping[str, Any]) -> None:
     """What the libraries write down of where and how a component was loaded and last used is no part of it: the same
-    pipeline has the same bytes everywhere, and names nobody's folders."""
+    pipeline has the same bytes everywhere, and names nobody's folders. Changes the components' own records."""
     for component in components.values():
         if isinstance(component, ModelMixin):
             component.register_to_config(_name_or_path="")
