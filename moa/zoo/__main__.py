@@ -23,6 +23,7 @@ from moa.zoo import base, clip, community, following, train_identity, vae
 from moa.zoo.attributes import AttributeClassifier, described_pictures, train_attributes
 from moa.zoo.card import read_card, write_card
 from moa.zoo.fit import fit_seconds
+from moa.zoo.hardware import device
 from moa.zoo.identity import MiniatureFaces
 from moa.zoo.pictures import load_pictures, to_unit
 
@@ -101,8 +102,8 @@ def train_vae(job: Job) -> None:
 
 
 def train_base(job: Job) -> None:
-    """zoo/base: a U-Net on the latents of the autoencoder and the text tower of zoo/clip; an earlier zoo's keeps the
-    text tower and the latents it knows, and without the recipe "vae" its decoder too."""
+    """zoo/base: a U-Net on the latents of the autoencoder, and the text tower of zoo/clip trained with it; an earlier
+    zoo's keeps the latents it knows, and without the recipe "vae" its decoder too."""
     folder = job.out / "base"
     if _finished(folder):
         return
@@ -119,12 +120,14 @@ def train_base(job: Job) -> None:
         start = None
     data = base.encode(train.images, [meta["caption"] for meta in train.meta], autoencoder, tokenizer)
     work, steps = job.work / "base", job.steps("base")
-    unet = base.train_base(data, text_encoder, work, steps=steps, seed=job.seed, start=start)
-    pipeline = base.assemble(autoencoder, text_encoder, tokenizer, unet).to(dtype=torch.float16)
+    denoiser = base.train_base(data, text_encoder, work, steps=steps, seed=job.seed, start=start)
+    pipeline = base.assemble(autoencoder, denoiser.text_encoder, tokenizer, denoiser.unet).to(dtype=torch.float16)
     pipeline.save_pretrained(folder, max_shard_size="4MB")  # files that git carries easily
     quality = {"psnr_db": vae.reconstruction_psnr(autoencoder.float(), held_out)}
     quality |= following.measure(
-        pipeline.to(dtype=torch.float32), AttributeClassifier.from_pretrained(job.out / "attributes"), held_out
+        pipeline.to(device(), dtype=torch.float32),
+        AttributeClassifier.from_pretrained(job.out / "attributes"),
+        held_out,
     )
     trained = [recipe for recipe in ("vae", "decoder", "base") if (job.work / recipe / "fit.pt").is_file()]
     _card(job, folder, trained, {"scenes": job.scenes}, quality)

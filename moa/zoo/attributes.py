@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from moa.zoo.fit import fit
 from moa.zoo.folder import read_model, write_model
+from moa.zoo.hardware import autocast, device
 from moa.zoo.identity import Residual
 from moa.zoo.pictures import Pictures, to_unit
 from moa.zoo.train_identity import degrade
@@ -101,9 +102,10 @@ def train_attributes(
         pixels = degrade(to_unit(pictures.images[places[chosen.numpy()]]), generator)
         if torch.rand(1, generator=generator).item() < 0.5:
             pixels = pixels.flip(-1)
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = classifier(pixels)
-        errors = {name: F.cross_entropy(logits[name].float(), targets[name][chosen]) for name in ATTRIBUTES}
+        with autocast():
+            logits = classifier(pixels.to(device()))
+        wanted = {name: targets[name][chosen].to(device()) for name in ATTRIBUTES}
+        errors = {name: F.cross_entropy(logits[name].float(), wanted[name]) for name in ATTRIBUTES}
         return {"loss": torch.stack(list(errors.values())).sum(), **errors}
 
     return fit(classifier, loss, folder=folder, steps=steps, peak=2e-3, seed=seed, ema=0.998).eval()

@@ -19,13 +19,14 @@ from diffusers import (
     UniPCMultistepScheduler,
 )
 from diffusers.models.attention_processor import AttnProcessor
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from moa.pipeline_folder import forget_origin
 from moa.zoo.clip import WIDTH, tokenize
 from moa.zoo.fit import fit
+from moa.zoo.hardware import autocast, device
 from moa.zoo.vae import posteriors
 
 EMPTY_SHARE = 0.1  # captions dropped, for classifier-free guidance
@@ -61,9 +62,23 @@ class Encoded:
 @torch.no_grad()
 def encode(images: np.ndarray, captions: list[str], vae: AutoencoderKL, tokenizer: CLIPTokenizer) -> Encoded:
     """Encode pictures, uint8 `[N, H, W, 3]`, and their captions."""
-    mean, deviation = posteriors(vae, images)
+    mean, deviation = posteriors(vae.to(device()), images)
+    vae.cpu()
     scale, tokens = vae.config.scaling_factor, tokenize(tokenizer, captions)
     return Encoded(mean * scale, deviation * scale, tokens, tokenize(tokenizer, [""])[0])
+
+
+class Denoiser(nn.Module):
+    """What is trained: the U-Net, and the text tower where it requires gradients."""
+
+    def __init__(self, unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> None:
+        super().__init__()
+        self.unet, self.text_encoder = unet, text_encoder
+
+    def forward(self, noisy: Tensor, timesteps: Tensor, tokens: Tensor) -> Tensor:
+        """Noisy latents `[B, 4, 16, 16]`, timesteps `[B]` and token ids `[B, L]` to the noise, `[B, 4, 16, 16]`."""
+        text = self.text_encoder(tokens).last_hidden_state
+        return self.unet(noisy, timesteps, text).sample
 
 
 def train_base(
@@ -76,15 +91,16 @@ def train_base(
     seed: int = 0,
     start: UNet2DConditionModel | None = None,
     peak: float = 1e-3,
-) -> UNet2DConditionModel:
+) -> Denoiser:
     """Noise prediction with min-SNR weights (gamma 5), captions dropped with probability 0.1. `start` is trained
-    further instead of a new model: of its parameters, those that require gradients.
+    further instead of a new U-Net. What requires gradients is trained, of the U-Net and of the text encoder.
 
     Attention is computed in the plain way: on a CPU the fused kernel's backward pass takes most of a step.
     """
     torch.manual_seed(seed)
-    unet = start or new_unet()
-    unet.set_attn_processor(AttnProcessor())
+    denoiser = Denoiser(start or new_unet(), text_encoder)
+    if device().type == "cpu":
+        denoiser.unet.set_attn_processor(AttnProcessor())
     noise_scheduler = DDPMScheduler(**SCHEDULE)
     signal = noise_scheduler.alphas_cumprod
     snr = signal / (1 - signal)
@@ -98,15 +114,14 @@ def train_base(
         noise = torch.randn(latents.shape, generator=generator)
         timesteps = torch.randint(1000, (batch,), generator=generator)
         noisy = noise_scheduler.add_noise(latents, noise, timesteps)
-        with torch.no_grad():
-            text = text_encoder(tokens).last_hidden_state
-        with torch.autocast("cpu", torch.bfloat16):
-            predicted = unet(noisy, timesteps, text).sample.float()
-        error = F.mse_loss(predicted, noise, reduction="none").mean(dim=(1, 2, 3))
         weight = snr[timesteps].clamp(max=5.0) / snr[timesteps]
+        noisy, noise, timesteps, tokens, weight = (x.to(device()) for x in (noisy, noise, timesteps, tokens, weight))
+        with autocast():
+            predicted = denoiser(noisy, timesteps, tokens).float()
+        error = F.mse_loss(predicted, noise, reduction="none").mean(dim=(1, 2, 3))
         return {"loss": (weight * error).mean(), "mse": error.mean()}
 
-    return fit(unet, loss, folder=folder, steps=steps, peak=peak, seed=seed, ema=0.9995).eval()
+    return fit(denoiser, loss, folder=folder, steps=steps, peak=peak, seed=seed, ema=0.9995).eval()
 
 
 def assemble(

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
 from moa.zoo.fit import fit
+from moa.zoo.hardware import autocast, device
 from moa.zoo.pictures import Pictures, to_unit
 
 TEXT_LENGTH = 32
@@ -100,7 +101,7 @@ def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor, texts: list[str
     """Symmetric cross-entropy of CLIP over unit vectors `[B, D]`; equal texts share their target evenly."""
     groups = np.unique(texts, return_inverse=True)[1]
     same = torch.from_numpy(groups[:, None] == groups[None, :]).float()
-    target = same / same.sum(dim=1, keepdim=True)
+    target = (same / same.sum(dim=1, keepdim=True)).to(image.device)
     logits = scale.exp().clamp(max=100.0) * image @ text.T
     return 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target))
 
@@ -126,9 +127,9 @@ def train_clip(
         scenes, captions = pictures.draw_scenes(batch // 2, generator)
         crops, descriptions = pictures.draw_subjects(batch // 2, generator)
         texts = captions + descriptions
-        pixels = jitter(to_unit(np.concatenate((scenes, crops))), generator)
-        with torch.autocast("cpu", torch.bfloat16):
-            out = clip(input_ids=tokenize(tokenizer, texts), pixel_values=pixels)
+        pixels = jitter(to_unit(np.concatenate((scenes, crops))), generator).to(device())
+        with autocast():
+            out = clip(input_ids=tokenize(tokenizer, texts).to(device()), pixel_values=pixels)
         return {"loss": contrastive_loss(out.image_embeds.float(), out.text_embeds.float(), clip.logit_scale, texts)}
 
     peak = 7e-4 if start else 1e-3

@@ -55,10 +55,9 @@ def train_community(
     unet = pipeline.unet.requires_grad_(False)
     torch.manual_seed(seed)
     unet.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=LAYERS))
-    trained = base.train_base(
-        data, pipeline.text_encoder, work, steps=steps, batch=batch, seed=seed, start=unet, peak=2e-3
-    )
-    halves = {name: value.half() for name, value in get_peft_model_state_dict(trained).items()}
+    text = pipeline.text_encoder.requires_grad_(False)
+    trained = base.train_base(data, text, work, steps=steps, batch=batch, seed=seed, start=unet, peak=2e-3)
+    halves = {name: value.half() for name, value in get_peft_model_state_dict(trained.unet).items()}
     StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=halves)
 
 

@@ -15,6 +15,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from moa.zoo.hardware import device
+
 Model = TypeVar("Model", bound=nn.Module)
 LossFunction = Callable[[torch.Generator, int], dict[str, Tensor]]
 
@@ -39,11 +41,13 @@ def fit(
     save_every: int = 500,
     log_every: int = 100,
 ) -> Model:
-    """Minimise `loss(generator, step)["loss"]` over the parameters of `model` that require gradients.
+    """Minimise `loss(generator, step)["loss"]` over the parameters of `model` that require gradients, on `device()`.
 
-    The generator is seeded from (seed, step), so an interrupted call continues with the same draws. Returns the
-    averaged (EMA) copy of the model; `fit_seconds(folder)` says how long it took, over all calls.
+    The generator is seeded from (seed, step), so an interrupted call continues with the same draws; it is a CPU's, so
+    that all devices draw the same. Returns the averaged (EMA) copy of the model, on the CPU; `fit_seconds(folder)` says
+    how long it took, over all calls.
     """
+    model.to(device())
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=peak, betas=(0.9, 0.99), weight_decay=1e-4)
     average = copy.deepcopy(model)
@@ -66,7 +70,8 @@ def fit(
         if (step + 1) % save_every == 0:
             _save(folder, step + 1, before + time.monotonic() - started, model, average, optimizer)
     _save(folder, steps, before + time.monotonic() - started, model, average, optimizer)
-    return average
+    model.cpu()
+    return average.cpu()
 
 
 @torch.no_grad()
@@ -102,7 +107,7 @@ def _resume(folder: Path, model: nn.Module, average: nn.Module, optimizer: torch
     path = folder / "fit.pt"
     if not path.exists():
         return 0, 0.0
-    state = torch.load(path, weights_only=True)
+    state = torch.load(path, map_location="cpu", weights_only=True)
     model.load_state_dict(state["model"])
     average.load_state_dict(state["average"])
     optimizer.load_state_dict(state["optimizer"])

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from moa.zoo.fit import fit
+from moa.zoo.hardware import autocast, device
 from moa.zoo.identity import STRIDE, FaceEmbedder, FaceFinder, MiniatureFaces, cut
 from moa.zoo.pictures import Pictures, to_unit
 
@@ -57,7 +58,8 @@ def train_finder(pictures: Pictures, folder: Path, *, steps: int, batch: int = 3
     def loss(generator: torch.Generator, step: int) -> dict[str, Tensor]:
         chosen = pictures.draw(batch, generator)
         heat, geometry, counts = face_targets(pictures, chosen, pictures.images.shape[1] // STRIDE)
-        output = finder(degrade(to_unit(pictures.images[chosen]), generator))
+        heat, geometry, counts = (x.to(device()) for x in (heat, geometry, counts))
+        output = finder(degrade(to_unit(pictures.images[chosen]), generator).to(device()))
         centre = F.binary_cross_entropy_with_logits(output[:, 0], heat, weight=1 + 9 * heat)
         box = ((output[:, 1:] - geometry).abs() * counts[:, None]).sum() / (4 * counts.sum())
         return {"loss": centre + 0.5 * box, "centre": centre, "box": box}
@@ -98,11 +100,11 @@ def train_embedder(pictures: Pictures, folder: Path, *, steps: int, batch: int =
         pairs = [torch.randperm(len(people[p]), generator=generator)[:2].tolist() for p in chosen]
         first = [people[p][a] for p, (a, _) in zip(chosen, pairs, strict=True)]
         second = [people[p][b] for p, (_, b) in zip(chosen, pairs, strict=True)]
-        crops = crops_of(pictures, first + second, generator)
-        with torch.autocast("cpu", torch.bfloat16):
+        crops = crops_of(pictures, first + second, generator).to(device())
+        with autocast():
             vectors = embedder(crops).float()
         logits = vectors[: len(first)] @ vectors[len(first) :].T / TEMPERATURE
-        target = torch.arange(len(logits))
+        target = torch.arange(len(logits), device=logits.device)
         return {"loss": 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target))}
 
     return fit(embedder, loss, folder=folder, steps=steps, peak=2e-3, seed=seed, ema=0.998).eval()

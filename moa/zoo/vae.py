@@ -10,6 +10,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from moa.zoo.fit import fit
+from moa.zoo.hardware import autocast, device
 from moa.zoo.pictures import Pictures, to_unit
 
 KL_WEIGHT = 1e-4  # per latent value; keeps the latents smooth enough for a small diffusion model
@@ -64,10 +65,11 @@ def train_vae(
 
     def loss(generator: torch.Generator, step: int) -> dict[str, Tensor]:
         chosen = pictures.draw(batch, generator)
-        images, weights = to_unit(pictures.images[chosen]), face_weights(pictures, chosen, FACE_WEIGHT)
-        with torch.autocast("cpu", torch.bfloat16):
+        images = to_unit(pictures.images[chosen]).to(device())
+        weights = face_weights(pictures, chosen, FACE_WEIGHT).to(device())
+        with autocast():
             posterior = vae.encode(images).latent_dist
-            noise = torch.randn(posterior.mean.shape, generator=generator)
+            noise = torch.randn(posterior.mean.shape, generator=generator).to(device())
             decoded = vae.decode(posterior.mean + posterior.std * noise).sample.float()
         pixel = (weights * ((decoded - images).abs() + (decoded - images).square())).mean()
         edge = (weights[..., 1:, 1:] * (edges(decoded) - edges(images)).abs()).mean()
@@ -86,14 +88,15 @@ def train_decoder(
     torch.manual_seed(seed)
     for module in (vae.encoder, vae.quant_conv):
         module.requires_grad_(False)
-    mean, deviation = posteriors(vae, pictures.images)
+    mean, deviation = posteriors(vae.to(device()), pictures.images)
 
     def loss(generator: torch.Generator, step: int) -> dict[str, Tensor]:
         chosen = pictures.draw(batch, generator)
-        images, weights = to_unit(pictures.images[chosen]), face_weights(pictures, chosen, DECODER_FACE_WEIGHT)
+        images = to_unit(pictures.images[chosen]).to(device())
+        weights = face_weights(pictures, chosen, DECODER_FACE_WEIGHT).to(device())
         latents = mean[chosen] + deviation[chosen] * torch.randn(batch, *mean.shape[1:], generator=generator)
-        with torch.autocast("cpu", torch.bfloat16):
-            decoded = vae.decode(latents).sample.float()
+        with autocast():
+            decoded = vae.decode(latents.to(device())).sample.float()
         squared = (weights * (decoded - images).square()).mean()
         edge = (edges(decoded) - edges(images)).square().mean()
         return {"loss": squared + 0.5 * edge, "squared": squared, "edge": edge}
@@ -103,9 +106,12 @@ def train_decoder(
 
 @torch.no_grad()
 def posteriors(vae: AutoencoderKL, images: np.ndarray, batch: int = 64) -> tuple[Tensor, Tensor]:
-    """Means and standard deviations, each `[N, 4, 16, 16]`, of the latents of pictures, uint8 `[N, 64, 64, 3]`."""
-    parts = [vae.encode(to_unit(images[k : k + batch])).latent_dist for k in range(0, len(images), batch)]
-    return torch.cat([part.mean for part in parts]), torch.cat([part.std for part in parts])
+    """Means and standard deviations, each `[N, 4, 16, 16]`, of the latents of pictures, uint8 `[N, 64, 64, 3]`.
+    Computed where the autoencoder is, kept on the CPU."""
+    parts = [
+        vae.encode(to_unit(images[k : k + batch]).to(vae.device)).latent_dist for k in range(0, len(images), batch)
+    ]
+    return torch.cat([part.mean.cpu() for part in parts]), torch.cat([part.std.cpu() for part in parts])
 
 
 @torch.no_grad()
