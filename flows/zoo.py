@@ -1,20 +1,25 @@
-"""The model zoo of the miniature world, from nothing: `python -m flows.zoo`, or `make zoo` (hours on a CPU).
+"""The model zoo of the miniature world, from nothing: `python -m flows.zoo`, or `make zoo` (hours on a CPU, minutes on
+a GPU).
 
 1. pictures: datasets/miniature-zoo.yaml, miniature-identities.yaml and miniature-photos.yaml -> data/
 2. frozen models: zoo/base, zoo/clip, zoo/attributes, zoo/identity, zoo/community (`moa.zoo`)
 3. adapters: zoo/moa and the ablations zoo/single-branch, zoo/no-spacetime, by the ordinary `moa.train` on photos
 
-What is finished is left alone (its `card.json` is there), what was interrupted goes on; delete a model's folder to
-train it again. A plain script, no Prefect flow: it runs when the world or a recipe changes, not on a schedule.
+Models that need nothing of each other are trained side by side, each in a process of its own (STAGES). What is finished
+is left alone (its `card.json` is there), what was interrupted goes on; delete a model's folder to train it again. A
+plain script, no Prefect flow: it runs when the world or a recipe changes, not on a schedule.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,6 +28,8 @@ from flows.prefect_environment import PROJECT
 from flows.settings import data_root, runs_root
 from moa.config import MoAConfig
 from moa.train_config import TrainConfig
+
+PICTURES = ("miniature-zoo", "miniature-identities", "miniature-photos")
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,36 @@ ADAPTERS = {
     "no-spacetime": MOA.model_copy(update={"spacetime": False}),
     "single-branch": MOA.model_copy(update={"architecture": "single_branch"}),
 }
+STAGES = (("clip", "vae", "attributes", "identity"), ("base",), (*ADAPTERS, "community"))
+
+
+@dataclass(frozen=True)
+class Job:
+    """Where the zoo goes, the factor of all numbers of steps, an earlier zoo to train further, and how many processes
+    there may be at a time."""
+
+    zoo: Path
+    scale: float = 1.0
+    start: Path | None = None
+    processes: int = 1
+
+    def threads(self, stage: Sequence[str]) -> int:
+        """Of each process of a stage, so that they share the processors."""
+        return max(1, self.processes // max(1, len(stage)))
+
+
+def draw(name: str) -> None:
+    """The pictures of one declaration."""
+    _call(name, "preprocessing", str(PROJECT / "datasets" / f"{name}.yaml"), "--out", str(data_root() / name))
+
+
+def train_frozen(name: str, job: Job, threads: int) -> None:
+    """One model that adapters find ready: a recipe of `moa.zoo`."""
+    scenes, identities = data_root() / PICTURES[0], data_root() / PICTURES[1]
+    places = ["--scenes", scenes, "--identities", identities, "--out", job.zoo, "--work", runs_root() / "zoo"]
+    start = ["--start-from", job.start] if job.start else []
+    options = ["--only", name, "--scale", job.scale, *start]
+    _call(name, "moa.zoo", *map(str, [*places, *options]), threads=threads)
 
 
 def adapter_config(moa: MoAConfig, phase: Phase, zoo: Path, shards: Path, init: Path | None) -> TrainConfig:
@@ -64,38 +101,39 @@ def adapter_config(moa: MoAConfig, phase: Phase, zoo: Path, shards: Path, init: 
         condition_dropout=0.1,
         masked_loss_probability=phase.masked_loss_probability,
         max_timestep=1000,
-        precision="bf16",
-        num_threads=1,
         checkpoint_every=200,
         log_every=20,
     )
 
 
-def train_adapter(name: str, zoo: Path, shards: Path, processes: int, scale: float = 1.0) -> None:
-    """Train an adapter's phases in `runs/zoo-<name>-<phase>`, copy the last export to `zoo/<name>` with a card."""
-    target = zoo / name
+def train_adapter(name: str, job: Job, threads: int) -> None:
+    """Train an adapter's phases in `runs/zoo-<name>-<phase>`, copy the last export to `zoo/<name>` with a card. An
+    earlier zoo's is trained further, by the last phase."""
+    from moa.zoo.hardware import precision  # here: torch is loaded for this only
+
+    target, shards = job.zoo / name, data_root() / PICTURES[2]
     if (target / "card.json").is_file():
-        print(f"{target}: up to date")
+        print(f"{target}: up to date", flush=True)
         return
-    moa = ADAPTERS[name]
-    export = None
-    phases = [replace(phase, steps=max(1, round(phase.steps * scale))) for phase in PHASES]
-    for number, phase in enumerate(phases, start=1):
-        work = runs_root() / f"zoo-{name}-{number}"
-        config = adapter_config(moa, phase, zoo, shards, export).model_copy(update={"out": work})
+    export = job.start / name if job.start else None
+    moa, chosen = ADAPTERS[name], PHASES[-1:] if job.start else PHASES
+    phases = [replace(phase, steps=max(1, round(phase.steps * job.scale))) for phase in chosen]
+    works = [runs_root() / f"zoo-{name}-{number}" for number in range(1, len(phases) + 1)]
+    for phase, work in zip(phases, works, strict=True):
+        here = {"out": work, "precision": precision(), "num_threads": threads}
+        config = adapter_config(moa, phase, job.zoo, shards, export).model_copy(update=here)
         write_json(work / "config.json", config.model_dump(mode="json"))
-        launcher = ["--standalone", "--nproc-per-node", str(processes), "-m", "moa.train"]
-        _call("torch.distributed.run", *launcher, str(work / "config.json"))
+        _call(name, "moa.train", str(work / "config.json"), threads=threads)
         export = work / "export"
-    assert export is not None
-    shutil.copytree(export, target, dirs_exist_ok=True)
+    shutil.copytree(works[-1] / "export", target, dirs_exist_ok=True)
     manifest = read_json(target / "manifest.json")
     card = {
         "recipe": f"flows.zoo {name}",
         "seed": 0,
         "steps": [phase.steps for phase in phases],
-        "seconds": round(sum(_seconds(runs_root() / f"zoo-{name}-{k}") for k in range(1, len(phases) + 1))),
-        "quality": {key: round(x, 4) for key, x in _quality(target, moa, zoo, shards).items()},
+        "seconds": round(sum(map(_seconds, works))),
+        "continued_from": _earlier(job.start / name) if job.start else None,
+        "quality": {key: round(x, 4) for key, x in _quality(target, moa, job.zoo, shards).items()},
         "licence": "CC0-1.0",
     }
     write_json(target / "card.json", card | {key: manifest[key] for key in ("commit", "inputs")})
@@ -107,34 +145,60 @@ def _quality(adapter: Path, moa: MoAConfig, zoo: Path, shards: Path) -> dict[str
     return measure_adapter(adapter, moa, zoo / "base", zoo / "clip", shards)
 
 
+def _earlier(adapter: Path) -> dict[str, object]:
+    """What a card says of the adapter it was trained from."""
+    card = read_json(adapter / "card.json")
+    return {key: card.get(key) for key in ("commit", "steps", "continued_from")}
+
+
 def _seconds(run: Path) -> float:
     """How long a training took, over all its calls."""
     return float(json.loads((run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])["seconds"])
 
 
-def _call(module: str, *arguments: str) -> None:
-    """Run a module of the project in a process of its own; its exit status is ours when it fails."""
-    done = subprocess.run([sys.executable, "-m", module, *arguments], cwd=PROJECT)
-    if done.returncode:
-        sys.exit(done.returncode)
+def _call(name: str, module: str, *arguments: str, threads: int = 0) -> None:
+    """Run a module of the project in a process of its own and print what it says behind `name`; its exit status is ours
+    when it fails. `threads` 0: as many as it likes."""
+    environment = os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
+    command = [sys.executable, "-m", module, *arguments]
+    with subprocess.Popen(command, cwd=PROJECT, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            print(f"{name}: {line}", end="", flush=True)
+    if process.returncode:
+        sys.exit(process.returncode)
+
+
+def train_stage(stage: Sequence[str], job: Job) -> None:
+    """All models of a stage, side by side; a failure lets the others finish and ends the program."""
+    threads = job.threads(stage)
+    with ThreadPoolExecutor(job.processes) as crew:
+        made = [crew.submit(train_adapter if x in ADAPTERS else train_frozen, x, job, threads) for x in stage]
+    for model in made:
+        model.result()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--zoo", type=Path, default=PROJECT / "zoo", help="where the models go (default zoo/)")
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies all numbers of steps (default 1)")
-    parser.add_argument("--start-from", type=Path, help="an earlier zoo whose clip and base are trained further")
-    parser.add_argument("--processes", type=int, default=2, help="training processes of the adapters (default 2)")
+    parser.add_argument(
+        "--start-from", type=Path, help="an earlier zoo whose clip, base and adapters are trained further"
+    )
+    parser.add_argument(
+        "--processes", type=int, default=os.cpu_count() or 1, help="trainings at a time (default: one for each CPU)"
+    )
+    names = [name for stage in STAGES for name in stage]
+    parser.add_argument(
+        "--only", nargs="+", choices=names, default=names, metavar="MODEL", help=f"of {', '.join(names)}"
+    )
     arguments = parser.parse_args()
-    scenes, identities = data_root() / "miniature-zoo", data_root() / "miniature-identities"
-    photos = data_root() / "miniature-photos"
-    for folder in (scenes, identities, photos):
-        _call("preprocessing", str(PROJECT / "datasets" / f"{folder.name}.yaml"), "--out", str(folder))
-    places = ["--scenes", scenes, "--identities", identities, "--out", arguments.zoo, "--work", runs_root() / "zoo"]
-    start = ["--start-from", str(arguments.start_from)] if arguments.start_from else []
-    _call("moa.zoo", *map(str, places), "--scale", str(arguments.scale), *start)
-    for name in ADAPTERS:
-        train_adapter(name, arguments.zoo, photos, arguments.processes, arguments.scale)
+    start = arguments.start_from and arguments.start_from.absolute()
+    job = Job(arguments.zoo.absolute(), arguments.scale, start, max(1, arguments.processes))
+    for name in PICTURES:
+        draw(name)
+    for stage in STAGES:
+        train_stage([name for name in stage if name in arguments.only], job)
 
 
 if __name__ == "__main__":
