@@ -90,6 +90,7 @@ def adapter_config(moa: MoAConfig, phase: Phase, zoo: Path, shards: Path, init: 
         base=zoo / "base",
         image_encoder=zoo / "clip",
         init=init,
+        latent_cache=data_root() / "latents",
         moa=moa,
         steps=phase.steps,
         global_batch=16,

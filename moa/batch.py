@@ -28,6 +28,7 @@ from moa.augment import augment_subject
 from moa.binding import bind
 from moa.data import Sample, ShardDataset, batch_numbers, sample_index
 from moa.errors import WordTruncatedError
+from moa.latents import LatentCache
 from moa.subjects import encoder_pixels
 from moa.train_config import TrainConfig
 
@@ -49,7 +50,8 @@ class Draws:
 class Example:
     """One sample, ready to be stacked."""
 
-    image: Tensor  # uint8 [3, H, W]
+    image: Tensor  # uint8 [3, H, W]; empty with cached latents
+    moments: Tensor  # [2, C, h, w], the posterior of the image's latents; empty without a cache
     labels: Tensor  # uint8 [H, W], the mask of `moa.data.Sample`
     input_ids: Tensor  # int64 [T]
     positions: list[int]  # token index of each subject's word, -1: left out; empty when dropped
@@ -61,7 +63,8 @@ class Example:
 class Batch:
     """Stacked examples. Slots without subject have position -1."""
 
-    images: Tensor  # uint8 [B, 3, H, W]
+    images: Tensor  # uint8 [B, 3, H, W]; [0] with cached latents
+    moments: Tensor  # [B, 2, C, h, w]: mean and standard deviation of each latent; [0] without a cache
     labels: Tensor  # uint8 [B, H, W]
     input_ids: Tensor  # int64 [B, T]
     positions: Tensor  # int64 [B, S]
@@ -92,7 +95,7 @@ class Batch:
 class TrainingSet(Dataset):
     """Maps a sample number of the endless stream to its `Example`.
 
-    `latent_shape` is (C, h, w) of the VAE for the dataset's images.
+    `latent_shape` is (C, h, w) of the VAE for the dataset's images. With `latents` the images themselves are not used.
     """
 
     def __init__(
@@ -102,16 +105,19 @@ class TrainingSet(Dataset):
         image_processor: CLIPImageProcessor,
         latent_shape: tuple[int, int, int],
         config: TrainConfig,
+        latents: LatentCache | None = None,
     ):
-        self.dataset, self.config, self.latent_shape = dataset, config, latent_shape
+        self.dataset, self.config, self.latent_shape, self.latents = dataset, config, latent_shape, latents
         self.tokenizer, self.image_processor = tokenizer, image_processor
 
     def __getitem__(self, number: int) -> Example:
-        sample = self.dataset[sample_index(len(self.dataset), self.config.seed, number)]
+        index = sample_index(len(self.dataset), self.config.seed, number)
+        sample = self.dataset[index]
         draws = draw(self.config, number, self.latent_shape)
         positions = [] if draws.dropped else self._positions(sample)
         return Example(
-            image=torch.from_numpy(sample.image).permute(2, 0, 1).contiguous(),
+            image=_nothing() if self.latents else torch.from_numpy(sample.image).permute(2, 0, 1).contiguous(),
+            moments=self.latents[index] if self.latents else _nothing(),
             labels=torch.from_numpy(sample.mask),
             input_ids=self._tokens("" if draws.dropped else sample.meta["caption"]),
             positions=positions,
@@ -138,7 +144,11 @@ class TrainingSet(Dataset):
     def _pixels(self, subjects: list[Image.Image], number: int) -> Tensor:
         rng = np.random.default_rng([self.config.seed, number, _AUGMENTATION])
         crops = [augment_subject(crop, self.config.augmentation, rng) for crop in subjects]
-        return encoder_pixels(crops, self.image_processor) if crops else torch.empty(0)
+        return encoder_pixels(crops, self.image_processor) if crops else _nothing()
+
+
+def _nothing() -> Tensor:
+    return torch.empty(0)
 
 
 def draw(config: TrainConfig, number: int, latent_shape: tuple[int, int, int]) -> Draws:
@@ -162,17 +172,22 @@ def collate(examples: list[Example]) -> Batch:
     pixels = [example.pixels for example in examples if len(example.pixels)]
     draws = [example.draws for example in examples]
     return Batch(
-        images=torch.stack([example.image for example in examples]),
+        images=_stack([example.image for example in examples]),
+        moments=_stack([example.moments for example in examples]),
         labels=torch.stack([example.labels for example in examples]),
         input_ids=torch.stack([example.input_ids for example in examples]),
         positions=torch.tensor(positions),
-        pixels=torch.cat(pixels) if pixels else torch.empty(0),
+        pixels=torch.cat(pixels) if pixels else _nothing(),
         timesteps=torch.tensor([d.timestep for d in draws]),
         conditioned=torch.tensor([not d.dropped for d in draws]),
         masked=torch.tensor([d.masked for d in draws]),
         noise=torch.stack([d.noise for d in draws]),
         posterior_noise=torch.stack([d.posterior_noise for d in draws]),
     )
+
+
+def _stack(tensors: list[Tensor]) -> Tensor:
+    return torch.stack(tensors) if tensors[0].numel() else _nothing()
 
 
 def batches(samples: TrainingSet, start: int, rank: int, world: int, pin_memory: bool) -> Iterator[Batch]:

@@ -36,7 +36,7 @@ class Sample:
     """One image with its people."""
 
     key: str
-    image: np.ndarray  # uint8 [H, W, 3]
+    image: np.ndarray  # uint8 [H, W, 3]; [0, 0, 3] of a dataset opened without images
     mask: np.ndarray  # uint8 [H, W]: 0 background, i+1 = subject i, 255 = a person who is no subject
     subjects: list[Image.Image]  # RGBA crops, one per entry of meta["subjects"], in the order of their `index`
     meta: dict[str, Any]  # the sample's json member
@@ -54,14 +54,14 @@ class ShardDataset:
     """The samples of one split, in the order of the manifest.
 
     Opening it reads the manifest and the index of each shard, no image. It holds no open file, so it may be forked or
-    pickled.
+    pickled. `images=False` leaves the images undecoded, for who has their latents; masks and crops are read.
 
     Raises `MissingInputError` for a folder or shard that is not there, `ShardDataError` for another format, an empty
     split, an index that does not belong to its shard, or (on reading) a damaged sample.
     """
 
-    def __init__(self, folder: Path, split: str = "train"):
-        self.folder, self.split = Path(folder), split
+    def __init__(self, folder: Path, split: str = "train", images: bool = True):
+        self.folder, self.split, self.images = Path(folder), split, images
         self.manifest = read_manifest(self.folder)
         self.digest: str = self.manifest["digest"]
         self.shards = [s for s in self.manifest["shards"] if s["split"] == split]
@@ -76,7 +76,7 @@ class ShardDataset:
     def __getitem__(self, i: int) -> Sample:
         place = self._places[i]
         try:
-            return _decode(place.key, _members(self._read(place)))
+            return _decode(place.key, _members(self._read(place)), self.images)
         except (ShardDataError, OSError, ValueError, KeyError) as error:
             raise ShardDataError(
                 f"{place.shard}: sample {place.key!r} at byte {place.offset} is damaged ({error}); "
@@ -195,7 +195,7 @@ def _checksum_holds(header: bytes) -> bool:
     return sum(header) - sum(header[148:156]) + 8 * ord(" ") == stated
 
 
-def _decode(key: str, members: dict[str, bytes]) -> Sample:
+def _decode(key: str, members: dict[str, bytes], images: bool) -> Sample:
     def member(*names: str) -> bytes:
         for name in names:
             if f"{key}.{name}" in members:
@@ -203,10 +203,11 @@ def _decode(key: str, members: dict[str, bytes]) -> Sample:
         raise ShardDataError(f"it has no member {' or '.join(names)}")
 
     meta = json.loads(member("json"))
-    image = np.array(_open(member("image.png", "image.jpg")).convert("RGB"))
+    file = Image.open(io.BytesIO(member("image.png", "image.jpg")))  # reads the header only
+    image = np.array(file.convert("RGB")) if images else np.empty((0, 0, 3), np.uint8)
     mask = np.array(_open(member("mask.png")))
-    if mask.shape != image.shape[:2] or mask.dtype != np.uint8:
-        raise ShardDataError(f"its mask is {mask.dtype} {mask.shape}, its image {image.shape[:2]}")
+    if mask.shape != (file.height, file.width) or mask.dtype != np.uint8:
+        raise ShardDataError(f"its mask is {mask.dtype} {mask.shape}, its image {(file.height, file.width)}")
     order = sorted(meta["subjects"], key=lambda subject: subject["index"])
     if [subject["index"] for subject in order] != list(range(len(order))) or len(order) > MAX_SUBJECTS:
         raise ShardDataError("its subjects are not numbered 0, 1, ... up to 7")

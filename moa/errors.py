@@ -86,6 +86,10 @@ class ShardDataError(MoAError, ValueError):
     """A shard folder is of an unknown format, lacks a shard, or a shard's bytes are not what its manifest says."""
 
 
+class LatentCacheError(MoAError, OSError):
+    """The cache of latents could not be written, or holds a file that is not the one its manifest names."""
+
+
 class CheckpointError(MoAError, OSError):
     """A checkpoint could not be written or read."""
 

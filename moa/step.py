@@ -15,6 +15,7 @@ from torch.nn import functional
 from moa.batch import Batch
 from moa.conditioning import MoAInput
 from moa.data import NO_SUBJECT
+from moa.latents import posterior
 from moa.losses import masked_loss, object_loss, router_loss, total_loss
 from moa.models import Models
 from moa.recorder import Recorder
@@ -83,9 +84,8 @@ def training_losses(models: Models, batch: Batch, config: TrainConfig) -> StepLo
 
 def encode_images(models: Models, batch: Batch) -> Tensor:
     """Scaled fp32 latents [B, C, h, w] of the images, the posterior sampled with the batch's own noise."""
-    pixels = (batch.images.float() / 127.5 - 1).to(models.vae.dtype)
-    posterior = models.vae.encode(pixels).latent_dist
-    sample = posterior.mean.float() + posterior.std.float() * batch.posterior_noise
+    mean, deviation = batch.moments.float().unbind(1) if len(batch.moments) else posterior(models.vae, batch.images)
+    sample = mean + deviation * batch.posterior_noise
     return (sample - (models.vae.config.shift_factor or 0)) * models.vae.config.scaling_factor
 
 

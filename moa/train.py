@@ -6,7 +6,7 @@
 Writes into the run folder (datasets/FORMAT.md, section 5): metrics.jsonl, checkpoints/, and at the end export/. The
 same command again resumes from the newest good checkpoint with the numbers an uninterrupted run would have had, on
 any number of ranks that share the folder; a finished run is left alone. Prints one JSON object per line: metrics
-lines (they have "loss") and events (they have "event": start, resume, skipped, warning, checkpoint, stopped,
+lines (they have "loss") and events (they have "event": latents, start, resume, skipped, warning, checkpoint, stopped,
 exported, finished). SIGTERM finishes the step, saves and exits with 143; exit 1 is an error told on standard error.
 """
 
@@ -17,6 +17,7 @@ import math
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ from moa.batch import TrainingSet, batches
 from moa.data import ShardDataset
 from moa.distributed import GradientBuffer, Ranks, StopRequest, ranks
 from moa.errors import MoAError, NonFiniteError, TrainConfigError
-from moa.models import code_commit, find_inputs, load_models
+from moa.latents import LatentCache, open_latents
+from moa.models import Models, code_commit, find_inputs, folder_digest, load_models
 from moa.step import training_losses
 from moa.train_config import TrainConfig, load_config, refuse_changes
 from moa.train_state import TrainState
@@ -57,13 +59,14 @@ def train(config: TrainConfig, here: Ranks, stop: StopRequest) -> int:
     if here.from_first(int(here.first and _is_exported(config, done))):
         _tell(here, event="finished", step=done, path=str(config.run_folder / "export"), message="nothing to do")
         return 0
-    dataset = ShardDataset(config.shards, config.split)
+    dataset = ShardDataset(config.shards, config.split, images=config.latent_cache is None)
     if config.verify_shards:
         dataset.verify(here.rank, here.world)
     here.barrier()
 
     # The model, and how far it is.
     models = load_models(config, here.device)
+    latents = _latents(config, models, here)
     state = TrainState(models.unet, config)
     if done:
         state.load(checkpoints.at_step(folder, done))
@@ -71,7 +74,8 @@ def train(config: TrainConfig, here: Ranks, stop: StopRequest) -> int:
     here.broadcast_(parameters)
     buffer = GradientBuffer(parameters, extra=len(STATISTICS) + 1)
     height, width = dataset[0].mask.shape
-    samples = TrainingSet(dataset, models.tokenizer, models.image_processor, models.latent_shape(height, width), config)
+    shape = models.latent_shape(height, width)
+    samples = TrainingSet(dataset, models.tokenizer, models.image_processor, shape, config, latents)
     stream = batches(samples, done, here.rank, here.world, pin_memory=here.device.type == "cuda")
     if here.first:
         config.run_folder.mkdir(parents=True, exist_ok=True)
@@ -128,6 +132,22 @@ def train(config: TrainConfig, here: Ranks, stop: StopRequest) -> int:
         _tell(here, event="exported", step=config.steps, path=str(path))
     here.barrier()
     return 0
+
+
+def _latents(config: TrainConfig, models: Models, here: Ranks) -> LatentCache | None:
+    """The images' latents, made now where they are not there; None without a `latent_cache`."""
+    if config.latent_cache is None:
+        return None
+    dataset = ShardDataset(config.shards, config.split)
+    inputs = {"shards": dataset.digest, "vae": folder_digest(config.base, ("vae",))}
+    told = partial(_tell, here, event="latents")
+    latents = open_latents(
+        config.latent_cache, dataset, models.vae, inputs, here, lambda done, total: told(done=done, total=total)
+    )
+    if config.verify_shards:
+        latents.verify(here.rank, here.world)
+    here.barrier()
+    return latents
 
 
 def _steps_done(config: TrainConfig, record: dict[str, Any]) -> int:

@@ -27,6 +27,7 @@ FREE_KEYS = frozenset(
         "image_encoder",
         "init",
         "out",
+        "latent_cache",
         "steps",
         "accumulation",
         "gradient_checkpointing",
@@ -72,6 +73,9 @@ class TrainConfig(BaseModel):
     image_encoder: Path = Field(description="CLIP folder (vision model with projection, and its image processor)")
     init: Path | None = Field(None, description="adapter folder to start from (warm start); null: a copy of the prior")
     out: Path | None = Field(None, description="run folder; null: the folder of config.json")
+    latent_cache: Path | None = Field(
+        None, description="folder where the VAE's latents of the images are kept over runs; null: encoded in each step"
+    )
     moa: MoAConfig
 
     # Length and batch.
