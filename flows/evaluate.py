@@ -26,6 +26,8 @@ from flows.stage import Progress, announced, begin, conclude, require
 from flows.variants import finished_variants
 from moa.evaluation.suite import load_suite
 
+CPU_PROCESSES = 8  # each holds a pipeline of its own
+
 
 @task(cache_policy=NO_CACHE)
 def fetch_published(config: LifecycleConfig) -> Path:
@@ -57,10 +59,11 @@ def evaluate_pipeline(config: LifecycleConfig, pipeline: Path) -> Path:
 
 
 def devices() -> tuple[str, ...]:
-    """Every GPU of this machine, else its CPU."""
+    """Every GPU of this machine, else a process for each of its CPUs, up to CPU_PROCESSES."""
     import torch
 
-    return tuple(f"cuda:{index}" for index in range(torch.cuda.device_count())) or ("cpu",)
+    gpus = tuple(f"cuda:{index}" for index in range(torch.cuda.device_count()))
+    return gpus or ("cpu",) * min(CPU_PROCESSES, torch.get_num_threads())
 
 
 @flow(name="evaluate")

@@ -173,7 +173,7 @@ def generate(
     open_sampler: Callable[[Method, str], Sampler],
     *,
     devices: Sequence[str] = ("cpu",),
-    batch_size: int = 8,
+    batch_size: int = 16,
     progress: Progress | None = None,
 ) -> int:
     """Makes the images of `methods` that are missing or out of date below `folder`; returns how many were made.

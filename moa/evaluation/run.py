@@ -65,7 +65,7 @@ def evaluate(
     faces: FaceEvaluator | None = None,
     clip: ClipScorer | None = None,
     devices: Sequence[str] = ("cpu",),
-    batch_size: int = 8,
+    batch_size: int = 16,
     source: Source = Source(),
     command: str | None = None,
     progress: Progress | None = None,
@@ -188,7 +188,7 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
         parser.add_argument(option, action="append", default=[], metavar="LABEL=FOLDER", help=f"{what} (repeatable)")
     parser.add_argument("--faces", type=Path, help="weights of the face model, instead of the declared place")
     parser.add_argument("--clip", type=Path, help="CLIPModel or OpenCLIP folder, instead of the declared place")
-    parser.add_argument("--batch-size", type=int, default=8, help="images generated together (default 8)")
+    parser.add_argument("--batch-size", type=int, default=16, help="images generated together (default 16)")
     default = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument(
         "--device", action="append", help=f"such as cuda:0; given several times they share the work (default {default})"

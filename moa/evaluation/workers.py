@@ -1,7 +1,8 @@
 """The work of an evaluation on several devices: one process for each, and each takes the next item when it is free.
 
 Every item writes its own files before it counts as done, so a failure loses the item it names and nothing else: the
-same command goes on from there. Processes are spawned (CUDA does not survive a fork) and end with their parent.
+same command goes on from there. Processes are spawned (CUDA does not survive a fork) and end with their parent. `cpu`
+may be given several times: on models this small, processes of fewer threads do more than one of many.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
+
+import torch
 
 from moa.errors import EvaluationError
 
@@ -32,8 +35,9 @@ def on_devices(
         yield from _in_this_process(devices[0], open_work, items, name)
         return
     context = multiprocessing.get_context("spawn")
+    threads = max(1, torch.get_num_threads() // len(devices))
     crew = {
-        device: ProcessPoolExecutor(1, mp_context=context, initializer=_prepare, initargs=(open_work, device))
+        device: ProcessPoolExecutor(1, mp_context=context, initializer=_prepare, initargs=(open_work, device, threads))
         for device in _distinct(devices)[: len(items)]
     }
     try:
@@ -102,7 +106,8 @@ def _failed(device: str, item: str, error: BaseException) -> EvaluationError:
 _opened: dict[str, Any] = {}  # of a worker process: how to open its work, and the work once it is open
 
 
-def _prepare(open_work: Callable[[str], Work], device: str) -> None:
+def _prepare(open_work: Callable[[str], Work], device: str, threads: int) -> None:
+    torch.set_num_threads(threads)
     _opened.update(open=open_work, device=device.partition("#")[0])
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

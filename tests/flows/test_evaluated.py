@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from flows.artifacts import MOST_BYTES, TILE, interval, strip
-from flows.evaluate import devices
+from flows.evaluate import CPU_PROCESSES, devices
 from flows.evaluated import told, unscored
 
 SCORES = """method,subject,image,outcome
@@ -81,7 +81,18 @@ def test_intervals_as_people_read_them(statistic: dict[str, float | None] | None
     assert interval(statistic, sign="") == text.replace("+", "")
 
 
-@pytest.mark.parametrize(("gpus", "expected"), [(0, ("cpu",)), (3, ("cuda:0", "cuda:1", "cuda:2"))])
-def test_every_gpu_takes_part(monkeypatch: pytest.MonkeyPatch, gpus: int, expected: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("gpus", "cpus", "expected"),
+    [
+        (3, 2, ("cuda:0", "cuda:1", "cuda:2")),
+        (0, 1, ("cpu",)),
+        (0, 2, ("cpu", "cpu")),
+        (0, 64, ("cpu",) * CPU_PROCESSES),
+    ],
+)
+def test_every_gpu_takes_part_or_every_cpu(
+    monkeypatch: pytest.MonkeyPatch, gpus: int, cpus: int, expected: tuple[str, ...]
+) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: cpus)
     assert devices() == expected

@@ -36,6 +36,13 @@ def test_several_devices_do_every_item_once():
     assert all(result in (item - 0.5, item + 0.5) for item, result in done)
 
 
+def test_processes_share_the_threads(monkeypatch):
+    monkeypatch.setattr("torch.get_num_threads", lambda: 6)
+    # builtins.eval gives the work that counts, and the work counts the threads of its process.
+    counts = on_devices(["builtins.eval"] * 2, locate, ["__import__('torch').get_num_threads()"] * 4, str)
+    assert [count for _, count in counts] == [3] * 4
+
+
 def test_a_failing_process_lets_the_others_finish_what_they_do():
     with pytest.raises(EvaluationError, match=r"^math.sqrt: -\d: ValueError: .*What was finished is kept"):
         list(on_devices(["math.sqrt", "math.fabs"], locate, [-1, -2, -3, -4, -5, -6], str))
