@@ -1,8 +1,8 @@
 """An evaluation folder as frozen pydantic models: suite.json, summary.json and router.json of datasets/FORMAT.md
-section 6, format `moa-evaluation/3`.
+section 6, format `moa-evaluation/4`.
 
 Units: IP 0..1, PC -1..1, rates, shares and changes 0..1; `low` and `high` bound the 95 % bootstrap interval over
-subjects. A measurement nobody took is None.
+subjects (over prompts for a prior's own statistics). A measurement nobody took is None.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from reports.formats import FileModel
 
-FORMAT = "moa-evaluation/3"
+FORMAT = "moa-evaluation/4"
 OLD_FORMAT = "has format {}, and this report reads " + FORMAT + ": evaluate again"
 
-Outcome = Literal["scored", "no_face", "no_reference_face", "missing", "unreadable"]
-PairOutcome = Literal["scored", "too_few_faces", "no_reference_face", "missing", "unreadable"]
+Outcome = Literal["scored", "no_face", "no_reference_face", "no_reference", "missing", "unreadable"]
+PairOutcome = Literal["scored", "too_few_faces", "no_reference_face", "no_reference", "missing", "unreadable"]
+Verdict = Literal["yes", "no", "undecided", "unmeasured"]
 Kind = Literal["prior", "moa", "champion", "ablation"]
 
 
@@ -33,18 +34,14 @@ InsidePath = Annotated[str, AfterValidator(inside)]
 
 
 class Statistic(FileModel):
-    """A mean with its 95 % interval and its standard deviation over images; a bare number reads as a mean without
-    interval."""
+    """A mean over `n` distinct images (of a comparison: pairs of images), None for none, with its 95 % interval, None
+    where there are too few identities for one, and its standard deviation over images."""
 
+    n: int = Field(ge=0)
     mean: float | None = None
     low: float | None = None
     high: float | None = None
     std: float | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _bare_number(cls, value: Any) -> Any:
-        return {"mean": value} if isinstance(value, int | float) and not isinstance(value, bool) else value
 
     @property
     def excludes_zero(self) -> bool | None:
@@ -59,10 +56,13 @@ class Breakdown(FileModel):
     ip: Statistic | None = None
     pc: Statistic | None = None
     followed: Statistic | None = None
+    item_shown: Statistic | None = None
+    scene_shown: Statistic | None = None
 
 
 class MethodSummary(FileModel):
-    """All about one method: `n` images, scores, and the scores again by category, prompt, subject and face size.
+    """All about one method: `n` distinct images that could be read, scores, and the scores again by category, prompt,
+    subject and face size.
 
     `compared_with` is the prior on the same base (None for priors); `role` says which part an ablation lacks.
     """
@@ -77,33 +77,41 @@ class MethodSummary(FileModel):
     pc: Statistic
     detection_rate: Statistic
     followed: Statistic | None = None
+    item_shown: Statistic | None = None
+    scene_shown: Statistic | None = None
     context_change_inside: Statistic | None = None
     context_change_outside: Statistic | None = None
     swap_change_inside: Statistic | None = None
     swap_change_outside: Statistic | None = None
+    seed_change_inside: Statistic | None = None
+    seed_change_outside: Statistic | None = None
     diversity_layout: Statistic | None = None
     diversity_content: Statistic | None = None
     by_category: dict[str, Breakdown] = {}
     by_subject: dict[str, Breakdown] = {}
     by_prompt: dict[str, Breakdown] = {}
     by_face_size: dict[str, Breakdown] = {}
+    outcomes: dict[str, int] = {}
 
 
 class UpperBound(FileModel):
-    """IP of another photograph of the same person: what a perfect model would reach."""
+    """IP of another photograph of the same person, over `n` people: what a perfect model would reach."""
 
     n: int = Field(ge=0)
     ip: Statistic
 
 
 class Comparison(FileModel):
-    """`after` minus `before`, paired by subject, prompt and seed; both are names of methods."""
+    """`after` minus `before`, paired by subject, prompt and seed; both are names of methods. `n` pairs of readable
+    images; a statistic has its own, of those that have the measurement."""
 
     before: str
     after: str
     n: int = Field(ge=0)
     ip: Statistic | None = None
     pc: Statistic | None = None
+    item_shown: Statistic | None = None
+    scene_shown: Statistic | None = None
     context_change_outside: Statistic | None = None
 
 
@@ -127,23 +135,39 @@ class Measured(FileModel):
     """One side of a claim: a figure and what it is of."""
 
     label: str
-    n: int | None = Field(None, ge=0)
-    mean: float | None = None
+    n: int = Field(ge=0)
+    mean: float
     low: float | None = None
     high: float | None = None
 
 
+class ClaimTest(FileModel):
+    """One comparison that a claim is judged by: a quantity with its interval over subjects, the bound it is held
+    against and the side of it that is claimed."""
+
+    quantity: str
+    n: int = Field(ge=0)
+    mean: float
+    low: float | None = None
+    high: float | None = None
+    bound: float
+    side: Literal["above", "below"]
+    verdict: Verdict
+
+
 class Claim(FileModel):
-    """One claim of the paper. `holds` is None where this suite does not measure it; `note` then says why."""
+    """One claim of the paper. `undecided`: the interval of a test spans its bound. `unmeasured`: this suite says
+    nothing about it, and `note` says why."""
 
     id: str
     claim: str
     measure: str
+    criterion: str
     value: Measured | None = None
     against: Measured | None = None
-    criterion: str
-    holds: bool | None = None
-    note: str | None = None
+    tests: list[ClaimTest] = []
+    verdict: Verdict
+    note: str = ""
 
 
 class PublishedRow(FileModel):
@@ -166,10 +190,29 @@ class Provenance(FileModel):
     code_commit: str | None = None
 
 
+class Unscored(FileModel):
+    """An image, or a subject, that could not be scored, and why."""
+
+    what: str
+    why: str
+
+
+class Environment(FileModel):
+    """Where the run that wrote the summary ran: versions, devices, how images were sampled."""
+
+    python: str | None = None
+    packages: dict[str, str] = {}
+    devices: list[str] = []
+    threads: int | None = None
+    precision: str | None = None
+    scheduler: str | None = None
+    expert_interval: int | None = None
+
+
 class Summary(FileModel):
     """`evaluation/<suite>/summary.json`."""
 
-    format: Literal["moa-evaluation/3"]
+    format: Literal["moa-evaluation/4"]
     suite: str
     version: int | str
     methods: list[MethodSummary] = Field(min_length=1)
@@ -178,7 +221,9 @@ class Summary(FileModel):
     pairs: list[PairSummary] | None = None
     claims: list[Claim] = []
     published: list[PublishedRow] = []
+    unscored: list[Unscored] = []
     provenance: Provenance = Provenance()
+    environment: Environment = Environment()
 
     @field_validator("format", mode="before")
     @classmethod
@@ -199,12 +244,29 @@ class Summary(FileModel):
         return self
 
 
+class Shows(FileModel):
+    """What must be seen in the images of a prompt, in its own words."""
+
+    item: str | None = None
+    scene: str | None = None
+
+
 class SuitePrompt(FileModel):
     """`text` holds `{word}` where the class word of the subject goes."""
 
     id: str
     category: str
     text: str
+    shows: Shows = Shows()
+
+
+class SuitePerson(FileModel):
+    """A subject of the suite; `problem` says why it has no reference, None where it has one."""
+
+    id: str
+    word: str
+    source: str | None = None
+    problem: str | None = None
 
 
 class Suite(FileModel):
@@ -217,6 +279,7 @@ class Suite(FileModel):
     seeds: list[int] = []
     images: dict[str, Any] = {}
     evaluators: dict[str, Any] = {}
+    people: list[SuitePerson] = []
     published_pairs: list[PublishedRow] = []
 
 
