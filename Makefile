@@ -34,8 +34,7 @@ format: $(READY) ## formats the code and mends what the linter can mend
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
 bench: $(READY) ## benchmarks against the named baselines; writes benchmarks/*.json
-	@set -- benchmarks/*.py; test -e "$$1" || { echo "There are no benchmarks yet."; exit 0; }; \
-	for file; do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
+	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
 
 report: $(READY) ## builds runs/NAME/report/index.html again (NAME=miniature)
 	@$(BIN)/python -m reports runs/$(NAME)

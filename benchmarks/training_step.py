@@ -1,48 +1,51 @@
 """Training: one step of MoA against the FastComposer way, on the same U-Net, batch and precision.
 
-    python benchmarks/training_step.py [--quick]        prints a table and writes benchmarks/training_step.json
+    python benchmarks/training_step.py [--quick]          a table, and benchmarks/training_step.json
+    python benchmarks/training_step.py --device cuda      full size, bfloat16, and benchmarks/training_step-cuda.json
 
 The baseline trains the whole U-Net, replaces a subject's word by an MLP of the word and the image feature, and keeps
 the attention maps of all cross-attention layers for its localisation loss (Xiao et al., 2023, section 4.2). MoA trains
-its experts and routers with eq. 11. Both take the same noisy latents, one subject per sample, fp32, AdamW.
+its experts and routers with eq. 11. Both take the same noisy latents, one subject per sample, AdamW.
 
-Times: Stable Diffusion 1.5 at a quarter of its width and heads, 32 x 32 latents (attention has the share it has at 512
-px and full width), medians of process CPU time on one thread, methods taking turns. "encode" is the frozen VAE
-encoder's time at the same scale, which every step pays that has no cached latents.
+On a CPU: fp32, Stable Diffusion 1.5 at a quarter of its width and heads, 32 x 32 latents, batch 2
+(benchmarks/_sd15.py). On a GPU: full width, 64 x 64 latents, batches of 1 and 4; autocast to bfloat16, trained weights
+in fp32, MoA's frozen ones in bfloat16, as `moa.train` holds them. Methods take turns; "encode" is the frozen VAE
+encoder's time at the same scale, which every step pays that has no cached latents (`train.latent_cache`).
 
-Memory: what the backward pass starts with, counted in bytes: parameters, one gradient and AdamW's two moments for each
-trained one, and the tensors autograd saved (`saved_tensors_hooks`, each storage once). At full size on fake tensors.
-The baseline has diffusers' own layers. Of what `moa.backward` leaves out only the gates (a third of it) would be the
-baseline's to leave out as well: its convolutions are trained, and it has no mixture.
+Memory on a CPU: what the backward pass starts with, counted in bytes: parameters, one gradient and AdamW's two moments
+for each trained one, and the tensors autograd saved (`saved_tensors_hooks`, each storage once). At full size on fake
+tensors. The baseline has diffusers' own layers. Of what `moa.backward` leaves out only the gates (a third of it) would
+be the baseline's to leave out as well: its convolutions are trained, and it has no mixture. On a GPU: the peak that
+CUDA's allocator reports for a step.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
-import os
-import statistics
-import time
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import init_empty_weights
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
-from torch._subclasses import FakeTensorMode
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from moa.conditioning import MoAInput
-from moa.config import MoAConfig
-from moa.losses import masked_loss, object_loss, router_loss, total_loss
-from moa.recorder import Recorder
-from moa.unet import MoAUNet2DConditionModel
+ROOT = Path(__file__).parent.parent
+sys.path.append(str(ROOT))  # last, so that datasets/ shadows nothing
 
-RESULT = Path(__file__).with_suffix(".json")
-TOKENS, IMAGE_DIM, SUBJECT_TOKEN = 77, 768, 5
-aten = torch.ops.aten
+from benchmarks._sd15 import IMAGE_DIM, SUBJECT_TOKEN, TEXT_DIM, TOKENS, fake, flops, sd15_unet  # noqa: E402
+from benchmarks._stopwatch import machine, take_turns, utilisation  # noqa: E402
+from moa.conditioning import MoAInput  # noqa: E402
+from moa.config import MoAConfig  # noqa: E402
+from moa.losses import masked_loss, object_loss, router_loss, total_loss  # noqa: E402
+from moa.recorder import Recorder  # noqa: E402
+from moa.unet import MoAUNet2DConditionModel  # noqa: E402
+
+CPU = torch.device("cpu")
 
 
 class KeptMaps:
@@ -111,22 +114,24 @@ class MoA(nn.Module):
 
 
 METHODS: dict[str, Callable[[UNet2DConditionModel], Any]] = {"FastComposer way": FastComposer, "MoA": MoA}
+BASELINE = "FastComposer way"
 
 
-def sd15_unet(divide: int) -> UNet2DConditionModel:
-    """Stable Diffusion 1.5's U-Net with every width, and the number of heads, divided."""
-    return UNet2DConditionModel(
-        block_out_channels=tuple(width // divide for width in (320, 640, 1280, 1280)),
-        attention_head_dim=8 // divide,  # diffusers' name for the number of heads
-        norm_num_groups=32 // divide,
-        cross_attention_dim=768 // divide,
-    ).train()
+def make(name: str, divide: int, device: torch.device = CPU) -> Any:
+    """A method on a U-Net of its own; on a GPU what is not trained is kept in bfloat16."""
+    model = METHODS[name](sd15_unet(divide).train())
+    if device.type != "cpu":
+        model.to(device)
+        for tensor in (*model.parameters(), *model.buffers()):
+            if not tensor.requires_grad:
+                tensor.data = tensor.data.bfloat16()
+    return model
 
 
-def random_batch(batch: int, size: int, text_width: int) -> dict[str, Tensor]:
+def random_batch(batch: int, size: int, text_width: int, device: torch.device = CPU) -> dict[str, Tensor]:
     mask = torch.zeros(batch, 1, size, size)
     mask[:, :, size // 4 : size // 2, size // 4 : size // 2] = 1
-    return {
+    made = {
         "latents": torch.randn(batch, 4, size, size),
         "noise": torch.randn(batch, 4, size, size),
         "timesteps": torch.full((batch,), 500),
@@ -135,51 +140,56 @@ def random_batch(batch: int, size: int, text_width: int) -> dict[str, Tensor]:
         "positions": torch.full((batch, 1), SUBJECT_TOKEN),
         "mask": mask,
     }
+    return {name: tensor.to(device) for name, tensor in made.items()}
 
 
-def times(batch_size: int, rounds: int) -> dict[str, float]:
-    """Median CPU seconds of whole steps at a quarter of the width, and of encoding the batch."""
-    batch = {**random_batch(batch_size, 32, 192), "active": torch.ones(batch_size).bool()}
-    steps = {name: _step(method(sd15_unet(4)), batch) for name, method in METHODS.items()}
-    steps["encode"] = _encoding(torch.rand(batch_size, 3, 256, 256))
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(rounds + 1):
-        for name, step in steps.items():
-            start = time.process_time()
-            step()
-            seconds[name].append(time.process_time() - start)
-    return {name: round(statistics.median(values[1:]), 4) for name, values in seconds.items()}
+def train_step(model: Any, batch: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
+    device = batch["latents"].device.type
+    with torch.autocast(device, torch.bfloat16, enabled=device != "cpu"):
+        loss = model.loss(batch)
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
 
 
-def _step(model: Any, batch: dict[str, Tensor]) -> Callable[[], None]:
-    optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=1e-5)
+def steps(divide: int, size: int, batch_size: int, device: torch.device) -> dict[str, Callable[[], None]]:
+    batch = random_batch(batch_size, size, TEXT_DIM // divide, device)
+    batch["active"] = torch.ones(batch_size).bool()
+    ways = {}
+    for name in METHODS:
+        model = make(name, divide, device)
+        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-5)
+        ways[name] = partial(train_step, model, batch, optimizer)
+    return ways
 
-    def step() -> None:
-        model.loss(batch).backward()
-        optimizer.step()
-        optimizer.zero_grad()
 
-    return step
-
-
-def _encoding(images: Tensor) -> Callable[[], Any]:
+def encoding(divide: int, size: int, batch_size: int, device: torch.device) -> Callable[[], Any]:
+    """The encoder of Stable Diffusion's autoencoder at the same scale."""
     kinds = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
-    vae = AutoencoderKL(block_out_channels=(32, 64, 128, 128), layers_per_block=2, norm_num_groups=8, **kinds).eval()
-    return lambda: torch.no_grad()(vae.encode)(images)
+    widths = tuple(width // divide for width in (128, 256, 512, 512))
+    vae = AutoencoderKL(block_out_channels=widths, layers_per_block=2, norm_num_groups=32 // divide, **kinds).eval()
+    dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
+    images = torch.rand(batch_size, 3, 8 * size, 8 * size)
+    return partial(torch.no_grad()(vae.to(device, dtype).encode), images.to(device, dtype))
 
 
-def counts(method: str, divide: int, batch_size: int, size: int) -> dict[str, float]:
+def times(divide: int, size: int, batch_size: int, rounds: int, device: torch.device) -> dict[str, Any]:
+    """Median seconds of whole steps and of encoding their images, and the ratios of the two methods."""
+    ways = {**steps(divide, size, batch_size, device), "encode": encoding(divide, size, batch_size, device)}
+    taken = take_turns(ways, rounds, device)
+    base, ours, encode = taken[BASELINE], taken["MoA"], taken["encode"]
+    ratios = {"cached latents": ours / base, "latents encoded in the step": (ours + encode) / (base + encode)}
+    return {
+        "seconds": {name: round(value, 4) for name, value in taken.items()},
+        "time_ratio": {name: round(value, 3) for name, value in ratios.items()},
+    }
+
+
+def counts(name: str, divide: int, batch_size: int, size: int) -> dict[str, float]:
     """GiB held at the start of the backward pass, and the GFLOPs of forward and backward, on fake tensors."""
-    with init_empty_weights():
-        model = METHODS[method](sd15_unet(divide))
     active = torch.ones(batch_size).bool()
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        for module in model.modules():
-            for name, tensor in list(module.named_parameters(recurse=False)):
-                setattr(module, name, nn.Parameter(torch.empty(tensor.shape), requires_grad=tensor.requires_grad))
-            for name, tensor in list(module.named_buffers(recurse=False)):
-                setattr(module, name, torch.empty(tensor.shape))
-        batch = {**random_batch(batch_size, size, 768 // divide), "active": active}
+    with fake(partial(make, name, divide)) as model:
+        batch = {**random_batch(batch_size, size, TEXT_DIM // divide), "active": active}
         saved: dict[int, int] = {}
         own = {p.untyped_storage()._cdata for p in model.parameters()}
 
@@ -189,66 +199,88 @@ def counts(method: str, divide: int, batch_size: int, size: int) -> dict[str, fl
                 saved[storage._cdata] = storage.nbytes()
             return tensor
 
-        with FlopCounterMode(display=False, custom_mapping=dict(_flash_cpu())) as counter:
+        held = 0
+
+        def forward_and_backward() -> None:
+            nonlocal held
             with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
                 loss = model.loss(batch)
             held = sum(saved.values())
             loss.backward()
+
+        work = flops(forward_and_backward)
     weights = sum(4 * p.numel() for p in model.parameters())
     trained = sum(4 * p.numel() for p in model.parameters() if p.requires_grad)
-    gib = {
-        "weights": weights,
-        "gradients and moments": 3 * trained,
-        "saved": held,
-        "total": weights + 3 * trained + held,
-    }
-    return {
-        **{name: round(value / 2**30, 3) for name, value in gib.items()},
-        "gflops": counter.get_total_flops() // 1e9,
-    }
+    total = weights + 3 * trained + held
+    gib = {"weights": weights, "gradients and moments": 3 * trained, "saved": held, "total": total}
+    return {**{key: round(value / 2**30, 3) for key, value in gib.items()}, "gflops": work // 1e9}
 
 
-def _flash_cpu() -> Iterator[tuple[Any, Callable[..., int]]]:
-    """The CPU's attention kernels, which torch's counter does not know."""
-    yield aten._scaled_dot_product_flash_attention_for_cpu, lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v)
-    yield (
-        aten._scaled_dot_product_flash_attention_for_cpu_backward,
-        lambda g, q, k, v, *_, **__: sdpa_backward_flop_count(g, q, k, v),
-    )
+def peak_gib(divide: int, size: int, batch_size: int, device: torch.device) -> dict[str, float]:
+    """The peak of allocated memory of three steps of each method by itself."""
+    found = {}
+    for name in METHODS:
+        gc.collect()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        model = make(name, divide, device)
+        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-5)
+        batch = random_batch(batch_size, size, TEXT_DIM // divide, device)
+        for _ in range(3):
+            train_step(model, {**batch, "active": torch.ones(batch_size).bool()}, optimizer)
+        found[name] = round((torch.cuda.max_memory_allocated(device) - before) / 2**30, 3)
+        del model, optimizer, batch
+    return found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few rounds, nothing counted at full size")
-    quick = parser.parse_args().quick
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    seconds = times(2, 2 if quick else 7)
-    base, moa, encode = seconds["FastComposer way"], seconds["MoA"], seconds["encode"]
-    ratios = {"cached latents": moa / base, "latents encoded in the step": (moa + encode) / (base + encode)}
-    result: dict[str, Any] = {
-        "torch": torch.__version__,
-        "load_average": os.getloadavg()[0],
-        "seconds": seconds,
-        "time_ratio": {name: round(value, 3) for name, value in ratios.items()},
-        "held": {},
-    }
-    print(f"seconds: {seconds}\ntime ratio: {result['time_ratio']}\n")
+def on_gpu(rounds: int, device: torch.device) -> dict[str, Any]:
+    """Times, MFU and peak memory at full size."""
+    result: dict[str, Any] = {}
+    for batch_size in (1, 4):
+        memory = peak_gib(1, 64, batch_size, device)
+        row = {**times(1, 64, batch_size, rounds, device), "peak_gib": memory}
+        row["peak_ratio"] = round(memory["MoA"] / memory[BASELINE], 3)
+        work = {name: counts(name, 1, batch_size, 64)["gflops"] for name in METHODS}
+        row["gflops"] = work
+        row["mfu"] = {name: utilisation(1e9 * work[name], row["seconds"][name], device) for name in METHODS}
+        result[f"batch {batch_size}"] = row
+        print(f"batch {batch_size}: {json.dumps(row)}")
+    return {"full width, 64 x 64, bfloat16": result}
+
+
+def on_cpu(quick: bool) -> dict[str, Any]:
+    """Times at a quarter of the width; memory and FLOPs at full size."""
+    result: dict[str, Any] = {**times(4, 32, 2, 2 if quick else 7, CPU), "held": {}}
+    print(f"seconds: {result['seconds']}\ntime ratio: {result['time_ratio']}\n")
     print(f"{'GiB held when the backward pass starts':44} weights  grads+moments  saved   total  ratio   GFLOPs  ratio")
     scales = [("quarter width, 32 x 32, batch 2", 4, 2, 32)]
     if not quick:
         scales += [(f"full width, 64 x 64, batch {n}", 1, n, 64) for n in (1, 4)]
     for scale, divide, batch, size in scales:
         table = {name: counts(name, divide, batch, size) for name in METHODS}
-        baseline = table["FastComposer way"]
         result["held"][scale] = table
         for name, row in table.items():
-            memory, work = row["total"] / baseline["total"], row["gflops"] / baseline["gflops"]
+            memory, work = (row[key] / table[BASELINE][key] for key in ("total", "gflops"))
             print(
                 f"{scale}, {name:{42 - len(scale)}} {row['weights']:7.2f} {row['gradients and moments']:14.2f} "
                 f"{row['saved']:6.2f} {row['total']:7.2f} {memory:6.2f} {row['gflops']:8.0f} {work:6.2f}"
             )
-    RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="few rounds, nothing counted at full size")
+    parser.add_argument("--device", type=torch.device, default=CPU, help="cpu (default) or cuda")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    gpu = given.device.type != "cpu"
+    measured = on_gpu(3 if given.quick else 10, given.device) if gpu else on_cpu(given.quick)
+    result = {"machine": machine(given.device), **measured}
+    name = f"training_step-{given.device.type}.json" if gpu else "training_step.json"
+    (ROOT / "benchmarks" / name).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

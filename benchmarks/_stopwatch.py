@@ -1,0 +1,54 @@
+"""How the benchmarks measure time: methods take turns, the first round warms up, medians are reported.
+
+On a CPU it is process CPU time on one thread, so other programs on the machine disturb little; on a GPU the time
+between two events of its stream.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+# Dense bfloat16 peak of a GPU, in TFLOP/s, by a part of its name (data sheets; SXM versions).
+PEAK_TFLOPS = {"H100": 989.4, "H200": 989.4, "B200": 2250.0, "A100": 312.0, "L40S": 362.0, "4090": 165.2}
+
+
+def seconds(call: Callable[[], Any], device: torch.device) -> float:
+    """How long one call takes."""
+    if device.type == "cpu":
+        start = time.process_time()
+        call()
+        return time.process_time() - start
+    first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    first.record()
+    call()
+    last.record()
+    torch.cuda.synchronize(device)
+    return first.elapsed_time(last) / 1e3
+
+
+def take_turns(ways: Mapping[str, Callable[[], Any]], rounds: int, device: torch.device) -> dict[str, float]:
+    """Median seconds of each way over `rounds` rounds."""
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds + 1):
+        for name, call in ways.items():
+            taken[name].append(seconds(call, device))
+    return {name: statistics.median(values[1:]) for name, values in taken.items()}
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """What the figures were measured on."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
+    return {"torch": torch.__version__, "device": name, "load_average": round(os.getloadavg()[0], 2)}
+
+
+def utilisation(flops: float, taken: float, device: torch.device) -> float | None:
+    """MFU: the share of the GPU's bfloat16 peak; None where the peak is not known."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+    peak = next((peak for part, peak in PEAK_TFLOPS.items() if part in name), None)
+    return peak and round(flops / taken / (peak * 1e12), 3)
