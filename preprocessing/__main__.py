@@ -10,12 +10,13 @@ from pathlib import Path
 
 from preprocessing.config import load_dataset
 from preprocessing.errors import ConfigError, PreprocessingError, TooManyRejectedError
+from preprocessing.models import MODELS_VARIABLE
 from preprocessing.run import preprocess
 
 EXAMPLES = """examples:
   python -m preprocessing datasets/miniature.yaml --out data/miniature
   python -m preprocessing datasets/photos.yaml --out data/photos --source-root ~/Pictures/portraits
-  python -m preprocessing datasets/ffhq.yaml --out data/ffhq --device cuda --max-bad 0.05
+  python -m preprocessing datasets/ffhq.yaml --out data/ffhq --source-root data/raw/ffhq --max-bad 0.05
   python -m preprocessing.verify data/miniature
 
 exit codes:
@@ -35,6 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
             progress=ProgressLine(quiet=options.quiet),
             workers=options.workers,
             device=options.device,
+            models=options.models,
             max_bad=options.max_bad,
             force=options.force,
         )
@@ -73,11 +75,12 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("declaration", type=Path, help="dataset declaration, such as datasets/miniature.yaml")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the dataset, such as data/miniature")
-    parser.add_argument("--source-root", type=Path, help="folder of the images, instead of source.root")
+    parser.add_argument("declaration", type=_path, help="dataset declaration, such as datasets/miniature.yaml")
+    parser.add_argument("--out", type=_path, required=True, help="folder of the dataset, such as data/miniature")
+    parser.add_argument("--source-root", type=_path, help="folder of the images, instead of source.root")
     parser.add_argument("--workers", type=_positive, help="processes (default: one for each CPU)")
     parser.add_argument("--device", default="auto", help="for models: auto, cpu, cuda, cuda:1 (default: auto)")
+    parser.add_argument("--models", type=_path, help=f"folder of models (default: ${MODELS_VARIABLE}, else models/)")
     parser.add_argument("--max-bad", type=_share, default=0.5, help="largest share of dropped images (default: 0.5)")
     parser.add_argument("--force", action="store_true", help="start over, whatever is in the folder")
     parser.add_argument("--quiet", action="store_true", help="no progress lines")
@@ -96,6 +99,10 @@ def _summary(manifest: Path) -> str:
 def _fail(error: object, code: int) -> int:
     print(f"preprocessing: {error}", file=sys.stderr)
     return code
+
+
+def _path(text: str) -> Path:
+    return Path(text).expanduser()  # the shell leaves the ~ of --source-root=~/pictures alone
 
 
 def _positive(text: str) -> int:

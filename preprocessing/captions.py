@@ -52,11 +52,10 @@ class Blip2Captioner:
 
         self._config, self._device = config, choose_device(device)
         dtype = torch.bfloat16 if self._device.type == "cuda" else torch.float32
-        self._processor = load_pretrained(Blip2Processor.from_pretrained, config.model, config.revision, backend="pil")
+        self._processor = load_pretrained(Blip2Processor.from_pretrained, config.model, backend="pil")
         model: Any = load_pretrained(
             Blip2ForConditionalGeneration.from_pretrained,
             config.model,
-            config.revision,
             dtype=dtype,
             use_safetensors=True,
         )

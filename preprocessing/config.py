@@ -121,11 +121,10 @@ class TemplateCaptions(Declaration):
 
 
 class Blip2Captions(Declaration):
-    """BLIP-2 through transformers; `model` is a Hub id or a folder. The prompt is stripped from the caption."""
+    """BLIP-2 through transformers; the prompt is stripped from the caption. `model`: see preprocessing/models.py."""
 
     kind: Literal["blip2"]
     model: str = "Salesforce/blip2-flan-t5-xl"
-    revision: str | None = None
     prompt: str = "a photo of"
     max_new_tokens: int = Field(default=40, ge=1)
     batch_size: int = Field(default=16, ge=1)
@@ -142,7 +141,6 @@ class Mask2FormerSegmentation(Declaration):
 
     kind: Literal["mask2former"]
     model: str = "facebook/mask2former-swin-base-coco-panoptic"
-    revision: str | None = None
     threshold: float = Field(default=0.8, ge=0, le=1)
     batch_size: int = Field(default=8, ge=1)
 

@@ -35,7 +35,7 @@ class MissingDependencyError(PreprocessingError):
 
 
 class MissingWeightsError(PreprocessingError):
-    """An annotator's model is neither on this machine nor reachable."""
+    """An annotator's model is not on this machine."""
 
 
 class OutputError(PreprocessingError):

@@ -28,6 +28,7 @@ from preprocessing.manifest import (
     write_manifest,
     write_reports,
 )
+from preprocessing.models import located, models_folder
 from preprocessing.samples import Annotated, Sample, build_sample
 from preprocessing.segmentation import Segmenter, load_segmenter
 from preprocessing.shards import ShardPlan, chunk_items, read_finished, write_shard
@@ -48,8 +49,9 @@ class Annotators:
     segmenter: Segmenter
 
     @classmethod
-    def load(cls, config: DatasetConfig, device: str) -> Annotators:
+    def load(cls, declaration: DatasetConfig, device: str, models: Path) -> Annotators:
         """Load them all before the first image. Raises MissingWeightsError, MissingDependencyError."""
+        config = located(declaration, models)
         return cls(
             captioner=load_captioner(config.captions, device),
             face_finder=load_face_finder(config.faces, device),
@@ -79,14 +81,16 @@ def preprocess(
     progress: Progress | None = None,
     workers: int | None = None,
     device: str = "auto",
-    max_bad: float = 1.0,
+    models: Path | None = None,
+    max_bad: float = 0.5,
     force: bool = False,
 ) -> Path:
     """Make `out` the dataset that the declaration describes; returns the path of its manifest.
 
     source_root: overrides the root of a folder source. progress: called with (images done, images, message).
     workers: processes, default one for each CPU; the output does not depend on it. device: `auto`, `cpu`, `cuda:1`.
-    max_bad: share of dropped images above which no manifest is written. force: forget what is there and start over.
+    models: folder of the annotators' models, default `models_folder()`. max_bad: share of dropped images above which no
+    manifest is written. force: forget what is there and start over.
 
     Raises a PreprocessingError. Whatever was finished by then is kept and used by the next call.
     """
@@ -104,7 +108,9 @@ def preprocess(
             for name, split, chunk in chunk_items(items, declaration.shard_size)
         ]
         remove_shards(out / "shards", keep=set() if force else {plan.name for plan in plans})
-        shards = _make_shards(declaration, source, plans, out / "shards", report, workers, device)
+        shards = _make_shards(
+            declaration, source, plans, out / "shards", report, workers, device, models or models_folder()
+        )
         quality = write_reports(out, shards)
         _check_losses(out, quality, max_bad)
         return write_manifest(out, declaration, shards, inputs)
@@ -118,6 +124,7 @@ def _make_shards(
     report: Progress,
     workers: int | None,
     device: str,
+    models: Path,
 ) -> list[dict[str, Any]]:
     """All shards in the order of the plans, finished ones from the disk."""
     records = {plan.name: record for plan in plans if (record := read_finished(folder, plan))}
@@ -128,7 +135,7 @@ def _make_shards(
     if done:
         report(done, total, f"{len(records)} finished shards kept")
     if pending:
-        annotators = Annotators.load(config, device)
+        annotators = Annotators.load(config, device, models)
         with worker_pool(workers, to_do) as pool:
             for plan in pending:
                 results = _results(config, source, annotators, pool, plan.items)
@@ -184,7 +191,8 @@ def _check_losses(out: Path, quality: dict[str, Any], max_bad: float) -> None:
     limit = f"more than the allowed {max_bad:.0%}" if quality["samples"] else "nothing is left"
     raise TooManyRejectedError(
         f"{out}: {rejected['total']} of {images} images were dropped ({share:.0%}, {limit}): {reasons}.\n"
-        f"See {out / 'rejected.jsonl'}. Finished shards are kept; run again after mending, or with a higher --max-bad."
+        f"See {out / 'rejected.jsonl'}. Finished shards are kept; run again after mending, or with a higher "
+        "--max-bad (in flows: --set preprocess.max_bad=)."
     )
 
 

@@ -47,11 +47,9 @@ class Mask2FormerSegmenter:
         from preprocessing.weights import choose_device, load_pretrained
 
         self._config, self._device = config, choose_device(device)
-        self._processor = load_pretrained(
-            AutoImageProcessor.from_pretrained, config.model, config.revision, backend="pil"
-        )
+        self._processor = load_pretrained(AutoImageProcessor.from_pretrained, config.model, backend="pil")
         model: Any = load_pretrained(
-            Mask2FormerForUniversalSegmentation.from_pretrained, config.model, config.revision, use_safetensors=True
+            Mask2FormerForUniversalSegmentation.from_pretrained, config.model, use_safetensors=True
         )
         self._persons = {number for number, label in model.config.id2label.items() if label.lower() == PERSON}
         if not self._persons:

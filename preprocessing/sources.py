@@ -47,8 +47,13 @@ def open_source(config: DatasetConfig, source_root: Path | None = None) -> Sourc
         )
     root = source_root or config.source.root
     if root is None:
-        raise SourceError(f"{config.name}: source.root is not set; pass --source-root FOLDER")
-    return FolderSourceReader(root=Path(root), sidecars=config.reads_sidecars(), max_pixels=config.max_pixels)
+        raise SourceError(
+            f"{config.name}: source.root is not set; pass --source-root FOLDER "
+            "(in flows: --set preprocess.source_root=FOLDER)"
+        )
+    return FolderSourceReader(
+        root=Path(root).expanduser(), sidecars=config.reads_sidecars(), max_pixels=config.max_pixels
+    )
 
 
 def load_frame(source: Source, config: DatasetConfig, item: Item) -> Frame | Rejected:

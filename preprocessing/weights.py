@@ -25,20 +25,17 @@ def choose_device(device: str) -> torch.device:
     return chosen
 
 
-def load_pretrained(load: Callable[..., T], model: str, revision: str | None, **options: Any) -> T:
-    """`load(model, revision=..., **options)` of a transformers class; only safetensors are opened.
+def load_pretrained(load: Callable[..., T], folder: str, **options: Any) -> T:
+    """`load(folder, **options)` of a transformers class: never over the network, and only safetensors are opened.
 
-    Raises MissingWeightsError that names the model and the command that fetches it.
+    Raises MissingWeightsError that names the folder.
     """
     try:
-        return load(model, revision=revision, **options)
+        return load(folder, local_files_only=True, **options)
     except (OSError, ValueError) as error:
-        at = f" --revision {revision}" if revision else ""
         reason = str(error).strip().splitlines()[0]
         raise MissingWeightsError(
-            f"{model}: the model cannot be loaded ({reason}).\n"
-            f"Fetch it on a machine with a network: hf download {model}{at}\n"
-            "or set `model` in the dataset declaration to a local folder with config.json and *.safetensors."
+            f"{folder}: cannot be loaded ({reason}); a model folder holds config.json and *.safetensors: fetch it again"
         ) from error
 
 

@@ -73,7 +73,9 @@ def test_each_bad_image_is_one_line_with_its_reason(tmp_path: Path) -> None:
     root = tmp_path / "photos"
     add_good(root)
     add_bad(root)
-    preprocess(CONFIG, tmp_path / "out", source_root=root)
+    with pytest.raises(TooManyRejectedError, match=r"16 of 19 .* more than the allowed 50%"):
+        preprocess(CONFIG, tmp_path / "out", source_root=root)  # what nobody set
+    preprocess(CONFIG, tmp_path / "out", source_root=root, max_bad=1)
     assert rejected_of(tmp_path / "out") == BAD
     counts = verify(tmp_path / "out")
     assert (counts["images"], counts["samples"], counts["rejected"]) == (19, 3, 16)
@@ -86,7 +88,7 @@ def test_good_images_do_not_depend_on_bad_ones(tmp_path: Path) -> None:
     add_good(root)
     preprocess(CONFIG, tmp_path / "clean", source_root=root)
     add_bad(root)
-    preprocess(CONFIG, tmp_path / "mixed", source_root=root)
+    preprocess(CONFIG, tmp_path / "mixed", source_root=root, max_bad=1)
     clean, mixed = (
         {json.loads(members["json"])["source"]["name"]: members for members in samples_of(tmp_path / out).values()}
         for out in ("clean", "mixed")
@@ -134,7 +136,7 @@ def test_a_chunk_without_samples_leaves_no_tar(tmp_path: Path) -> None:
     for name in ("a", "b"):
         add_photo(root, f"{name}.png", "a dog")
     add_photo(root, "c.png")
-    preprocess(declaration(shard_size=2), tmp_path / "out", source_root=root)
+    preprocess(declaration(shard_size=2), tmp_path / "out", source_root=root, max_bad=1)
     names = sorted(path.name for path in (tmp_path / "out/shards").iterdir())
     assert names == ["train-00000.json", "train-00001.json", "train-00001.tar"]
     assert verify(tmp_path / "out")["samples"] == 1

@@ -97,9 +97,9 @@ def test_a_model_without_persons_is_refused(checkpoint: str, tmp_path: Path) -> 
         segmenter(str(tmp_path))
 
 
-def test_missing_weights_say_how_to_get_them() -> None:
-    with pytest.raises(MissingWeightsError, match="hf download facebook/mask2former-swin-base-coco-panoptic"):
-        load_segmenter(Mask2FormerSegmentation(kind="mask2former"), "cpu")
+def test_weights_that_are_not_there_are_named(tmp_path: Path) -> None:
+    with pytest.raises(MissingWeightsError, match="nowhere: cannot be loaded"):
+        load_segmenter(Mask2FormerSegmentation(kind="mask2former", model=str(tmp_path / "nowhere")), "cpu")
 
 
 def test_the_silhouette_covers_the_face_and_widens_below() -> None:

@@ -1,8 +1,7 @@
 """A pipeline folder, a card for it, and a local Hub to publish to.
 
 The real `huggingface_hub` client is used throughout. The suite runs with HF_HUB_OFFLINE=1 (tests/conftest.py), as a
-user's
-machine may: that loopback works all the same is part of what these tests show.
+user's machine may: that loopback works all the same is part of what these tests show.
 """
 
 from __future__ import annotations
