@@ -34,7 +34,7 @@ from moa.errors import MoAError, NonFiniteError, TrainConfigError
 from moa.latents import LatentCache, open_latents
 from moa.models import Models, code_commit, find_inputs, folder_digest, load_models
 from moa.step import training_losses
-from moa.train_config import TrainConfig, load_config, refuse_changes
+from moa.train_config import FREE_KEYS, TrainConfig, load_config, refuse_changes
 from moa.train_state import TrainState
 
 EXIT_STOPPED = 143  # 128 + SIGTERM
@@ -177,6 +177,7 @@ def _provenance(config: TrainConfig, inputs: dict[str, str | None]) -> dict[str,
     return {
         "inputs": origin,
         "image_encoder": inputs["image_encoder"],
+        "training": config.model_dump(mode="json", exclude=set(FREE_KEYS)),
         "step": config.steps,
         "seed": config.seed,
         "commit": code_commit(),

@@ -4,6 +4,7 @@
     request.py, protocol.py, handler.py    the Hub's HTTP protocol over a store
     server.py       a Hub on this machine: `python -m moa.hub.server --root DIR`
     git_names.py    the ids git gives to files
+    loopback.py     which addresses are on this machine
     client.py       one place that talks to huggingface_hub: tokens, offline mode, xet, time limits, typed errors
     content.py      what a folder holds and what a revision holds, compared by digest
     commit.py       one atomic commit, retried without doing it twice

@@ -11,11 +11,9 @@
 
 from __future__ import annotations
 
-import ipaddress
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from urllib.parse import urlsplit
 
 import httpx2
 from huggingface_hub import HfApi, constants, get_session, is_offline_mode, set_client_factory
@@ -38,6 +36,7 @@ from moa.errors import (
     RepositoryMissingError,
     XetUnavailableError,
 )
+from moa.hub.loopback import is_loopback
 
 TIME_LIMIT = httpx2.Timeout(30.0, read=300.0)  # seconds to connect and send a piece; to wait for an answer
 _BUSY = (408, 429, 500, 502, 503, 504)
@@ -93,15 +92,6 @@ class LoopbackClient(httpx2.Client):
 def _refuse_network_when_offline(request: httpx2.Request) -> None:
     if is_offline_mode() and not is_loopback(str(request.url)):
         raise OfflineModeIsEnabled(f"Cannot reach {request.url}: HF_HUB_OFFLINE is set")
-
-
-def is_loopback(url: str) -> bool:
-    """Whether an address is on this machine: `localhost` or a loopback IP."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def is_transient(error: BaseException) -> bool:
