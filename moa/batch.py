@@ -69,8 +69,8 @@ class Batch:
     input_ids: Tensor  # int64 [B, T]
     positions: Tensor  # int64 [B, S]
     pixels: Tensor  # [n, 3, height, width]: the present slots, row by row
+    slots: Tensor  # int64 [n]: place of each of them among the B * S slots
     timesteps: Tensor  # int64 [B]
-    conditioned: Tensor  # bool [B]: False = prompt and subjects dropped
     masked: Tensor  # bool [B]
     noise: Tensor  # [B, C, h, w]
     posterior_noise: Tensor  # [B, C, h, w]
@@ -168,7 +168,7 @@ def draw(config: TrainConfig, number: int, latent_shape: tuple[int, int, int]) -
 def collate(examples: list[Example]) -> Batch:
     """Stacks examples, padding the subject slots to the most that one of them has (at least one slot)."""
     slots = max(1, *(len(example.positions) for example in examples))
-    positions = [example.positions + [-1] * (slots - len(example.positions)) for example in examples]
+    positions = torch.tensor([example.positions + [-1] * (slots - len(example.positions)) for example in examples])
     pixels = [example.pixels for example in examples if len(example.pixels)]
     draws = [example.draws for example in examples]
     return Batch(
@@ -176,10 +176,10 @@ def collate(examples: list[Example]) -> Batch:
         moments=_stack([example.moments for example in examples]),
         labels=torch.stack([example.labels for example in examples]),
         input_ids=torch.stack([example.input_ids for example in examples]),
-        positions=torch.tensor(positions),
+        positions=positions,
         pixels=torch.cat(pixels) if pixels else _nothing(),
+        slots=(positions.flatten() >= 0).nonzero().squeeze(1),
         timesteps=torch.tensor([d.timestep for d in draws]),
-        conditioned=torch.tensor([not d.dropped for d in draws]),
         masked=torch.tensor([d.masked for d in draws]),
         noise=torch.stack([d.noise for d in draws]),
         posterior_noise=torch.stack([d.posterior_noise for d in draws]),

@@ -5,8 +5,8 @@ everybody else. Which samples a step sees is a function of (seed, step) alone: n
 change it.
 
     dataset = ShardDataset(Path("data/miniature"), "train")
-    sample = dataset[0]
-    batch = batch_indices(len(dataset), seed=1, step=0, global_batch=16, rank=0, world=2)
+    numbers = batch_numbers(step=0, global_batch=16, rank=0, world=2)
+    samples = [dataset[sample_index(len(dataset), seed=1, number=number)] for number in numbers]
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import hashlib
 import io
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -74,14 +76,13 @@ class ShardDataset:
         return len(self._places)
 
     def __getitem__(self, i: int) -> Sample:
-        place = self._places[i]
-        try:
-            return _decode(place.key, _members(self._read(place)), self.images)
-        except (ShardDataError, OSError, ValueError, KeyError) as error:
-            raise ShardDataError(
-                f"{place.shard}: sample {place.key!r} at byte {place.offset} is damaged ({error}); "
-                "make the shards again, or copy this one again from its source"
-            ) from error
+        with self._members(i) as members:
+            return _sample(self.key(i), members, self.images)
+
+    def image(self, i: int) -> np.ndarray:
+        """The image of sample i alone, uint8 [H, W, 3]."""
+        with self._members(i) as members:
+            return np.array(_image(members).convert("RGB"))
 
     def key(self, i: int) -> str:
         """The key of sample i, without reading it."""
@@ -93,6 +94,19 @@ class ShardDataset:
             path = self._shard_path(shard)
             if path.stat().st_size != shard["bytes"] or file_digest(path) != shard["sha256"]:
                 raise ShardDataError(f"{path} is not the shard its manifest describes (size or sha256): copy it again")
+
+    @contextmanager
+    def _members(self, i: int) -> Iterator[dict[str, bytes]]:
+        """The members of sample i by their name without its key. An error in the block becomes one of the sample."""
+        place = self._places[i]
+        try:
+            named = _members(self._read(place)).items()
+            yield {name.removeprefix(f"{place.key}."): content for name, content in named}
+        except (ShardDataError, OSError, ValueError, KeyError) as error:
+            raise ShardDataError(
+                f"{place.shard}: sample {place.key!r} at byte {place.offset} is damaged ({error}); "
+                "make the shards again, or copy this one again from its source"
+            ) from error
 
     def _shard_path(self, shard: dict[str, Any]) -> Path:
         name = shard["name"].removesuffix(".tar")
@@ -140,24 +154,19 @@ def sample_order(n: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def batch_numbers(step: int, global_batch: int, rank: int, world: int) -> range:
-    """Positions in the endless stream of samples that `rank` of `world` trains on in `step` (0-based)."""
+    """Positions in the endless stream of samples that `rank` of `world` trains on in `step` (0-based).
+
+    The ranks' ranges joined do not depend on `world`. A batch may span two epochs.
+    """
     local = global_batch // world
     first = step * global_batch + rank * local
     return range(first, first + local)
 
 
 def sample_index(n: int, seed: int, number: int) -> int:
-    """The sample at position `number` of the endless stream of epochs over `n` samples."""
+    """The sample at position `number` of the endless stream of epochs; each visits each of `n` samples once."""
     epoch, position = divmod(number, n)
     return int(sample_order(n, seed, epoch)[position])
-
-
-def batch_indices(n: int, seed: int, step: int, global_batch: int, rank: int = 0, world: int = 1) -> list[int]:
-    """Samples that `rank` of `world` trains on in `step`; the ranks' lists joined do not depend on `world`.
-
-    A batch may span two epochs: each epoch visits each of the `n` samples exactly once.
-    """
-    return [sample_index(n, seed, number) for number in batch_numbers(step, global_batch, rank, world)]
 
 
 def file_digest(path: Path) -> str:
@@ -195,24 +204,30 @@ def _checksum_holds(header: bytes) -> bool:
     return sum(header) - sum(header[148:156]) + 8 * ord(" ") == stated
 
 
-def _decode(key: str, members: dict[str, bytes], images: bool) -> Sample:
-    def member(*names: str) -> bytes:
-        for name in names:
-            if f"{key}.{name}" in members:
-                return members[f"{key}.{name}"]
-        raise ShardDataError(f"it has no member {' or '.join(names)}")
+def _member(members: dict[str, bytes], *names: str) -> bytes:
+    """The first of these that is there."""
+    for name in names:
+        if name in members:
+            return members[name]
+    raise ShardDataError(f"it has no member {' or '.join(names)}")
 
-    meta = json.loads(member("json"))
-    file = Image.open(io.BytesIO(member("image.png", "image.jpg")))  # reads the header only
+
+def _image(members: dict[str, bytes]) -> Image.Image:
+    return Image.open(io.BytesIO(_member(members, "image.png", "image.jpg")))  # reads the header only
+
+
+def _sample(key: str, members: dict[str, bytes], images: bool) -> Sample:
+    meta = json.loads(_member(members, "json"))
+    file = _image(members)
     image = np.array(file.convert("RGB")) if images else np.empty((0, 0, 3), np.uint8)
-    mask = np.array(_open(member("mask.png")))
+    mask = np.array(_open(_member(members, "mask.png")))
     if mask.shape != (file.height, file.width) or mask.dtype != np.uint8:
         raise ShardDataError(f"its mask is {mask.dtype} {mask.shape}, its image {(file.height, file.width)}")
     order = sorted(meta["subjects"], key=lambda subject: subject["index"])
     if [subject["index"] for subject in order] != list(range(len(order))) or len(order) > MAX_SUBJECTS:
         raise ShardDataError("its subjects are not numbered 0, 1, ... up to 7")
     meta["subjects"] = order
-    crops = [_open(member(f"subject{i}.webp")).convert("RGBA") for i in range(len(order))]
+    crops = [_open(_member(members, f"subject{i}.webp")).convert("RGBA") for i in range(len(order))]
     return Sample(key, image, mask, crops, meta)
 
 

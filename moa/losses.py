@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 EPSILON = 1e-6  # share of a pixel below which a soft mask counts as empty
 
@@ -36,10 +35,13 @@ def router_loss(router_maps: Sequence[Tensor], foreground: Tensor) -> Tensor:
     """
     if not router_maps:
         raise ValueError("router_loss needs at least one router map: no layer of this model is in L of eq. 10")
-    size = max(((maps.shape[-2], maps.shape[-1]) for maps in router_maps), key=lambda s: s[0] * s[1])
-    prior_share = torch.stack([_resize(maps[:, None].float(), size) for maps in router_maps]).mean(dim=0)
-    background = 1 - _resize(foreground.float(), size)
-    return (background * (1 - prior_share)).square().sum(dim=(1, 2, 3)).mean()
+    sums: dict[tuple[int, int], Tensor] = {}  # maps of one size are added before they are enlarged
+    for maps in router_maps:
+        sums[_size(maps)] = sums.get(_size(maps), 0.0) + maps.float()
+    finest = max(sums, key=lambda size: size[0] * size[1])
+    prior_share = torch.stack([resize(maps, finest) for maps in sums.values()]).sum(dim=0) / len(router_maps)
+    background = 1 - resize(foreground.float(), finest).squeeze(1)
+    return (background * (1 - prior_share)).square().sum(dim=(1, 2)).mean()
 
 
 def object_loss(attention_maps: Sequence[Tensor], subject_masks: Tensor, present: Tensor) -> Tensor:
@@ -47,16 +49,18 @@ def object_loss(attention_maps: Sequence[Tensor], subject_masks: Tensor, present
 
     attention_maps: one [B, S, h_l, w_l] for each cross-attention layer, values 0..1; subject_masks [B, S, H, W];
     present [B, S] bool. Each layer is compared at its own resolution with the area-averaged mask, and layers are
-    averaged. Subjects of one sample are averaged first, then the samples that have any: -1 (perfect) .. 1. Subjects
-    that are not present or have an empty mask do not count; without any the loss is 0.
+    averaged. Subjects of one sample are averaged first, then all B samples: -1 (perfect) .. 1. Subjects that are not
+    present or have an empty mask do not count, and a sample without any adds 0; so, as with the other losses, the mean
+    over equal parts of a batch is the batch's.
     """
     if not attention_maps:
         raise ValueError("object_loss needs at least one attention map: record with Recorder(subject_columns=True)")
-    counts = present & (subject_masks.float().mean(dim=(2, 3)) > EPSILON)
-    per_layer = [_balanced_l1(maps.float(), subject_masks.float()) for maps in attention_maps]
+    subject_masks = subject_masks.float()
+    counts = present & (subject_masks.mean(dim=(2, 3)) > EPSILON)
+    masks = {size: resize(subject_masks, size) for size in {_size(maps) for maps in attention_maps}}
+    per_layer = [_balanced_l1(maps.float(), masks[_size(maps)]) for maps in attention_maps]
     per_subject = torch.where(counts, torch.stack(per_layer).mean(dim=0), 0.0)
-    per_sample = per_subject.sum(dim=1) / counts.sum(dim=1).clamp(min=1)
-    return per_sample.sum() / counts.any(dim=1).sum().clamp(min=1)
+    return (per_subject.sum(dim=1) / counts.sum(dim=1).clamp(min=1)).mean()
 
 
 def total_loss(
@@ -70,15 +74,31 @@ def total_loss(
     return masked + lambda_router * router + lambda_object * object_
 
 
+def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """[.., h, w] fp32 to [.., *size]: each new pixel is the mean of the pixels it touches, as in adaptive pooling.
+
+    As two matrix products, whose gradient, unlike the pooling's, is the same bits each time on a GPU too.
+    """
+    if _size(maps) == size:
+        return maps
+    rows, columns = (_touching(*pair, maps.device) for pair in zip(_size(maps), size, strict=True))
+    return rows @ maps @ columns.T
+
+
+def _touching(before: int, after: int, device: torch.device) -> Tensor:
+    """[after, before]: weights of `before` pixels in the means of `after` pixels along the same edge."""
+    old, new = torch.arange(before, device=device), torch.arange(after, device=device)[:, None]
+    touches = ((old * after < (new + 1) * before) & ((old + 1) * after > new * before)).float()
+    return touches / touches.sum(dim=1, keepdim=True)
+
+
+def _size(maps: Tensor) -> tuple[int, int]:
+    return maps.shape[-2], maps.shape[-1]
+
+
 def _balanced_l1(maps: Tensor, masks: Tensor) -> Tensor:
-    masks = _resize(masks, (maps.shape[-2], maps.shape[-1]))
     return _mean_inside(maps, 1 - masks, dims=(2, 3)) - _mean_inside(maps, masks, dims=(2, 3))
 
 
 def _mean_inside(values: Tensor, mask: Tensor, dims: tuple[int, ...]) -> Tensor:
     return (values * mask).sum(dim=dims) / mask.sum(dim=dims).clamp(min=EPSILON)
-
-
-def _resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """[B, C, h, w] to `size`: area average when it shrinks, each pixel repeated over its area when it grows."""
-    return maps if tuple(maps.shape[-2:]) == size else F.adaptive_avg_pool2d(maps, size)

@@ -9,6 +9,7 @@ import hashlib
 import json
 import subprocess
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,11 @@ class Models:
     image_encoder: CLIPVisionModelWithProjection
     image_processor: CLIPImageProcessor
     scheduler: DDPMScheduler
+
+    @cached_property
+    def router_layers(self) -> tuple[int, ...]:
+        """Numbers of the layers in L of eq. 10."""
+        return tuple(layer.index for layer in self.unet.moa_layers() if layer.in_router_loss)
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """(C, h, w) of the latents of a `height` x `width` image.

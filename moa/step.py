@@ -1,4 +1,7 @@
-"""One training step's forward pass: from a `Batch` to the losses of eq. 9-12. Draws no random number.
+"""One training step's forward pass: from a `Batch` to the losses of eq. 9-12.
+
+It draws no random number, and nothing in it makes the processor wait for the GPU: no value is read back, no shape
+depends on one, nothing is copied to the device (tests/moa/test_step.py shows it on a GPU that is not there).
 
 Letters: B samples, S subject slots, C latent channels, h, w latent size, D image feature width.
 """
@@ -10,13 +13,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from moa.batch import Batch
 from moa.conditioning import MoAInput
 from moa.data import NO_SUBJECT
 from moa.latents import posterior
-from moa.losses import masked_loss, object_loss, router_loss, total_loss
+from moa.losses import masked_loss, object_loss, resize, router_loss, total_loss
 from moa.models import Models
 from moa.recorder import Recorder
 from moa.subjects import image_features
@@ -58,18 +60,15 @@ def training_losses(models: Models, batch: Batch, config: TrainConfig) -> StepLo
 
     # The prediction, and on the way the maps the losses look at.
     recorder = Recorder()
-    everywhere = torch.ones_like(batch.conditioned)  # rows without conditions too: under guidance they run the mixture
-    moa = MoAInput(features, batch.positions, everywhere, recorder)
+    moa = MoAInput(features, batch.positions, recorder=recorder)  # rows without conditions, too, run the mixture
     with torch.autocast(latents.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
         prediction = models.unet(noisy.to(dtype), batch.timesteps, text, cross_attention_kwargs={"moa": moa}).sample
 
     # Losses in fp32.
     masked = masked_loss(prediction, target, torch.where(batch.masked.view(-1, 1, 1, 1), foreground, 1.0))
-    routers = [recorder.router[x.index] for x in models.unet.moa_layers() if x.in_router_loss and recorder.router]
+    routers = [recorder.router[layer] for layer in models.router_layers if recorder.router]
     router = router_loss(routers, foreground) if routers else masked.new_zeros(())
-    # `object_loss` is a mean over the samples that have subjects: times their share it is a mean over all, like the
-    # others.
-    object_ = object_loss(list(recorder.attention.values()), subjects, batch.present) * batch.conditioned.float().mean()
+    object_ = object_loss(list(recorder.attention.values()), subjects, batch.present)
     total = total_loss(masked, router, object_, lambda_router=config.lambda_router, lambda_object=config.lambda_object)
     return StepLosses(
         total,
@@ -78,7 +77,7 @@ def training_losses(models: Models, batch: Batch, config: TrainConfig) -> StepLo
         object_,
         background_share=prior_share(routers, 1 - foreground).sum(),
         foreground_share=prior_share(routers, foreground).sum(),
-        routed=everywhere.sum().float() * bool(routers),
+        routed=masked.new_full((), len(batch.positions) if routers else 0),
     )
 
 
@@ -99,11 +98,11 @@ def prediction_target(models: Models, latents: Tensor, batch: Batch) -> Tensor:
 def subject_features(models: Models, batch: Batch) -> Tensor:
     """Image features [B, S, D], zero in empty slots."""
     width = models.image_encoder.config.projection_dim
-    features = torch.zeros(*batch.positions.shape, width, device=batch.positions.device)
+    features = torch.zeros(batch.positions.numel(), width, device=batch.positions.device)
     if len(batch.pixels):
         pixels = batch.pixels.to(models.image_encoder.dtype)
-        features[batch.present] = image_features(models.image_encoder, pixels).float()
-    return features
+        features.index_copy_(0, batch.slots, image_features(models.image_encoder, pixels).float())
+    return features.view(*batch.positions.shape, width)
 
 
 def latent_masks(batch: Batch, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -112,14 +111,16 @@ def latent_masks(batch: Batch, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     labels = batch.labels.unsqueeze(1)
     anyone = (labels > 0) & (labels < NO_SUBJECT)
     each = labels == numbers.view(1, -1, 1, 1)
-    foreground, subjects = (functional.adaptive_avg_pool2d(mask.float(), size) for mask in (anyone, each))
+    foreground, subjects = (resize(mask.float(), size) for mask in (anyone, each))
     return foreground, subjects
 
 
 def prior_share(router_maps: Sequence[Tensor], mask: Tensor) -> Tensor:
     """Mean prior share [B] inside `mask` [B, 1, h, w] over the layers' maps [B, h_l, w_l]; 0 without maps."""
+    sizes = {(maps.shape[-2], maps.shape[-1]) for maps in router_maps}
+    weights = {size: resize(mask, size).squeeze(1) for size in sizes}
     shares = [mask.new_zeros(len(mask))]
     for maps in router_maps:
-        weight = functional.adaptive_avg_pool2d(mask, (maps.shape[-2], maps.shape[-1])).squeeze(1)
+        weight = weights[maps.shape[-2], maps.shape[-1]]
         shares.append((maps.detach() * weight).sum((1, 2)) / weight.sum((1, 2)).clamp(min=1e-6))
     return torch.stack(shares).sum(0) / max(1, len(router_maps))

@@ -71,4 +71,5 @@ def measure_adapter(
 
 def _without_subjects(batch: Batch) -> Batch:
     """The same prompts with nobody bound to their words."""
-    return dataclasses.replace(batch, positions=torch.full_like(batch.positions, -1), pixels=batch.pixels[:0])
+    nobody = torch.full_like(batch.positions, -1)
+    return dataclasses.replace(batch, positions=nobody, pixels=batch.pixels[:0], slots=batch.slots[:0])

@@ -1,4 +1,4 @@
-"""`moa.train` whose second step gives a loss that is not a number on rank 1. Run under torchrun by test_train.py."""
+"""`moa.train` whose second step gives a loss that is not a number on rank 1. Run under torchrun by test_ranks.py."""
 
 from __future__ import annotations
 

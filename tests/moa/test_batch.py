@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from moa.batch import TrainingSet, batches, collate, draw
-from moa.data import ShardDataset, batch_indices, sample_index
+from moa.data import ShardDataset, sample_index
 from moa.train_config import TrainConfig
 from tests.tiny_models import tiny_image_processor, tiny_tokenizer
 
@@ -47,8 +47,8 @@ def test_a_dropped_sample_has_no_conditions(training_set: Callable, make_config:
     kept, dropped = (
         collate([training_set(make_config(condition_dropout=rate))[n] for n in range(4)]) for rate in (0.0, 1.0)
     )
-    assert kept.conditioned.all() and kept.present.any(1).all() and len(kept.pixels) == int(kept.present.sum())
-    assert not dropped.conditioned.any() and not dropped.present.any() and len(dropped.pixels) == 0
+    assert kept.present.any(1).all() and len(kept.pixels) == len(kept.slots) == int(kept.present.sum())
+    assert not dropped.present.any() and len(dropped.pixels) == len(dropped.slots) == 0
     assert len(dropped.input_ids.unique(dim=0)) == 1  # the empty prompt
     assert torch.equal(kept.noise, dropped.noise)
 
@@ -58,7 +58,7 @@ def test_positions_point_at_the_words(training_set: Callable, make_config: Calla
     for number in range(8):
         example = samples[number]
         words = [samples.tokenizer.decode(example.input_ids[p]).strip() for p in example.positions]
-        sample = samples.dataset[batch_indices(8, 0, number, 1)[0]]
+        sample = samples.dataset[sample_index(8, 0, number)]
         assert words == [subject["word"] for subject in sample.meta["subjects"]]
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from moa.data import ShardDataset, batch_indices, sample_order
+from moa.data import ShardDataset, batch_numbers, sample_index, sample_order
 from moa.errors import MissingInputError, ShardDataError
 from tests.moa.shards import write_shards
 
@@ -31,6 +31,7 @@ def test_samples_are_those_a_tar_reader_sees(shards: Path) -> None:
         }
         assert sample.key == dataset.key(i) == f"{i:09d}"
         assert np.array_equal(sample.image, expected[f"{sample.key}.image.png"])
+        assert np.array_equal(dataset.image(i), sample.image)
         assert np.array_equal(sample.mask, expected[f"{sample.key}.mask.png"])
         assert sample.meta == json.loads(members[f"{sample.key}.json"])
         assert len(sample.subjects) == 1 + i % 2
@@ -107,8 +108,9 @@ def test_a_cut_shard_never_gives_an_incomplete_sample(tmp_path: Path) -> None:
             if end <= cut:
                 assert dataset[i].key == f"{i:09d}"
             else:
-                with pytest.raises(ShardDataError, match=rf"train-00000.tar: sample '{i:09d}' .* is damaged"):
-                    dataset[i]
+                for read in (dataset.__getitem__, dataset.image):
+                    with pytest.raises(ShardDataError, match=rf"train-00000.tar: sample '{i:09d}' .* is damaged"):
+                        read(i)
 
 
 def test_a_flipped_header_or_missing_member_is_an_error(tmp_path: Path) -> None:
@@ -125,10 +127,10 @@ def test_a_flipped_header_or_missing_member_is_an_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("n", "batch"), [(8, 4), (7, 4), (5, 12), (100, 8)])
 def test_each_epoch_visits_each_sample_once_whatever_the_ranks(n: int, batch: int) -> None:
-    whole = [i for step in range(25) for i in batch_indices(n, 3, step, batch)]
+    whole = [sample_index(n, 3, number) for number in range(25 * batch)]
     for world in (1, 2, 4):
-        ranks = [batch_indices(n, 3, step, batch, rank, world) for step in range(25) for rank in range(world)]
-        assert [i for part in ranks for i in part] == whole
+        ranks = [batch_numbers(step, batch, rank, world) for step in range(25) for rank in range(world)]
+        assert [sample_index(n, 3, number) for part in ranks for number in part] == whole
     for first in range(0, len(whole) - n + 1, n):
         assert sorted(whole[first : first + n]) == list(range(n))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from moa.losses import masked_loss, object_loss, router_loss, total_loss
+from moa.losses import masked_loss, object_loss, resize, router_loss, total_loss
 
 
 def test_masked_loss_sees_the_foreground_only():
@@ -91,7 +91,7 @@ def test_object_loss_against_loops():
                 a = layer[row, slot]
                 off = float((a * (1 - mask)).sum() / (1 - mask).sum())
                 on = float((a * mask).sum() / mask.sum())
-                total += (off - on) / len(maps) / len(slots) / len(counted)
+                total += (off - on) / len(maps) / len(slots) / len(maps[0])  # a sample without subjects counts, with 0
     assert object_loss(maps, masks, present).item() == pytest.approx(total, rel=1e-4)
 
 
@@ -100,6 +100,37 @@ def test_object_loss_without_subjects_is_zero_with_a_gradient():
     loss = object_loss([maps], torch.zeros(2, 1, 4, 4), torch.zeros(2, 1).bool())
     loss.backward()
     assert loss.item() == 0 and not maps.grad.any()
+
+
+def test_any_split_of_a_batch_has_the_loss_and_gradient_of_the_whole():
+    """Samples of two subjects, one, an invisible one and none."""
+    maps = [torch.rand(4, 2, 4, 4), torch.rand(4, 2, 2, 2)]
+    masks = (torch.rand(4, 2, 8, 8) > 0.5).float()
+    masks[2] = 0
+    present = torch.tensor([[True, True], [True, False], [True, False], [False, False]])
+    found = []
+    for size in (4, 2, 1):
+        pieces = [layer.clone().requires_grad_() for layer in maps]
+        total = torch.zeros(())
+        for first in range(0, 4, size):
+            part = slice(first, first + size)
+            total = total + object_loss([layer[part] for layer in pieces], masks[part], present[part]) * size / 4
+        found.append([total, *torch.autograd.grad(total, pieces)])
+    for split in found[1:]:
+        for ours, whole in zip(split, found[0], strict=True):
+            torch.testing.assert_close(ours, whole)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [((8, 8), (4, 2)), ((3, 4), (6, 12)), ((15, 9), (8, 5)), ((8, 5), (15, 9))]
+)
+def test_resize_is_adaptive_pooling_for_any_sizes(before, after):
+    maps = torch.rand(2, 3, *before, requires_grad=True)
+    ours, theirs = resize(maps, after), torch.nn.functional.adaptive_avg_pool2d(maps, after)
+    torch.testing.assert_close(ours, theirs)
+    weights = torch.rand_like(ours)
+    gradients = [torch.autograd.grad((x * weights).sum(), maps)[0] for x in (ours, theirs)]
+    torch.testing.assert_close(*gradients)
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import DDPMScheduler
+from torch._subclasses.fake_tensor import DynamicOutputShapeException
 
+from moa.distributed import GradientBuffer
 from moa.errors import TrainConfigError
 from moa.models import load_models
 from moa.step import latent_masks, prior_share, subject_features, training_losses
+from moa.train_state import TrainState
+from tests.moa.absent_gpu import AbsentGPU
 from tests.moa.training import ALONE, MakeConfig, first_batch
 from tests.tiny_models import tiny_base
 
@@ -81,3 +85,28 @@ def test_the_step_draws_nothing(make_config: MakeConfig) -> None:
     totals = [training_losses(models, batch, config).total.item() for _ in range(2)]
     assert totals[0] == totals[1]
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.slow
+def test_the_host_never_waits_for_the_gpu(make_config: MakeConfig) -> None:
+    """From the batch to the updated weights; the loop reads the statistics once, before the update."""
+    config = make_config(ema_decay=0.9)
+    models = load_models(config, ALONE.device)
+    batch = first_batch(models, config)
+    with AbsentGPU() as gpu:
+        models, batch = gpu.move(models), gpu.move(batch)
+        models.scheduler.alphas_cumprod = gpu.move(models.scheduler.alphas_cumprod)  # the first step carries it there
+        state = TrainState(models.unet, config)
+        buffer = GradientBuffer(list(state.parameters.values()), extra=8)
+        losses = training_losses(models, batch, config)
+        buffer.extra[:-1] += losses.statistics(0.5)
+        buffer.clip_(config.max_grad_norm)
+        state.update(config.learning_rate)
+        assert gpu.waits == []
+        assert losses.total.device.type == next(iter(state.average.values())).device.type == "cuda"
+
+        # It would notice.
+        losses.total.item(), batch.noise.cpu(), torch.ones(2).to(batch.noise.device)
+        assert len(gpu.waits) == 3
+        with pytest.raises(DynamicOutputShapeException):
+            batch.present.nonzero()
