@@ -114,6 +114,7 @@ def attach(base: UNet2DConditionModel, adapter: Adapter) -> MoAUNet2DConditionMo
     if wrong:
         raise AdapterError(f"the adapter lacks, adds or reshapes {len(wrong)} tensors, e.g. {min(wrong)}: export it")
     unet.load_state_dict(adapter.tensors, strict=False)
+    unet.provenance = dict(adapter.provenance)
     return unet
 
 
@@ -175,7 +176,8 @@ def _read(folder: Path, name: str) -> bytes:
 
 
 def _read_json(folder: Path, name: str) -> dict[str, Any]:
+    data = _read(folder, name)
     try:
-        return json.loads(_read(folder, name))
+        return json.loads(data)
     except ValueError as error:
-        raise AdapterError(f"{folder / name} is not JSON: {error}") from error
+        raise AdapterError(f"{folder / name} is not JSON ({error}); download or export it again") from error

@@ -11,7 +11,8 @@ F image_dim (width of a subject feature), D text width.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from math import pi
 
 import torch
@@ -36,18 +37,22 @@ class MoAInput:
     features    [B, S, F]  image feature of each slot's subject
     positions   [B, S]     int64, token index the subject replaces; -1: empty slot, whatever its feature
     active      [B]        bool; False: the row runs the prior expert only. An active row may have no subject: the
-                           unconditional one of an image with subjects
+                           unconditional one of an image with subjects. None: all rows are active
     recorder               receives router and attention maps; None: nothing is recorded
     cache                  keeps the personalization expert's outputs over steps; None: computed in every pass
+    guided                 the first half of the rows is unconditional: the second half alone serves a batch of half the
+                           size, as when a callback switches guidance off
 
-    Raises `ConditioningError` when the shapes do not belong together.
+    Features and positions belong on the U-Net's device, `active` on the CPU: then a forward pass waits for no device
+    and copies nothing to one. Raises `ConditioningError` when the shapes do not belong together.
     """
 
     features: Tensor
     positions: Tensor
-    active: Tensor
+    active: Tensor | None = None
     recorder: Recorder | None = None
     cache: ExpertCache | None = None
+    guided: bool = False
     rows: slice | Tensor = field(init=False)  # the active rows: a slice where they are neighbours, else their indices
 
     def __post_init__(self) -> None:
@@ -56,19 +61,41 @@ class MoAInput:
                 f"features must be [B, S, image_dim] and positions [B, S]; got {tuple(self.features.shape)} and "
                 f"{tuple(self.positions.shape)}"
             )
-        if self.active.shape != self.features.shape[:1] or self.active.dtype != torch.bool:
+        if self.active is not None and (
+            self.active.shape != self.features.shape[:1] or self.active.dtype != torch.bool
+        ):
             raise ConditioningError(
                 f"active must be bool of shape [{self.features.shape[0]}], one per row of the batch; got "
                 f"{self.active.dtype} {tuple(self.active.shape)}"
             )
         if self.positions.is_floating_point():
             raise ConditioningError(f"positions must be integer token indices; got {self.positions.dtype}")
-        object.__setattr__(self, "rows", _rows(self.active))
+        flags = [True] * len(self.features) if self.active is None else self.active.tolist()
+        object.__setattr__(self, "rows", _rows(flags, self.positions.device))
 
     @property
     def with_subjects(self) -> Tensor:
         """bool [B], beside the positions: active rows that have a subject."""
-        return self.active.to(self.positions.device) & (self.positions >= 0).any(dim=1)
+        named = (self.positions >= 0).any(dim=1)
+        return named if self.active is None else named & self.active.to(named.device)
+
+    def for_batch(self, size: int) -> MoAInput:
+        """This input for `size` rows: itself, or its second half. Raises `ConditioningError` for any other number."""
+        rows = len(self.features)
+        if size == rows:
+            return self
+        if self.guided and 2 * size == rows:
+            return self._conditional
+        raise ConditioningError(
+            f"MoAInput has {rows} rows, the batch {size}: under classifier-free guidance give the doubled batch, its "
+            "first half without subjects"
+        )
+
+    @cached_property
+    def _conditional(self) -> MoAInput:
+        half = slice(len(self.features) // 2, None)
+        active = None if self.active is None else self.active[half]
+        return replace(self, features=self.features[half], positions=self.positions[half], active=active, guided=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,8 +210,7 @@ class MultimodalPrompt(nn.Module):
         return tokens.expand(len(self.layers), -1, -1, -1)
 
 
-def _rows(active: Tensor) -> slice | Tensor:
-    flags = active.tolist()
-    count = sum(flags)
-    start = flags.index(True) if count else 0
-    return slice(start, start + count) if all(flags[start : start + count]) else active.nonzero().squeeze(1)
+def _rows(active: list[bool], device: torch.device) -> slice | Tensor:
+    chosen = [row for row, flag in enumerate(active) if flag]
+    first, last = (chosen[0], chosen[-1] + 1) if chosen else (0, 0)
+    return slice(first, last) if last - first == len(chosen) else torch.tensor(chosen, device=device)

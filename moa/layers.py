@@ -28,7 +28,8 @@ PLAIN_PIXELS = 16 * 16  # up to this many pixels a training step on a CPU keeps 
 class Router(nn.Module):
     """R(z) = softmax(Router(z)) over the two experts, per pixel (eq. 5 and 7).
 
-    The last layer starts at zero: both experts weigh 1/2 everywhere. The softmax is taken in fp32 or better.
+    The last layer starts at zero: both experts weigh 1/2 everywhere. Its logits have the precision of its weights (fp32
+    in training, also under autocast), the softmax is taken in fp32 or better.
     """
 
     def __init__(self, dim: int, kind: Literal["linear", "mlp"]) -> None:
@@ -42,7 +43,13 @@ class Router(nn.Module):
         """[A, N, d] -> [A, N, 2]: share of the prior expert (0) and of the personalization expert (1)."""
         if self.hidden is not None:
             z = F.gelu(self.hidden(z))
-        logits = self.logits(z)
+        if torch.is_grad_enabled() and z.dtype != self.logits.weight.dtype:  # keep z, not its copy in fp32
+            return checkpoint(self._shares, z, use_reentrant=False, preserve_rng_state=False)
+        return self._shares(z)
+
+    def _shares(self, z: Tensor) -> Tensor:
+        with torch.autocast(z.device.type, enabled=False):
+            logits = self.logits(z.to(self.logits.weight.dtype))
         return logits.softmax(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
 
 
@@ -96,7 +103,10 @@ class MoAAttention(Attention):
         if moa is None:
             return super().forward(hidden_states, encoder_hidden_states, attention_mask, **kwargs)
         if self.moa.router is None:
-            return self._personal(hidden_states, encoder_hidden_states, attention_mask, moa)
+            personal = self._personal(hidden_states, encoder_hidden_states, attention_mask, moa)
+            if len(personal) == moa.batch:
+                return personal
+            return moa.put(super().forward(hidden_states, encoder_hidden_states, attention_mask, **kwargs), personal)
         personal = moa.expert(
             self.moa.index, lambda: self._personal(hidden_states, encoder_hidden_states, attention_mask, moa)
         )
@@ -155,7 +165,8 @@ def subject_columns(q: Tensor, k: Tensor, positions: Tensor, bias: Tensor | None
     the O(T) probabilities live in one layer at a time, in the forward and again in the backward pass.
     """
     dtype = torch.promote_types(q.dtype, torch.float32)
-    scores = q.to(dtype) @ k.to(dtype).transpose(-1, -2) * scale
+    with torch.autocast(q.device.type, enabled=False):
+        scores = q.to(dtype) @ k.to(dtype).transpose(-1, -2) * scale
     if bias is not None:
         scores = scores + bias
     probabilities = F.pad(scores.softmax(dim=-1).mean(dim=1), (0, 1))  # [A, N, T + 1]

@@ -35,7 +35,9 @@ class Recorder:
 
     router      layer index -> [B, h, w], the prior expert's share R_0 in 0..1; 1 on inactive rows
     attention   layer index -> [B, S, h, w], the personalization expert's attention probability at each subject's token,
-                mean over heads; 0 in empty slots and on inactive rows. Only cross-attention layers.
+                mean over heads; 0 in empty slots and on inactive rows. Only cross-attention layers. In a step that
+                mixes in the expert's kept output (`moa.expert_cache`) they are the maps of that output, i.e. of the
+                last step that computed one: a picture is the same whether it is recorded or not.
     steps       with `history`: one `StepMaps` per kept step. When they would exceed `max_bytes`, every other kept step
                 is dropped and from then on only every 2nd (4th, ...) step is kept: the whole trajectory stays covered.
     """
@@ -49,9 +51,14 @@ class Recorder:
     stride: int = field(default=1, init=False)
     _count: int = field(default=0, init=False)
 
-    def start(self) -> None:
-        """Called by the U-Net before its blocks run: forget the maps of the pass before."""
-        self.router, self.attention = {}, {}
+    def start(self, attention: bool = True) -> None:
+        """Called by the U-Net before its blocks run: forget the maps of the pass before.
+
+        `attention`: the expert is computed in this pass, so that there will be new attention maps.
+        """
+        self.router = {}
+        if attention:
+            self.attention = {}
 
     def add_router(self, layer: int, prior_share: Tensor) -> None:
         """`prior_share` [B, h, w] of one layer."""
@@ -62,9 +69,7 @@ class Recorder:
         self.attention.setdefault(layer, columns)
 
     def finish(self, timestep: float | Tensor, rows: Tensor) -> None:
-        """Called by the U-Net after its blocks: with `history`, keep the `rows`, bool [B], of this pass."""
-        if not self.history:
-            return
+        """Called by the U-Net after its blocks where there is a `history`: keep the `rows`, bool [B], of this pass."""
         if self._count % self.stride == 0:
             self.steps.append(
                 StepMaps(
@@ -76,7 +81,6 @@ class Recorder:
             )
             self._thin()
         self._count += 1
-        self.start()
 
     def _thin(self) -> None:
         while len(self.steps) > 1 and sum(step.bytes for step in self.steps) > self.max_bytes:

@@ -28,6 +28,7 @@ from moa.config import MoAConfig
 from moa.errors import ConditioningError, UnsupportedBaseError
 from moa.layers import MoAAttention, MoABranch
 
+LORA_LOADED = "LoRA layers are loaded into {}: to keep them fuse_lora(), then unload_lora_weights()"
 LEAN: dict[type, type] = {nn.Conv2d: FrozenConv2d, GEGLU: RecomputedGEGLU}  # layers of the prior -> the same, leaner
 
 
@@ -52,6 +53,7 @@ class MoAUNet2DConditionModel(UNet2DConditionModel):
     def __init__(self, moa_config: dict[str, Any], **base: Any) -> None:
         super().__init__(**base)
         self.register_to_config(moa_config=dict(moa_config))
+        self.provenance: dict[str, Any] = {}  # of the adapter in use, as it was given to `save_adapter`
         self._install()
 
     # diffusers reads the options of a model from this signature; `**base` alone would lose them on reload.
@@ -72,7 +74,12 @@ class MoAUNet2DConditionModel(UNet2DConditionModel):
         check_base(unet)
         with init_empty_weights():
             model = cls(moa_config=config.model_dump(mode="json"), **_base_config(unet))
-        model.load_state_dict(unet.state_dict(), strict=False, assign=True)
+        missing, unknown = model.load_state_dict(unet.state_dict(), strict=False, assign=True)
+        if strange := [*unknown, *(name for name in missing if not is_moa_key(name))]:
+            raise UnsupportedBaseError(
+                f"the base U-Net's tensors are not those of its configuration ({len(strange)}, e.g. {strange[0]}): "
+                "remove what was loaded into it or wrapped around it, and load it again after MoA is attached"
+            )
         model._install()
         model.freeze_prior()
         return model.train(unet.training)
@@ -117,7 +124,7 @@ class MoAUNet2DConditionModel(UNet2DConditionModel):
         Raises `UnsupportedBaseError` while LoRA layers or an IP-Adapter are loaded.
         """
         if getattr(self, "peft_config", None):
-            raise UnsupportedBaseError("LoRA layers are loaded into this U-Net: fuse or unload them first")
+            raise UnsupportedBaseError(LORA_LOADED.format("this U-Net"))
         if self.encoder_hid_proj is not None:
             raise UnsupportedBaseError("an IP-Adapter is loaded into this U-Net: call unload_ip_adapter() first")
         with init_empty_weights():
@@ -144,10 +151,11 @@ class MoAUNet2DConditionModel(UNet2DConditionModel):
         options = dict(cross_attention_kwargs or {})
         moa: MoAInput | None = options.pop("moa", None)
         if moa is not None:
-            options["moa"] = self._context(moa, sample, timestep, encoder_hidden_states)
-        for kept in (moa.recorder, moa.cache) if moa is not None else ():
-            if kept is not None:
-                kept.start()
+            moa = moa.for_batch(encoder_hidden_states.shape[0])
+            options["moa"] = context = self._context(moa, sample, timestep, encoder_hidden_states)
+            computed = context.cache is None or context.cache.start(context.batch)
+            if moa.recorder is not None:
+                moa.recorder.start(attention=computed)
         output = super().forward(
             sample,
             timestep,
@@ -158,21 +166,22 @@ class MoAUNet2DConditionModel(UNet2DConditionModel):
             cross_attention_kwargs=options or None,
             **kwargs,
         )
-        if moa is not None and moa.recorder is not None:
+        if moa is not None and moa.recorder is not None and moa.recorder.history:
             moa.recorder.finish(timestep, moa.with_subjects)
         return output
 
     def _context(self, moa: MoAInput, sample: Tensor, timestep: Tensor | float, text: Tensor) -> MoAContext:
         """Compute the subject tokens of all layers for this timestep (eq. 8), on the rows that need them."""
-        self._check_input(moa, text)
-        device, batch = sample.device, sample.shape[0]
-        single = self.config["moa_config"]["architecture"] == "single_branch"
-        rows = slice(0, batch) if single else moa.rows
-        if isinstance(rows, Tensor):
-            rows = rows.to(device)
+        config, device, batch = self.config["moa_config"], sample.device, sample.shape[0]
+        if moa.features.shape[-1] != config["image_dim"]:
+            raise ConditioningError(
+                f"subject features have width {moa.features.shape[-1]}, this model was made for "
+                f"{config['image_dim']}: use the image encoder it was trained with"
+            )
+        rows = moa.rows.to(device) if isinstance(moa.rows, Tensor) else moa.rows
         positions = moa.positions.to(device)[rows]
-        filled = (positions >= 0) & moa.active.to(device)[rows, None]
-        features = moa.features.to(device)[rows].masked_fill(~filled[..., None], 0.0)
+        empty = positions < 0
+        features = moa.features.to(device)[rows].masked_fill(empty[..., None], 0.0)
         text = text[rows]
         slots = positions.clamp(min=0)[..., None].expand(-1, -1, text.shape[-1])
         timesteps = torch.as_tensor(timestep, dtype=torch.float32, device=device).expand(batch)[rows]
@@ -181,24 +190,11 @@ class MoAUNet2DConditionModel(UNet2DConditionModel):
             batch=batch,
             rows=rows,
             tokens=dict(zip(self._cross_layers, tokens.unbind(0), strict=True)),
-            positions=positions.masked_fill(~filled, text.shape[1]),
+            positions=positions.masked_fill(empty, text.shape[1]),
             latent_size=(sample.shape[-2], sample.shape[-1]),
             recorder=moa.recorder,
-            cache=moa.cache,
+            cache=moa.cache if config["architecture"] == "moa" else None,  # a single branch has nothing to lean on
         )
-
-    def _check_input(self, moa: MoAInput, text: Tensor) -> None:
-        if moa.features.shape[0] != text.shape[0]:
-            raise ConditioningError(
-                f"MoAInput has {moa.features.shape[0]} rows, the batch {text.shape[0]}: under classifier-free guidance "
-                "give the doubled batch, its first half without subjects"
-            )
-        expected = self.config["moa_config"]["image_dim"]
-        if moa.features.shape[-1] != expected:
-            raise ConditioningError(
-                f"subject features have width {moa.features.shape[-1]}, this model was made for {expected}: use the "
-                "image encoder it was trained with"
-            )
 
     def _install(self) -> None:
         """Turn the attention layers into mixtures and initialise what MoA adds from the prior as it is now."""
@@ -245,6 +241,8 @@ def check_base(unet: UNet2DConditionModel) -> None:
     config = unet.config
     if isinstance(unet, MoAUNet2DConditionModel):
         raise UnsupportedBaseError("this U-Net is a mixture already: take its to_base_unet() to start another one")
+    if getattr(unet, "peft_config", None):
+        raise UnsupportedBaseError(LORA_LOADED.format("the base U-Net") + ", or load them after MoA is attached")
     for field in ("addition_embed_type", "encoder_hid_dim_type", "class_embed_type"):
         if config.get(field) is not None:
             raise UnsupportedBaseError(

@@ -54,7 +54,7 @@ def test_the_folder_is_what_the_format_says(unet, folder):
 def test_a_loaded_adapter_is_the_saved_one_on_another_base(unet, folder):
     base = tiny_unet()
     loaded = load_adapter(base, folder)
-    assert loaded.moa_config == unet.moa_config
+    assert loaded.moa_config == unet.moa_config and loaded.provenance == PROVENANCE
     for name, tensor in unet.moa_state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor), name
     back = loaded.to_base_unet().state_dict()
@@ -86,8 +86,9 @@ def test_missing_and_damaged_files_are_named(folder, name):
         with pytest.raises(AdapterError, match="manifest" if name == "manifest.json" else name):
             load_adapter(tiny_unet(), folder)
     (folder / name).unlink()
-    with pytest.raises(AdapterError, match=f"{name} cannot be read"):
+    with pytest.raises(AdapterError, match=f"{name} cannot be read") as missing:
         load_adapter(tiny_unet(), folder)
+    assert "JSON" not in str(missing.value)
 
 
 def test_other_formats_are_refused(folder):

@@ -11,9 +11,12 @@ from diffusers import StableDiffusionPipeline, UniPCMultistepScheduler
 from PIL import Image
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
+from torch._subclasses.fake_tensor import unset_fake_temporarily
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from moa.conditioning import MoAInput
 from moa.errors import UnsupportedBaseError
+from moa.expert_cache import ExpertCache
 from moa.pipeline import MoAPipeline, Subject
 from moa.recorder import Recorder
 from moa.unet import MoAUNet2DConditionModel
@@ -163,7 +166,6 @@ def test_options_of_diffusers_do_what_they_do(pipe, options):
 
 
 def test_text_that_a_callback_replaces_reaches_the_personalization_expert(pipe):
-    """The keys and values of the prompt are kept from step to step, but not longer than the prompt."""
     subjects = [Subject("man", features=torch.ones(IMAGE_DIM), position=2)]
     tensors = ["latents", "prompt_embeds"]
 
@@ -196,17 +198,37 @@ def test_freeu_and_subjects(pipe):
     assert not torch.allclose(draw(pipe, subjects=man()), draw(pipe))
 
 
+class Transfers(TorchDispatchMode):
+    """Names the operations that wait for an accelerator or copy between devices."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        devices = {x.device.type for x in (*args, result) if isinstance(x, Tensor) and x.ndim}
+        if func.name() in ("aten::_local_scalar_dense", "aten::nonzero") or len(devices) > 1:
+            self.found.append(func.name())
+        return result
+
+
+def as_if_on_an_accelerator(unet: MoAUNet2DConditionModel) -> MoAUNet2DConditionModel:
+    """Called within a `FakeTensorMode`."""
+    for module in unet.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            fake = torch.empty(parameter.shape, device="cuda")
+            setattr(module, name, torch.nn.Parameter(fake, requires_grad=parameter.requires_grad))
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            setattr(module, name, torch.empty(buffer.shape, device="cuda"))
+    return unet
+
+
 def test_on_an_accelerator_every_tensor_is_on_it():
     """Without a device: fake tensors carry a device and refuse to meet those of another one."""
-    unet = tiny_moa_unet()
-    active = torch.tensor([False, True])  # where the pipeline leaves it: on the CPU
+    unet, active = tiny_moa_unet(), torch.tensor([False, True])
     with FakeTensorMode(allow_non_fake_inputs=True), torch.device("cuda"):
-        for module in unet.modules():
-            for name, parameter in list(module.named_parameters(recurse=False)):
-                fake = torch.empty(parameter.shape)
-                setattr(module, name, torch.nn.Parameter(fake, requires_grad=parameter.requires_grad))
-            for name, buffer in list(module.named_buffers(recurse=False)):
-                setattr(module, name, torch.empty(buffer.shape))
+        as_if_on_an_accelerator(unet)
         latents, text = torch.empty(2, 4, LATENT_SIZE, LATENT_SIZE), torch.empty(2, MAX_TOKENS, TEXT_DIM)
         features, positions = torch.empty(2, 1, IMAGE_DIM), torch.zeros(2, 1, dtype=torch.long)
         recorder = Recorder()
@@ -216,3 +238,25 @@ def test_on_an_accelerator_every_tensor_is_on_it():
                 out = unet(latents, torch.tensor(5.0), text, cross_attention_kwargs={"moa": moa}).sample
             assert out.device.type == "cuda"
             assert {maps.device.type for maps in [*recorder.router.values(), *recorder.attention.values()]} == {"cuda"}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("active", [(1, 1, 1, 1), (1, 0, 1, 1), (1, 0, 0, 1)], ids=str)
+def test_a_denoising_step_neither_waits_for_the_accelerator_nor_copies_to_it(active):
+    """Everything that is known before the first step is on the device by then, guidance switched off included."""
+    unet, active = tiny_moa_unet(), torch.tensor(active).bool()  # where the pipeline leaves it: on the CPU
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.device("cuda"):
+        as_if_on_an_accelerator(unet)
+        latents, text = torch.empty(4, 4, LATENT_SIZE, LATENT_SIZE), torch.empty(4, MAX_TOKENS, TEXT_DIM)
+        features, positions = torch.empty(4, 2, IMAGE_DIM), torch.zeros(4, 2, dtype=torch.long)
+        moa = MoAInput(features, positions, active, cache=ExpertCache(2), guided=True)
+        with unset_fake_temporarily():  # `active` is a real tensor
+            moa.for_batch(2)
+        for rows in (4, 4, 4, 2, 2):
+            given = latents[:rows], torch.tensor(5.0), text[:rows]
+            with Transfers() as transfers:
+                unet(*given, cross_attention_kwargs={"moa": moa})
+            assert not transfers.found
+        with Transfers() as transfers:  # it can tell
+            unet(*given, cross_attention_kwargs={"moa": MoAInput(features[2:].cpu(), positions[2:])})
+        assert transfers.found

@@ -108,12 +108,32 @@ def test_grid_follows_the_levels_of_the_unet():
 
 @pytest.mark.parametrize(
     ("active", "expected"),
-    [([0, 0, 1, 1], slice(2, 4)), ([1, 1, 1, 1], slice(0, 4)), ([0, 0, 0, 0], slice(0, 0)), ([1, 0, 0, 1], [0, 3])],
+    [
+        ([0, 0, 1, 1], slice(2, 4)),
+        ([1, 1, 1, 1], slice(0, 4)),
+        (None, slice(0, 4)),
+        ([0, 0, 0, 0], slice(0, 0)),
+        ([1, 0, 0, 1], [0, 3]),
+    ],
 )
 def test_active_rows_are_a_slice_where_they_are_neighbours(active, expected):
-    moa = MoAInput(torch.zeros(4, 1, IMAGE), torch.zeros(4, 1, dtype=torch.long), torch.tensor(active).bool())
+    active = None if active is None else torch.tensor(active).bool()
+    moa = MoAInput(torch.zeros(4, 1, IMAGE), torch.zeros(4, 1, dtype=torch.long), active)
     rows = moa.rows
     assert (rows.tolist() if isinstance(rows, Tensor) else rows) == expected
+
+
+def test_half_a_guided_batch_is_its_conditional_half_and_any_other_size_is_refused():
+    features, positions = torch.randn(6, 1, IMAGE), torch.arange(6)[:, None]
+    active = torch.tensor([True, False, True] * 2)
+    moa = MoAInput(features, positions, active, guided=True)
+    half = moa.for_batch(3)
+    assert moa.for_batch(6) is moa and moa.for_batch(3) is half
+    assert torch.equal(half.features, features[3:]) and half.positions.flatten().tolist() == [3, 4, 5]
+    assert half.rows.tolist() == [0, 2] and half.with_subjects.tolist() == [True, False, True]
+    for size, given in ((4, moa), (3, MoAInput(features, positions, active)), (6, half)):
+        with pytest.raises(ConditioningError, match=f"the batch {size}.*doubled batch"):
+            given.for_batch(size)
 
 
 @pytest.mark.parametrize(

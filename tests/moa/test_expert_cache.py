@@ -51,6 +51,27 @@ def test_the_expert_runs_on_every_nth_step_and_the_router_on_all(interval, compu
 
 
 @torch.no_grad()
+def test_a_scheduler_of_second_order_computes_once_for_both_passes_of_a_step():
+    """Heun asks at t0, then twice at each further timestep."""
+    unet, calls = tiny_moa_unet(), Counter()
+    count_calls(unet, calls)
+    kept = trajectory(unet, subjects(ExpertCache(2, order=2)), (900, 700, 700, 500, 500, 300, 300, 100, 100), drift=0.0)
+    assert calls["expert"] == 3 * len(unet.moa_layers())  # at 900, 500 and 100
+    exact = trajectory(unet, subjects(None), (500, 100), drift=0.0)
+    for number, expected in ((3, exact[0]), (4, exact[0]), (7, exact[1]), (8, exact[1])):
+        torch.testing.assert_close(kept[number], expected, rtol=0, atol=1e-5)
+    calls.clear()
+    trajectory(unet, subjects(ExpertCache(1, order=2)))
+    assert calls["expert"] == 5 * len(unet.moa_layers())
+
+
+@torch.no_grad()
+def test_a_batch_of_another_size_is_computed_anew():
+    cache = ExpertCache(9)
+    assert [cache.start(rows) for rows in (4, 4, 2, 2)] == [True, False, True, False]
+
+
+@torch.no_grad()
 def test_steps_that_compute_are_exact_and_the_others_are_nearer_the_smaller_the_step():
     unet, off = tiny_moa_unet(), []
     for gap in (200.0, 2.0, 0.02):
@@ -82,6 +103,20 @@ def test_router_maps_are_recorded_on_every_step():
     recorder = Recorder(subject_columns=False, history=True)
     trajectory(tiny_moa_unet(), subjects(ExpertCache(3), recorder))
     assert [len(step.router) for step in recorder.steps] == [len(recorder.steps[0].router)] * 5
+
+
+@torch.no_grad()
+def test_a_recorder_changes_no_step_and_keeps_the_attention_of_the_last_output_that_was_computed():
+    unet, recorder = tiny_moa_unet(), Recorder(history=True)
+    recorded = trajectory(unet, subjects(ExpertCache(2), recorder))
+    for ours, theirs in zip(recorded, trajectory(unet, subjects(ExpertCache(2))), strict=True):
+        assert torch.equal(ours, theirs)
+    maps = [step.attention[1] for step in recorder.steps]
+    same = [torch.equal(before, after) for before, after in zip(maps, maps[1:], strict=False)]
+    assert same == [True, False, True, False]
+    every = Recorder(history=True)
+    trajectory(unet, subjects(None, every))
+    assert torch.equal(maps[0], every.steps[0].attention[1])
 
 
 @pytest.mark.slow

@@ -178,6 +178,30 @@ def test_router_starts_even_handed_and_stays_in_fp32(kind):
     assert shares.std() > 0.01
 
 
+@pytest.mark.parametrize("kind", ["linear", "mlp"])
+def test_autocast_takes_no_precision_from_the_router_and_no_gradient(kind):
+    """In training the router's weights are fp32 and z is bf16: its logits are those of fp32."""
+    router, z = Router(DIM, kind), torch.randn(2, PIXELS, DIM).bfloat16().requires_grad_()
+    torch.nn.init.normal_(router.logits.weight, std=3.0)
+    weights = torch.randn(2, PIXELS, 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        shares = router(z)
+        hidden = z if router.hidden is None else torch.nn.functional.gelu(router.hidden(z))
+    expected = (hidden.float() @ router.logits.weight.T + router.logits.bias).softmax(-1)
+    torch.testing.assert_close(shares, expected, rtol=0, atol=1e-6)
+    given = [z, *router.parameters()]
+    ours, theirs = (torch.autograd.grad((x * weights).sum(), given, retain_graph=True) for x in (shares, expected))
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_a_router_under_autocast_keeps_no_copy_of_its_input():
+    router, z, sizes = Router(DIM, "linear"), torch.randn(2, PIXELS, DIM).bfloat16().requires_grad_(), []
+    hooks = torch.autograd.graph.saved_tensors_hooks(lambda t: (sizes.append((t.dtype, t.shape)), t)[1], lambda t: t)
+    with torch.autocast("cpu", torch.bfloat16), hooks:
+        router(z)
+    assert (torch.float32, z.shape) not in sizes
+
+
 def test_mlp_router_can_do_what_a_linear_one_cannot():
     router = Router(DIM, "mlp").double()
     torch.nn.init.normal_(router.logits.weight)
@@ -216,6 +240,14 @@ def test_subject_columns_are_the_attention_probabilities_at_the_subjects():
                     scores = [math.exp(0.5 * float(q[row, h, n] @ k[row, h, t])) for t in range(TOKENS)]
                     expected += scores[position] / sum(scores) / HEADS if position < TOKENS else 0.0
                 assert float(columns[row, slot, n]) == pytest.approx(expected, abs=1e-9)
+
+
+def test_autocast_takes_no_precision_from_the_columns():
+    q, k = torch.randn(2, HEADS, PIXELS, 4).bfloat16(), torch.randn(2, HEADS, TOKENS, 4).bfloat16()
+    positions = torch.tensor([[2, 5], [0, TOKENS]])
+    expected = subject_columns(q.double(), k.double(), positions, None, 2.0)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(subject_columns(q, k, positions, None, 2.0).double(), expected, rtol=0, atol=1e-6)
 
 
 def test_recording_columns_keeps_nothing_of_the_size_of_the_attention_matrix():

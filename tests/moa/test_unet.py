@@ -16,6 +16,7 @@ from torch._dynamo.testing import CompileCounter
 from moa.conditioning import MoAContext, MoAInput
 from moa.config import MoAConfig
 from moa.errors import ConditioningError, UnsupportedBaseError
+from moa.expert_cache import ExpertCache
 from moa.recorder import Recorder
 from moa.unet import MoAUNet2DConditionModel, is_moa_key
 from tests.tiny_models import IMAGE_DIM, LATENT_SIZE, MAX_TOKENS, TEXT_DIM, tiny_moa_unet, tiny_unet
@@ -79,11 +80,11 @@ def reference(unet: MoAUNet2DConditionModel, given: tuple[Tensor, Tensor, Tensor
             c1 = z if encoder_hidden_states is None else multimodal_prompt(layers[name].index)
             branch = f"{name}.moa"
             personal = attend(branch, module.heads, z, c1, "query", "key", "value", "out")
-            if unet.moa_config.architecture == "single_branch":
-                return personal
-            logits = z @ weights[f"{branch}.router.logits.weight"].T + weights[f"{branch}.router.logits.bias"]
-            shares = logits.softmax(-1)
-            mixed = shares[..., :1] * prior + shares[..., 1:] * personal
+            mixed = personal
+            if unet.moa_config.architecture == "moa":
+                logits = z @ weights[f"{branch}.router.logits.weight"].T + weights[f"{branch}.router.logits.bias"]
+                shares = logits.softmax(-1)
+                mixed = shares[..., :1] * prior + shares[..., 1:] * personal
             return torch.where(moa.active[:, None, None], mixed, prior)
 
         return forward
@@ -132,9 +133,10 @@ def test_without_subjects_it_is_the_base_bit_for_bit(config):
 
 
 @torch.no_grad()
-def test_inactive_rows_are_the_base_bit_for_bit():
+@pytest.mark.parametrize("architecture", ["moa", "single_branch"])
+def test_inactive_rows_are_the_base_bit_for_bit(architecture):
     base, given = tiny_unet(), inputs()
-    unet, expected = tiny_moa_unet(base), base(*given).sample
+    unet, expected = tiny_moa_unet(base, architecture=architecture), base(*given).sample
     assert torch.equal(run(unet, given, subjects((0, 0, 0, 0))), expected)
     out = run(unet, given, subjects((0, 1, 0, 1)))
     assert torch.equal(out[[0, 2]], expected[[0, 2]])
@@ -300,8 +302,45 @@ def test_lora_layers_land_on_the_prior_only():
     names = [name for name, _ in unet.named_parameters() if "lora_A" in name]
     assert len(names) == 4 * len(unet.moa_layers())
     assert not any(is_moa_key(name) for name in names)
-    with pytest.raises(UnsupportedBaseError, match="LoRA"):
+    with pytest.raises(UnsupportedBaseError, match="LoRA layers are loaded into this U-Net"):
         unet.to_base_unet()
+
+
+def test_a_base_with_lora_layers_in_it_is_refused_and_one_with_merged_layers_is_not():
+    """peft renames the base's own weights: they would be lost, and the prior would stay without any."""
+    base, given = tiny_unet(), inputs()
+    base.add_adapter(LoraConfig(r=2, target_modules=["to_q"], init_lora_weights=False))
+    with pytest.raises(UnsupportedBaseError, match=r"base U-Net.*fuse_lora\(\), then unload_lora_weights"):
+        MoAUNet2DConditionModel.from_unet(base, MoAConfig(image_dim=IMAGE_DIM))
+    with torch.no_grad():
+        expected = base(*given).sample
+        base.fuse_lora()
+        base.unload_lora()
+        merged = tiny_moa_unet(base)
+        torch.testing.assert_close(run(merged, given, None), expected, rtol=0, atol=1e-4)
+
+
+def test_a_base_whose_tensors_have_other_names_is_refused():
+    base = tiny_unet()
+    base.conv_in = torch.nn.Sequential(base.conv_in)  # as quantizers and peft wrap layers
+    with pytest.raises(UnsupportedBaseError, match="conv_in.0.weight.*load it again after MoA is attached"):
+        MoAUNet2DConditionModel.from_unet(base, MoAConfig(image_dim=IMAGE_DIM))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("cache", [None, ExpertCache(3)], ids=["no cache", "cache"])
+def test_the_conditional_half_alone_serves_a_pass_without_guidance(cache):
+    """What a callback that switches guidance off leaves of the doubled batch."""
+    unet, (latents, timesteps, text), moa = tiny_moa_unet(), inputs(), subjects((1, 1, 1, 1))
+    positions = torch.cat([torch.full((2, 2), EMPTY), moa.positions[2:]])
+    recorder = Recorder(history=True)
+    guided = MoAInput(moa.features, positions, moa.active, recorder, cache, guided=True)
+    half = MoAInput(moa.features[2:], positions[2:])
+    both = run(unet, (latents, timesteps, text), guided)
+    alone = run(unet, (latents[2:], timesteps[2:], text[2:]), guided)
+    torch.testing.assert_close(alone, both[2:], rtol=0, atol=1e-4)
+    assert torch.equal(alone, run(unet, (latents[2:], timesteps[2:], text[2:]), half))
+    assert [len(step.router[0]) for step in recorder.steps] == [2, 2]
 
 
 @torch.no_grad()
