@@ -4,11 +4,14 @@ that it is finished."""
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from moa.models import code_commit
+
+COMMIT = code_commit()  # asked when the program starts: a training takes hours, and meanwhile others commit
 
 
 def write_card(
@@ -29,7 +32,7 @@ def write_card(
     """
     card: dict[str, Any] = {
         "recipe": recipe,
-        "commit": _commit(),
+        "commit": COMMIT,
         "seed": seed,
         "steps": steps,
         "seconds": round(seconds),
@@ -48,9 +51,3 @@ def read_card(folder: Path) -> dict[str, Any] | None:
     """The card, or None where the model is not finished."""
     path = folder / "card.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-
-
-def _commit() -> str | None:
-    """The commit of the code, None outside a checkout."""
-    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True)
-    return done.stdout.strip() or None if done.returncode == 0 else None
