@@ -10,6 +10,7 @@ git id the Hub lists, and a damaged copy in the cache is fetched again once.
 from __future__ import annotations
 
 import re
+from fnmatch import fnmatch
 from pathlib import Path
 
 from huggingface_hub import HfApi, get_cached_repo_tree, snapshot_download
@@ -23,45 +24,58 @@ from moa.hub.content import damaged_files, listed_files
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
-def download(repo_id: str, revision: str, endpoint: str, cache_dir: Path, *, token: str | None = None) -> Path:
+def download(
+    repo_id: str,
+    revision: str,
+    endpoint: str,
+    cache_dir: Path,
+    *,
+    token: str | None = None,
+    part: str | None = None,
+) -> Path:
     """Fetch all files of a revision; returns the folder that holds them, `.../snapshots/<commit>`.
 
     Args:
         revision: branch, tag or full commit id. A full id that is complete in the cache needs no network at all.
         cache_dir: a Hub cache; several repositories and revisions may share it.
+        part: a folder of the repository whose files are enough, such as `adapter`.
 
     Raises:
         RepositoryMissingError, AccessDeniedError, HubUnavailableError, HubOfflineError: see `moa.hub.client`.
         PublicationMismatchError: the Hub sent other bytes than it lists, twice.
     """
-    if _COMMIT.fullmatch(revision) and (folder := _sound_copy(repo_id, revision, cache_dir)) is not None:
+    wanted = None if part is None else f"{part}/*"
+    if _COMMIT.fullmatch(revision) and (folder := _sound_copy(repo_id, revision, cache_dir, wanted)) is not None:
         return folder
     with hub_client(endpoint, token=token, repo_id=repo_id, writing=False) as api:
         commit = retrying(lambda: head_of(api, repo_id, revision), what=f"look up {revision} of {repo_id}")
-        return _fetch(api, repo_id, commit, cache_dir)
+        return _fetch(api, repo_id, commit, cache_dir, wanted)
 
 
-def _fetch(api: HfApi, repo_id: str, commit: str, cache_dir: Path) -> Path:
+def _fetch(api: HfApi, repo_id: str, commit: str, cache_dir: Path, wanted: str | None) -> Path:
     def fetch() -> Path:
-        return Path(api.snapshot_download(repo_id, revision=commit, cache_dir=cache_dir))
+        return Path(api.snapshot_download(repo_id, revision=commit, cache_dir=cache_dir, allow_patterns=wanted))
 
     folder = retrying(fetch, what=f"download {repo_id}")
-    for path in _damaged(repo_id, commit, cache_dir, folder):
+    for path in _damaged(repo_id, commit, cache_dir, folder, wanted):
         api.hf_hub_download(repo_id, path, revision=commit, cache_dir=cache_dir, force_download=True)
-    if damaged := _damaged(repo_id, commit, cache_dir, folder):
+    if damaged := _damaged(repo_id, commit, cache_dir, folder, wanted):
         raise PublicationMismatchError(f"{repo_id}@{commit}: {', '.join(damaged[:5])}: not the bytes the Hub lists")
     return folder
 
 
-def _sound_copy(repo_id: str, commit: str, cache_dir: Path) -> Path | None:
-    """The cached folder of a commit if it is complete and undamaged."""
+def _sound_copy(repo_id: str, commit: str, cache_dir: Path, wanted: str | None) -> Path | None:
+    """The cached folder of a commit if what is wanted of it is complete and undamaged."""
     try:
-        folder = Path(snapshot_download(repo_id, revision=commit, cache_dir=cache_dir, local_files_only=True))
-        return None if _damaged(repo_id, commit, cache_dir, folder) else folder
+        copy = snapshot_download(
+            repo_id, revision=commit, cache_dir=cache_dir, local_files_only=True, allow_patterns=wanted
+        )
+        folder = Path(copy)
+        return None if _damaged(repo_id, commit, cache_dir, folder, wanted) else folder
     except LocalEntryNotFoundError:
         return None
 
 
-def _damaged(repo_id: str, commit: str, cache_dir: Path, folder: Path) -> list[str]:
-    tree = get_cached_repo_tree(repo_id, revision=commit, cache_dir=cache_dir)
-    return damaged_files(folder, listed_files(tree))
+def _damaged(repo_id: str, commit: str, cache_dir: Path, folder: Path, wanted: str | None) -> list[str]:
+    listed = listed_files(get_cached_repo_tree(repo_id, revision=commit, cache_dir=cache_dir))
+    return damaged_files(folder, {path: name for path, name in listed.items() if fnmatch(path, wanted or "*")})

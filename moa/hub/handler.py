@@ -273,6 +273,9 @@ class HubRequestHandler(BaseHTTPRequestHandler):
         if self.server.bound_name in LOOPBACK_NAMES and host not in LOOPBACK_NAMES:
             self.send_error_json(403, reasons.INVALID, "This Hub answers to loopback names only")
             return False
+        if "Origin" in self.headers or self.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
+            self.send_error_json(403, reasons.INVALID, "This Hub does not answer to web pages of other sites")
+            return False
         if self.server.token is None or route.method == "lfs_upload":  # upload addresses carry their own signature
             return True
         given = self.headers.get("Authorization", "")

@@ -48,9 +48,25 @@ class Licences(BaseModel):
     components: tuple[Component, ...]
 
 
+_STABLE_DIFFUSION = Component(
+    role="weights",
+    name="Stable Diffusion 1.5",
+    licence="CreativeML Open RAIL-M",
+    source="https://huggingface.co/stable-diffusion-v1-5/stable-diffusion-v1-5",
+    terms="Derivatives carry the licence and its use restrictions. Changed: a personalization expert and routers were "
+    "added to the attention layers of the U-Net; the original weights are unchanged.",
+)
+_CLIP = Component(
+    role="image encoder",
+    name="CLIP ViT-L/14",
+    licence="MIT",
+    source="https://github.com/openai/CLIP",
+    terms="Its model card calls any deployed use out of scope.",
+)
+
 _MINIATURE = Licences(
-    hub_licence="mit",
-    name="MIT",
+    hub_licence="cc0-1.0",
+    name="CC0-1.0",
     notice="Every picture behind this model was drawn by a program of the same project; it shows no real person.",
     restricted=False,
     full_text=False,
@@ -58,9 +74,9 @@ _MINIATURE = Licences(
         Component(
             role="weights",
             name="miniature zoo",
-            licence="MIT",
+            licence="CC0-1.0",
             source="this project",
-            terms="Trained from scratch by this project.",
+            terms="Trained from scratch by this project, dedicated to the public domain.",
         ),
         Component(
             role="training data",
@@ -80,14 +96,7 @@ _FFHQ_SD15 = Licences(
     restricted=True,
     full_text=True,
     components=(
-        Component(
-            role="weights",
-            name="Stable Diffusion 1.5",
-            licence="CreativeML Open RAIL-M",
-            source="https://huggingface.co/stable-diffusion-v1-5/stable-diffusion-v1-5",
-            terms="Derivatives carry the licence and its use restrictions. Changed: a personalization expert and "
-            "routers were added to the attention layers of the U-Net; the original weights are unchanged.",
-        ),
+        _STABLE_DIFFUSION,
         Component(
             role="training data",
             name="Flickr-Faces-HQ (FFHQ)",
@@ -110,17 +119,32 @@ _FFHQ_SD15 = Licences(
             source="https://github.com/facebookresearch/Mask2Former",
             terms="Drew the person masks; its weights are treated as non-commercial.",
         ),
-        Component(
-            role="image encoder",
-            name="CLIP ViT-L/14",
-            licence="MIT",
-            source="https://github.com/openai/CLIP",
-            terms="Its model card calls any deployed use out of scope.",
-        ),
+        _CLIP,
     ),
 )
 
-LICENCES: dict[str, Licences] = {"miniature": _MINIATURE, "ffhq_sd15": _FFHQ_SD15}
+_PHOTOS_SD15 = Licences(
+    hub_licence="other",
+    name="creativeml-openrail-m-and-private-photographs",
+    notice="Trained on photographs of people who agreed to it, as whoever published this model declares; the use "
+    "restrictions of the CreativeML Open RAIL-M (Attachment A below) apply to this model and to everything derived "
+    "from it, and must be passed on.",
+    restricted=True,
+    full_text=True,
+    components=(
+        _STABLE_DIFFUSION,
+        Component(
+            role="training data",
+            name="photographs of the publisher",
+            licence="private, not redistributed",
+            source="the publisher",
+            terms="The people shown agreed to the training and to this publication, and may withdraw.",
+        ),
+        _CLIP,
+    ),
+)
+
+LICENCES: dict[str, Licences] = {"miniature": _MINIATURE, "ffhq_sd15": _FFHQ_SD15, "photos_sd15": _PHOTOS_SD15}
 """Terms by preset."""
 
 

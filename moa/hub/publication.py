@@ -53,6 +53,8 @@ class Publication(Record):
     commit: str
     files: dict[str, FileDigest]
     adapter_digest: str
+    source: str | None = None
+    """Whatever the publisher knows its input by; the same source need not be published again."""
 
 
 class Promotion(Record):

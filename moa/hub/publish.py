@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, HfApi
+from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
 from moa.errors import (
     HubError,
@@ -24,7 +25,7 @@ from moa.errors import (
 )
 from moa.hub.card import CardInput, render_card
 from moa.hub.client import hub_client
-from moa.hub.commit import Operation, commit_files, retrying
+from moa.hub.commit import Operation, commit_files, head_of, retrying
 from moa.hub.content import LocalFile, holds, local_file, remote_files
 from moa.hub.download import download
 from moa.hub.licences import licence_files, require_acceptance
@@ -92,6 +93,18 @@ def publish(
     if record is not None:
         publication.write(record)
     return publication
+
+
+def is_current(publication: Publication, *, token: str | None, endpoint: str | None = None) -> bool:
+    """Whether the candidate branch still is at the published commit; `endpoint` as for `promote`."""
+    repo_id = publication.repo_id
+    with hub_client(endpoint or publication.endpoint, token=token, repo_id=repo_id, writing=False) as api:
+        try:
+            return retrying(lambda: head_of(api, repo_id, publication.branch), what=f"look up {repo_id}") == (
+                publication.commit
+            )
+        except (RepositoryNotFoundError, RevisionNotFoundError):
+            return False
 
 
 def promote(

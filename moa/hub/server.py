@@ -3,7 +3,8 @@
     python -m moa.hub.server --root hub --port 8765        # then HF_ENDPOINT=http://127.0.0.1:8765
 
 For machines without network, and for tests. Binds to 127.0.0.1 unless told otherwise, answers only to loopback names
-there, and with a token (environment variable MOA_HUB_TOKEN) asks every request for it. Writes only below --root.
+there, never to what other sites' pages ask a browser to send, and with a token (environment variable MOA_HUB_TOKEN)
+asks every request for it. Writes only below --root.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import secrets
 import socket
 import sys
 import threading
+from collections.abc import Sequence
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 
@@ -75,6 +77,8 @@ class LocalHub:
         port: 0 takes a free one.
         token: if given, what clients must send as `Authorization: Bearer`.
         host: address to bind; one other than loopback needs a token.
+
+    Raises HubError for an address that cannot be bound and a root that cannot be written.
     """
 
     handler: type[HubRequestHandler] = HubRequestHandler
@@ -82,7 +86,15 @@ class LocalHub:
     def __init__(self, root: Path, *, port: int = 0, token: str | None = None, host: str = "127.0.0.1"):
         if host not in LOOPBACK_NAMES and not token:
             raise HubError(f"host: binding to {host} opens this Hub to other machines; set {TOKEN_VARIABLE} first")
-        self._server = HubServer((host, port), self.handler, Store(root), token)
+        try:
+            store = Store(root)
+        except OSError as error:
+            raise HubError(f"root: {root} cannot be written ({error.strerror}); name a folder of yours") from error
+        try:
+            self._server = HubServer((host, port), self.handler, store, token)
+        except (OSError, OverflowError) as error:  # a port above 65535
+            reason = getattr(error, "strerror", None) or error
+            raise HubError(f"{host}:{port} cannot be bound ({reason}); choose another --port") from error
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         self.endpoint = f"http://{host}:{self._server.server_port}"
 
@@ -100,20 +112,25 @@ class LocalHub:
         self._thread.join()
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m moa.hub.server", description=__doc__.splitlines()[0])
     parser.add_argument("--root", type=Path, required=True, help="folder of the repositories")
     parser.add_argument("--port", type=int, default=8765)
     parser.add_argument("--host", default="127.0.0.1", help=f"another address than loopback needs {TOKEN_VARIABLE}")
-    arguments = parser.parse_args()
-    token = os.environ.get(TOKEN_VARIABLE)
-    with LocalHub(arguments.root, port=arguments.port, host=arguments.host, token=token) as hub:
-        print(f"Hub at {hub.endpoint} over {arguments.root.resolve()}; export HF_ENDPOINT={hub.endpoint}", flush=True)
-        try:
+    given = parser.parse_args(arguments)
+    try:
+        hub = LocalHub(given.root, port=given.port, host=given.host, token=os.environ.get(TOKEN_VARIABLE))
+    except HubError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    with hub:
+        print(f"Hub at {hub.endpoint} over {given.root.resolve()}; export HF_ENDPOINT={hub.endpoint}", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
             hub.wait()
-        except KeyboardInterrupt:
-            print("stopped", flush=True)
+    print("stopped", flush=True)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

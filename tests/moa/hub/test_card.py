@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
@@ -19,7 +20,7 @@ METRIC = {"name": "Identity", "kind": "ip", "suite": "miniature 1", "value": 0.5
 def test_the_metadata_is_read_back_by_the_hubs_own_tools():
     card = make_card(metrics=[METRIC], base_model_id="lab/base")
     data = ModelCard(render_card(card, "lab/moa")).data
-    assert (data.library_name, data.pipeline_tag, data.license) == ("diffusers", "text-to-image", "mit")
+    assert (data.library_name, data.pipeline_tag, data.license) == ("diffusers", "text-to-image", "cc0-1.0")
     assert (data.base_model, data.base_model_relation, data.model_name) == ("lab/base", "adapter", card.title)
     (result,) = data.eval_results
     assert (result.metric_type, result.metric_value, result.dataset_name) == ("ip", 0.5123, "miniature 1")
@@ -76,6 +77,12 @@ def test_the_licences_are_for_programs_and_for_people():
     assert "Attachment A" not in licence_files(LICENCES["miniature"])["LICENSE.md"].decode()
 
 
+def test_the_zoo_is_published_under_the_terms_of_its_own_cards():
+    zoo = Path(__file__).resolve().parents[3] / "zoo"
+    terms = {json.loads(card.read_text())["licence"] for card in zoo.glob("*/card.json")}
+    assert terms == {LICENCES["miniature"].name} == {part.licence for part in LICENCES["miniature"].components}
+
+
 def test_only_restricted_terms_need_acceptance():
     require_acceptance(LICENCES["miniature"], accepted=False)
     require_acceptance(LICENCES["ffhq_sd15"], accepted=True)
@@ -87,3 +94,7 @@ def test_the_usage_example_compiles():
     (code,) = re.findall(r"```python\n(.*?)```", render_card(make_card(), "lab/moa"), re.DOTALL)
     compile(code, "README.md", "exec")
     assert 'from_pretrained("lab/moa")' in code
+
+
+def test_the_card_says_how_to_install_what_the_example_imports():
+    assert "commit `af2a0b4`); in a checkout of it:\n\n```\npip install .\n```" in render_card(make_card(), "lab/moa")

@@ -76,3 +76,25 @@ def test_a_hub_that_is_gone_is_a_typed_error(tmp_path):
         endpoint = hub.endpoint
     with pytest.raises(HubUnavailableError):
         download(REPO, "main", endpoint, tmp_path / "cache")
+
+
+def test_a_part_is_fetched_alone_and_completed_when_more_is_wanted(hub, published, tmp_path):
+    hub.seen.clear()
+    folder = download(REPO, published.commit, hub.endpoint, tmp_path, part="adapter")
+    adapter = {path for path in published.files if path.startswith("adapter/")}
+    assert files(folder) == adapter and hub.seen.count("resolve") == 2 * len(adapter), "HEAD and GET of each"
+    hub.seen.clear()
+    assert download(REPO, published.commit, "https://hub.example", tmp_path, part="adapter") == folder
+    assert hub.seen == [], "a complete part needs no hub"
+    (folder / "adapter/moa.safetensors").unlink()
+    download(REPO, published.commit, hub.endpoint, tmp_path, part="adapter")
+    assert files(folder) == adapter
+    assert files(download(REPO, published.commit, hub.endpoint, tmp_path)) == {*published.files, ".gitattributes"}
+
+
+def test_a_revision_without_the_part_is_an_empty_folder(hub, published, tmp_path):
+    assert files(download(REPO, "main", hub.endpoint, tmp_path, part="adapter")) == set()
+
+
+def files(folder):
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}

@@ -31,7 +31,7 @@ from moa.hub.client import hub_client
 from moa.hub.download import download
 from moa.hub.licences import LICENCES
 from moa.hub.publication import Promotion, Publication
-from moa.hub.publish import promote, publish
+from moa.hub.publish import is_current, promote, publish
 from tests.moa.hub.faulty_hub import FaultyHub, busy, lost_answer
 from tests.moa.hub.pipeline_folder import make_card, write_pipeline
 
@@ -117,6 +117,15 @@ def test_a_new_repository_is_private_unless_asked_otherwise(hub, pipeline):
         send(hub, pipeline, repo_id=repo_id, **options)
         with hub_client(hub.endpoint, token=None, repo_id=repo_id, writing=False) as api:
             assert api.model_info(repo_id).private is private
+
+
+def test_a_publication_is_current_until_its_branch_moves_or_goes(hub, pipeline):
+    publication = send(hub, pipeline)
+    assert is_current(publication, token=None)
+    assert not is_current(publication.model_copy(update={"branch": "run-b"}), token=None)
+    assert not is_current(publication.model_copy(update={"repo_id": "lab/other"}), token=None)
+    push(hub, "run-a", b"theirs")
+    assert not is_current(publication, token=None)
 
 
 # the Hub fails

@@ -21,7 +21,7 @@ from huggingface_hub.errors import (
 from moa.errors import AccessDeniedError, HubError
 from moa.hub.client import hub_client
 from moa.hub.git_names import git_sha1, pointer_of
-from moa.hub.server import LocalHub
+from moa.hub.server import LocalHub, main
 
 REPO = "lab/model"
 
@@ -228,9 +228,45 @@ def test_only_loopback_names_are_answered(hub):
     assert call(hub, "GET", "/api/whoami-v2", Host=f"localhost:{urlsplit(hub.endpoint).port}")[0] == 200
 
 
+@pytest.mark.parametrize(
+    "sent",
+    [
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+    ],
+)
+def test_what_other_sites_pages_send_is_refused(hub, sent):
+    """A form or a script without preflight may POST anywhere; browsers say where it comes from."""
+    body = json.dumps({"name": "theirs", "organization": "lab"}).encode()
+    headers = {"Content-Type": "text/plain", "Host": "127.0.0.1", **sent}
+    assert call(hub, "POST", "/api/repos/create", body, **headers)[0] == 403
+    assert call(hub, "GET", "/api/models/lab/theirs")[0] == 404
+    assert call(hub, "GET", "/api/whoami-v2", **sent)[0] == 403
+
+
+def test_what_a_person_types_into_a_browser_is_answered(hub):
+    assert call(hub, "GET", "/api/whoami-v2", **{"Sec-Fetch-Site": "none"})[0] == 200
+
+
 def test_an_open_address_needs_a_token(tmp_path):
     with pytest.raises(HubError, match="MOA_HUB_TOKEN"):
         LocalHub(tmp_path, host="0.0.0.0")
+
+
+def test_the_command_line_says_in_a_line_what_is_wrong(hub, tmp_path, capsys):
+    taken = str(urlsplit(hub.endpoint).port)
+    (tmp_path / "file").write_text("")
+    for arguments, message in (
+        (["--root", str(tmp_path / "r"), "--port", taken], f"127.0.0.1:{taken} cannot be bound"),
+        (["--root", str(tmp_path / "r"), "--port", "99999"], "--port"),
+        (["--root", str(tmp_path / "file" / "below")], "root: "),
+        (["--root", str(tmp_path / "r"), "--host", "0.0.0.0"], "MOA_HUB_TOKEN"),
+    ):
+        assert main(arguments) == 1
+        error = capsys.readouterr().err
+        assert error.startswith("error: ") and message in error and error.count("\n") == 1
 
 
 def test_everything_survives_a_restart_and_two_servers_share_a_root(tmp_path):
