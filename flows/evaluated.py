@@ -14,12 +14,6 @@ from flows.settings import LifecycleConfig
 from flows.stage import require
 from moa.evaluation.suite import load_suite
 
-UNSCORED = {  # outcomes that are the input's fault; "no face in the image" is the model's, and counts as IP 0
-    "missing": "the image is missing",
-    "unreadable": "the image cannot be read",
-    "no_reference_face": "no face was found in the reference: IP cannot be measured",
-}
-
 
 def evaluation_folder(config: LifecycleConfig) -> Path:
     """`runs/<name>/evaluation/<suite>`."""
@@ -41,22 +35,16 @@ def read_summary(config: LifecycleConfig, candidate: str) -> dict[str, Any]:
     return summary
 
 
-def rows(evaluation: Path, name: str = "scores.csv") -> Iterator[dict[str, str]]:
-    """The rows of a table; none where the suite makes no such table."""
-    if not (evaluation / name).is_file():
-        return
-    with (evaluation / name).open(newline="", encoding="utf-8") as file:
+def rows(evaluation: Path) -> Iterator[dict[str, str]]:
+    """The rows of the scores, in their order."""
+    with (evaluation / "scores.csv").open(newline="", encoding="utf-8") as file:
         yield from csv.DictReader(file)
 
 
 def unscored(evaluation: Path) -> list[dict[str, str]]:
-    """What could not be scored and why: a line for each image, and one for each subject whose reference has no face."""
-    found: dict[str, str] = {}
-    for row in (*rows(evaluation), *rows(evaluation, "pairs.csv")):
-        if why := UNSCORED.get(row["outcome"]):
-            of_a_subject = row["outcome"] == "no_reference_face" and "subject" in row  # a pair has two
-            found[f"subject {row['subject']}" if of_a_subject else row["image"]] = why
-    return [{"what": what, "why": why} for what, why in found.items()]
+    """What could not be scored and why, as the evaluation named it: a line for each image, and for each subject without
+    a usable reference."""
+    return read_json(evaluation / "summary.json")["unscored"]
 
 
 def told(problems: list[dict[str, str]]) -> str:

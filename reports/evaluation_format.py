@@ -291,13 +291,16 @@ class RouterLayer(FileModel):
 
 
 class RouterExample(FileModel):
-    """An image whose router maps were recorded; `image` and `sprite` are paths in the evaluation folder."""
+    """An image whose router maps were recorded; `image` and `sprite` are paths in the evaluation folder, `background`
+    and `foreground` its mean prior shares over layers and steps."""
 
     subject: str
     prompt_id: str
     seed: int
     image: InsidePath
     sprite: InsidePath
+    background: float | None = None
+    foreground: float | None = None
 
 
 class RouterMaps(FileModel):

@@ -2,85 +2,101 @@
 
     python -m moa.evaluation.suite datasets/suites/celeba-15.yaml --images DIR
 
-prints a table and writes nothing.
+opens every photograph and looks for its face, loads the measuring models, gives every prompt to CLIP, and prints a
+table. It writes nothing. The exit status is 0 when all is there and usable, else 1; whatever is missing, all else is
+looked at.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from moa.errors import MoAError, SuiteError
-from moa.evaluation.faces import Face, MiniatureFaces, MtcnnDetector
-from moa.evaluation.subjects import SuiteSubject, choose_pairs, resolve_item, resolve_subjects
-from moa.evaluation.suite import FaceModel, FolderSubjects, Suite, load_suite
+from moa.errors import EvaluationError, MoAError
+from moa.evaluation.attributes import AttributeJudge
+from moa.evaluation.clip import load_clip
+from moa.evaluation.faces import Face, MtcnnDetector, load_faces
+from moa.evaluation.score import embed_texts
+from moa.evaluation.subjects import SuiteSubject, choose_pairs, resolve_subjects
+from moa.evaluation.suite import Suite, load_suite
+
+LOADERS: dict[str, Callable[[Any], Any]] = {
+    "faces": load_faces,
+    "clip": load_clip,
+    "attributes": AttributeJudge.from_folder,
+}
 
 
 def check_suite(suite: Suite, *, images: Path | None = None, shards: Path | None = None) -> int:
-    """Prints a line per person and per weight file; returns the exit status: 0 when every photograph opens and shows
-    a face.
-
-    Missing weights are named but do not count: the people can be checked before 2 GB are fetched, and
-    `moa.evaluation.run` loads the weights before it generates anything.
-    """
+    """Prints a line per person and per measuring model, and what is wrong; returns the exit status."""
     print(f"{suite.name} {suite.version}: {suite.title}")
-    subjects, unusable = _subjects(suite, images, shards)
-    found = _detector(suite.evaluators.faces).detect([subject.photo for subject in subjects])
-    print(f"{'subject':<18} {'word':<8} {'size':>11} {'faces':>5} {'largest':>9} {'p':>5}  photograph")
-    for subject, faces in zip(subjects, found, strict=True):
-        print(_line(subject, faces))
-    for problem in unusable:
-        print(f"UNUSABLE {problem}")
-    _print_weights(suite)
-    faceless = sum(not faces for faces in found)
-    total = len(subjects) + len(unusable)
-    print(f"{total} subjects x {len(suite.prompts)} prompts x {len(suite.seeds)} seeds = ", end="")
-    print(f"{total * len(suite.prompts) * len(suite.seeds)} images per method")
-    if suite.pairs and not unusable:
-        pairs = len(choose_pairs(suite, subjects))
-        print(f"{pairs} pairs x {len(suite.pairs.prompts)} prompts x {len(suite.pairs.seeds)} seeds = ", end="")
-        print(f"{pairs * len(suite.pairs.prompts) * len(suite.pairs.seeds)} images of two people per method")
-    print(f"other photographs, for the upper bound of IP: {sum(s.other is not None for s in subjects)} of {total}")
-    ready = total - len(unusable) - faceless
-    print(f"photographs: {ready} of {total} ready, {faceless} without a face, {len(unusable)} unusable")
-    return int(faceless + len(unusable) > 0)
-
-
-def _subjects(suite: Suite, images: Path | None, shards: Path | None) -> tuple[list[SuiteSubject], list[str]]:
-    """All people that can be had, and what is wrong with the others (a folder is read to its end, whatever is
-    missing)."""
-    if not isinstance(suite.subjects, FolderSubjects):
-        return resolve_subjects(suite, shards=shards), []
-    subjects, unusable = [], []
-    for item in suite.subjects.items:
+    subjects = resolve_subjects(suite, shards=shards, images=images)
+    models, problems = _load_models(suite)
+    problems += [subject.problem for subject in subjects if subject.problem]
+    problems += _print_people(suite, subjects, models)
+    for name, model in models.items():
+        print(f"{name}: there: {model.describe()['weights']}")
+    if "clip" in models:
         try:
-            subjects.append(resolve_item(suite.name, suite.subjects, item, images))
-        except SuiteError as error:
-            unusable.append(str(error))
-    return subjects, unusable
+            print(f"prompts: {len(embed_texts(suite, subjects, models['clip']))} texts, all short enough for CLIP")
+        except EvaluationError as error:
+            problems.append(str(error))
+    _print_counts(suite, subjects)
+    for problem in problems:
+        print(f"PROBLEM {problem}")
+    print("ready" if not problems else f"not ready: {len(problems)} problems")
+    return int(bool(problems))
 
 
-def _detector(model: FaceModel) -> MtcnnDetector | MiniatureFaces:
-    """Detection needs no embedder weights where MTCNN does it."""
-    return MtcnnDetector() if model.kind == "facenet" else MiniatureFaces.from_folder(Path(model.path))
+def _load_models(suite: Suite) -> tuple[dict[str, Any], list[str]]:
+    """The measuring models by name, and what is wrong with the others."""
+    models, problems = {}, []
+    for name, declared in suite.evaluators:
+        try:
+            if declared is not None:
+                models[name] = LOADERS[name](declared)
+        except MoAError as error:
+            problems.append(f"evaluators.{name}: {error}")
+    return models, problems
 
 
-def _line(subject: SuiteSubject, faces: list[Face]) -> str:
-    size, largest, probability = f"{subject.photo.width}x{subject.photo.height}", "NO FACE", ""
+def _print_people(suite: Suite, subjects: list[SuiteSubject], models: dict[str, Any]) -> list[str]:
+    """A line per photograph; returns a problem for each without a face. MTCNN finds faces without the embedder."""
+    detector = models.get("faces") or (MtcnnDetector() if suite.evaluators.faces.kind == "facenet" else None)
+    people = [(subject, subject.photo) for subject in subjects if subject.photo]
+    found = detector.detect([photo for _, photo in people]) if detector else [None] * len(people)
+    print(f"{'subject':<18} {'word':<8} {'size':>11} {'faces':>5} {'largest':>9} {'p':>5}  photograph")
+    problems = []
+    for (subject, photo), faces in zip(people, found, strict=True):
+        print(
+            f"{subject.id:<18} {subject.word:<8} {f'{photo.width}x{photo.height}':>11} {_said(faces)}  {subject.source}"
+        )
+        if faces == []:
+            problems.append(f"subject {subject.id}: no face was found in {subject.source}: IP cannot be measured")
+    return problems
+
+
+def _said(faces: list[Face] | None) -> str:
+    """The columns of what was found; nobody looked where `faces` is None."""
+    count, largest, probability = "?" if faces is None else len(faces), "" if faces is None else "NO FACE", ""
     if faces:
         x0, y0, x1, y1 = faces[0].box
         largest, probability = f"{x1 - x0:.0f}x{y1 - y0:.0f}", f"{faces[0].probability:.2f}"
-    who = f"{subject.id:<18} {subject.word:<8}"
-    return f"{who} {size:>11} {len(faces):>5} {largest:>9} {probability:>5}  {subject.source}"
+    return f"{count:>5} {largest:>9} {probability:>5}"
 
 
-def _print_weights(suite: Suite) -> None:
-    faces, clip = Path(suite.evaluators.faces.path), Path(suite.evaluators.clip.path) / "model.safetensors"
-    if suite.evaluators.faces.kind == "miniature":
-        faces = faces / "model.safetensors"
-    for name, path in (("faces", faces), ("clip", clip)):
-        print(f"weights of {name}: {'there' if path.is_file() else 'MISSING, needed to score'}: {path}")
+def _print_counts(suite: Suite, subjects: list[SuiteSubject]) -> None:
+    parts = [("subjects", len(subjects), len(suite.prompts), len(suite.seeds), "images per method")]
+    if suite.pairs:
+        pairs, declared = len(choose_pairs(suite, subjects)), suite.pairs
+        parts.append(("pairs", pairs, len(declared.prompts), len(declared.seeds), "images of two people per method"))
+    for who, count, prompts, seeds, what in parts:
+        print(f"{count} {who} x {prompts} prompts x {seeds} seeds = {count * prompts * seeds} {what}")
+    others = sum(subject.other is not None for subject in subjects)
+    print(f"other photographs, for the upper bound of IP: {others} of {len(subjects)}")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -19,9 +19,11 @@ from torchvision.transforms.v2 import functional as transform
 
 from moa.errors import EvaluationError
 from moa.evaluation.clip_towers import FOLDERS, Towers
-from moa.evaluation.faces import checked_digest
+from moa.evaluation.pixels import by_size, stacked
 from moa.evaluation.suite import ClipModel
+from moa.evaluation.weights import checked_digest, reading
 
+BATCH = {"cpu": 16, "cuda": 64}  # images or texts in one pass, by type of device
 REMEDY = "`hf download openai/clip-vit-large-patch14 --local-dir DIR` fetches the published protocol's"
 
 
@@ -34,17 +36,10 @@ def load_clip(model: ClipModel, device: str = "cpu") -> ClipScorer:
 class ClipScorer:
     """Unit embeddings of images and texts; `batch_size` bounds memory and changes results by float rounding only."""
 
-    def __init__(
-        self,
-        towers: Towers,
-        *,
-        antialias: bool = True,
-        device: str = "cpu",
-        batch_size: int = 16,
-        weights: str = "random",
-    ):
-        self.towers, self.antialias, self.batch_size, self.weights = towers, antialias, batch_size, weights
+    def __init__(self, towers: Towers, *, antialias: bool = True, device: str = "cpu", weights: str = "random"):
+        self.towers, self.antialias, self.weights = towers, antialias, weights
         self.device = torch.device(device)
+        self.batch_size = BATCH[self.device.type]
         towers.to(self.device)
 
     @classmethod
@@ -57,18 +52,15 @@ class ClipScorer:
         for name in (kind, *others):
             checked_digest(folder / name, None, REMEDY, "--clip")
         found = checked_digest(folder / weights, sha256, REMEDY, "--clip")
-        return cls(load(folder), antialias=antialias, device=device, weights=found)
+        with reading(folder, REMEDY):
+            towers = load(folder)
+        return cls(towers, antialias=antialias, device=device, weights=found)
 
     @torch.no_grad()
     def encode_images(self, images: Sequence[Image.Image]) -> np.ndarray:
         """Unit embeddings, float32 `[n, d]`, of PIL images of any size and mode."""
-        parts = []
-        for start in range(0, len(images), self.batch_size):
-            pixels = torch.stack([self._pixels(image) for image in images[start : start + self.batch_size]]).to(
-                self.device
-            )
-            parts.append(_unit(self.towers.images(pixels)))
-        return np.concatenate(parts) if parts else np.zeros((0, self.towers.width), np.float32)
+        batches = [images[start : start + self.batch_size] for start in range(0, len(images), self.batch_size)]
+        return self._unit([self.towers.images(self.pixels(batch)) for batch in batches])
 
     @torch.no_grad()
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
@@ -79,15 +71,24 @@ class ClipScorer:
             if self.towers.token_count(text) > limit:
                 raise EvaluationError(f"the prompt {text!r} has more than the {limit} tokens CLIP takes; shorten it")
         batches = [texts[start : start + self.batch_size] for start in range(0, len(texts), self.batch_size)]
-        parts = [_unit(self.towers.texts(batch)) for batch in batches]
-        return np.concatenate(parts) if parts else np.zeros((0, self.towers.width), np.float32)
+        return self._unit([self.towers.texts(batch) for batch in batches])
 
-    def _pixels(self, image: Image.Image) -> torch.Tensor:
-        """CLIP's input `[3, crop, crop]`, normalised."""
-        pixels = transform.pil_to_tensor(image.convert("RGB")).float() / 255
+    def pixels(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        """CLIP's input `[B, 3, crop, crop]`, normalised; shrunk on the device, images of one size together."""
         size, bicubic = self.towers.image_size, transform.InterpolationMode.BICUBIC
-        pixels = transform.resize(pixels, [size], interpolation=bicubic, antialias=self.antialias)
-        return transform.normalize(transform.center_crop(pixels, [size, size]), self.towers.mean, self.towers.std)
+        rows: list[torch.Tensor] = [torch.empty(0)] * len(images)
+        for places in by_size(images).values():
+            found = stacked([images[place] for place in places], self.device).permute(0, 3, 1, 2).float() / 255
+            found = transform.resize(found, [size], interpolation=bicubic, antialias=self.antialias)
+            for place, row in zip(places, transform.center_crop(found, [size, size]), strict=True):
+                rows[place] = row
+        return transform.normalize(torch.stack(rows), self.towers.mean, self.towers.std)
+
+    def _unit(self, parts: Sequence[torch.Tensor]) -> np.ndarray:
+        """The embeddings in one table, each of length 1; they leave the device together."""
+        if not parts:
+            return np.zeros((0, self.towers.width), np.float32)
+        return torch.nn.functional.normalize(torch.cat(list(parts)).float(), dim=-1).cpu().numpy()
 
     def describe(self) -> dict:
         """What was measured with: JSON-able, written into the results."""
@@ -97,7 +98,3 @@ class ClipScorer:
             "image_size": self.towers.image_size,
             "antialias": self.antialias,
         }
-
-
-def _unit(embeddings: torch.Tensor) -> np.ndarray:
-    return torch.nn.functional.normalize(embeddings.float(), dim=-1).cpu().numpy()

@@ -1,11 +1,14 @@
 """How images differ from one another: from the prior's (context kept?), from other subjects' (swap local?), from those
-at other seeds (diversity). Columns `context_change_*`, `swap_change_*`, `diversity_*` of the scores.
+at other seeds (diversity, and the yardstick of what another scene is). Columns `context_change_*`, `swap_change_*`,
+`seed_change_*`, `diversity_*` of the scores.
 
 Against the prior's image, the person is where the prior shows one: a method whose people outgrow that place changes the
-scene. Between two subjects' images it is where either shows one.
+scene. Between two subjects' images, or two seeds', it is where either shows one; a pair of which one shows nobody is
+not compared, for nobody knows what of it is scene.
 
 Pixels are compared scene by scene: a scene is one method, prompt, seed and class word, its images are the subjects
-with that word. At most one scene is in memory, its images are opened once, and only when the journal lacks a number.
+with that word; or one prior, prompt and class word, its images are the seeds. At most one scene is in memory, its
+images are opened once, and only when the journal lacks a number.
 """
 
 from __future__ import annotations
@@ -30,11 +33,12 @@ Change = tuple[float | None, float | None]  # inside, outside
 
 @dataclass(frozen=True)
 class Scene:
-    """Images of a method at one prompt and seed, one for each subject of a word, and the prior's; `prior` is None where
-    there is nothing to compare with."""
+    """Images to compare with one another, under the columns' name (`swap_change`, `seed_change`), and with the prior's;
+    `prior` is None where there is nothing to compare with."""
 
+    name: str
     images: tuple[str, ...]
-    prior: str | None
+    prior: str | None = None
 
 
 class SceneComparer:
@@ -44,19 +48,20 @@ class SceneComparer:
         self.folder, self.person, self.journal = folder, person, journal
 
     def columns(self, scene: Scene, seen: Seen) -> dict[str, Columns]:
-        """`context_change_*` and `swap_change_*` of each image; what cannot be compared is left out."""
+        """The change columns of each image; what cannot be compared is left out."""
         opened: dict[str, np.ndarray] = {}
         columns: dict[str, Columns] = {image: {} for image in scene.images}
-        swaps: dict[str, list[Change]] = {image: [] for image in scene.images}
+        others: dict[str, list[Change]] = {image: [] for image in scene.images}
         if scene.prior:
             for image in scene.images:
                 faces = _faces(seen, scene.prior) or _faces(seen, image)
                 columns[image] |= _named("context_change", [self._change(image, scene.prior, faces, seen, opened)])
         for one, other in combinations(scene.images, 2):
-            difference = self._change(one, other, _faces(seen, one, other), seen, opened)
-            swaps[one].append(difference)
-            swaps[other].append(difference)
-        return {image: columns[image] | _named("swap_change", swaps[image]) for image in scene.images}
+            faces = _faces(seen, one, other)
+            difference = self._change(one, other, faces if len(faces) == 2 else [], seen, opened)
+            others[one].append(difference)
+            others[other].append(difference)
+        return {image: columns[image] | _named(scene.name, others[image]) for image in scene.images}
 
     def _change(
         self, image: str, other: str, faces: Sequence[Box], seen: Seen, opened: dict[str, np.ndarray]

@@ -1,12 +1,15 @@
-"""What claims are judged by: the tables of a run by method, and the two ways to judge a number, by the paired interval
-against another method or by the share of the prior's.
+"""What claims are judged by: the tables of a run by method, figures with intervals, and one rule for all tests.
+
+A test holds a difference or a ratio, with its 95 % interval over identities, against a bound: yes when the whole
+interval lies on the claimed side, no when all of it lies on the other, else undecided. A judgement is yes when all its
+tests are, no when one is, else undecided, and unmeasured without any test.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -15,11 +18,13 @@ from moa.evaluation.intervals import Interval
 from moa.evaluation.tables import as_people, difference, interval, ratio, readable, with_followed
 
 KEPT = 0.95  # least share of the prior's figure
+Verdict = Literal["yes", "no", "undecided", "unmeasured"]
+Side = Literal["above", "below"]
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A number of the table with the images behind it and its interval over identities."""
+    """A number of the table with the distinct images behind it and its interval."""
 
     label: str
     n: int
@@ -29,13 +34,48 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What a claim came to."""
+class ClaimTest:
+    """A quantity with its interval, the bound it is held against and the claimed side of it."""
+
+    quantity: str
+    found: Interval
+    bound: float
+    side: Side
+
+    @property
+    def verdict(self) -> Verdict:
+        low, high = self.found.low, self.found.high
+        if low is None or high is None:
+            return "undecided"
+        above, below = low > self.bound, high < self.bound
+        if not (above or below):
+            return "undecided"
+        return "yes" if above == (self.side == "above") else "no"
+
+    def to_json(self) -> dict[str, Any]:
+        """As in datasets/FORMAT.md, section 6."""
+        found = {"n": self.found.n, "mean": self.found.mean, "low": self.found.low, "high": self.found.high}
+        named = {"quantity": self.quantity, "bound": self.bound, "side": self.side}
+        return named | found | {"verdict": self.verdict}
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a claim came to; `measure` and `criterion` replace the claim's own where they depend on the suite."""
 
     value: Figure | None
     against: Figure | None
-    holds: bool | None
-    note: str
+    tests: tuple[ClaimTest, ...]
+    note: str = ""
+    measure: str | None = None
+    criterion: str | None = None
+
+    @property
+    def verdict(self) -> Verdict:
+        found = {test.verdict for test in self.tests}
+        if not found:
+            return "unmeasured"
+        return "no" if "no" in found else "yes" if found == {"yes"} else "undecided"
 
 
 @dataclass(frozen=True)
@@ -67,8 +107,8 @@ class Evidence:
         rows, two = with_followed(rows), as_people(pairs) if pairs is not None else None
         same_base = {method.role: method for method in methods if method.compared_with == moa.compared_with}
         return cls(
-            rows={method.name: readable(rows, method.name) for method in methods},
-            pairs={method.name: readable(two, method.name) for method in methods} if two is not None else {},
+            rows={method.name: readable(rows, method) for method in methods},
+            pairs={method.name: readable(two, method) for method in methods} if two is not None else {},
             router=router,
             upper_bound=upper_bound,
             moa=moa,
@@ -85,58 +125,56 @@ class Evidence:
         """Paired difference `after - before`."""
         return difference(self.rows[before.name], self.rows[after.name], column) if before and after else None
 
+    def share(self, column: str, of: str | None = None) -> Interval | None:
+        """MoA's mean of a column over the prior's (of its column `of`), of the images both have."""
+        return ratio(self.rows[self.prior.name], self.rows[self.moa.name], column, of) if self.prior else None
 
-def compared(run: Evidence, before: Method | None, after: Method | None, column: str, sign: int, who: str) -> Verdict:
-    """Whether a column is higher (`sign` +1) or lower (-1) after than before, by the paired interval."""
+
+def compared(
+    run: Evidence, before: Method | None, after: Method | None, side: Side, columns: Sequence[tuple[str, str]], who: str
+) -> Judgement:
+    """Whether columns (name, what it is called) are higher or lower after than before; the first is the claim's figure.
+    One that was not measured is not asked. `who` names the method that is missing."""
+    first = columns[0][0]
+    value, against = run.figure(after, first), run.figure(before, first)
     if before is None or after is None:
-        missing = who if before is None else "this ablation"
-        return unmeasured(f"{missing} is not in this run", run.figure(after, column), run.figure(before, column))
-    value, against, change = run.figure(after, column), run.figure(before, column), run.change(before, after, column)
-    if change is None:
+        return unmeasured(f"{who} is not in this run", value, against)
+    tests = tuple(
+        ClaimTest(f"{called}, {after.label} minus {before.label}", found, 0.0, side)
+        for column, called in columns
+        if (found := run.change(before, after, column))
+    )
+    if not tests:
         return unmeasured("no image of one has its counterpart of the other", value, against)
-    note = f"paired difference {signed(change)}"
-    if change.low is None or change.high is None:
-        return Verdict(value, against, None, f"{note}; a single identity has no interval")
-    if change.low <= 0 <= change.high:
-        return Verdict(value, against, False, f"{note}: not told from noise")
-    if change.mean * sign < 0:
-        return Verdict(value, against, False, f"{note}: the other way round")
-    return Verdict(value, against, True, note)
+    return Judgement(value, against, tests)
 
 
-def kept(run: Evidence, column: str, rows: dict[str, pd.DataFrame]) -> Verdict:
+def kept(run: Evidence, column: str, called: str) -> Judgement:
     """Whether MoA reaches the prior's mean of a column, up to `KEPT`."""
-    value = mean(run.moa.label, rows[run.moa.name], column)
+    value, against = run.figure(run.moa, column), run.figure(run.prior, column)
     if value is None:
         return unmeasured("the suite does not measure it")
     if run.prior is None:
         return unmeasured("the prior is not in this run", value)
-    share = ratio(rows[run.prior.name], rows[run.moa.name], column)
-    against = mean(run.prior.label, rows[run.prior.name], column)
+    share = run.share(column)
     if share is None:
         return unmeasured("the prior's mean is not above 0, so there is no share of it", value, against)
-    return Verdict(value, against, share.mean >= KEPT, f"{percent(share)} of the prior's")
+    return Judgement(value, against, (ClaimTest(f"{called}, MoA's share of the prior's", share, KEPT, "above"),))
 
 
 def mean(label: str, rows: pd.DataFrame | None, column: str) -> Figure | None:
     """The mean of a column with its interval; None without rows or without a measurement in them."""
-    return None if rows is None else as_figure(label, int(rows[column].notna().sum()), interval(rows, column))
+    return None if rows is None else as_figure(label, interval(rows, column))
 
 
-def as_figure(label: str, n: int, found: Interval | None) -> Figure | None:
-    """The interval under a label, with the number of images behind it."""
-    return None if found is None else Figure(label, n, found.mean, found.low, found.high)
+def as_figure(label: str, found: Interval | None) -> Figure | None:
+    """The interval under a label."""
+    return None if found is None else Figure(label, found.n, found.mean, found.low, found.high)
 
 
-def unmeasured(why: str, value: Figure | None = None, against: Figure | None = None) -> Verdict:
-    """The verdict on a claim that this run says nothing about, with what there is of its numbers."""
-    return Verdict(value, against, None, f"not measured: {why}")
-
-
-def signed(found: Interval) -> str:
-    """A difference for a note: `+0.123 (+0.100 to +0.146)`."""
-    bounds = "" if found.low is None else f" ({found.low:+.3f} to {found.high:+.3f})"
-    return f"{found.mean:+.3f}{bounds}"
+def unmeasured(why: str, value: Figure | None = None, against: Figure | None = None) -> Judgement:
+    """The judgement on a claim that this run says nothing about, with what there is of its numbers."""
+    return Judgement(value, against, (), f"not measured: {why}")
 
 
 def percent(found: Interval) -> str:

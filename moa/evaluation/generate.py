@@ -5,7 +5,8 @@ that is what the context measurements compare. A prior does not know the subject
 class word and stored under the word's name instead of the subject's. Images of two people lie under `<a>+<b>`.
 
 An image carries a `moa` text chunk: prompt, noise seed, seconds and a digest of all it depends on (weights, prompt,
-sampling, references). A second run keeps an image whose digest still holds and makes the others again.
+sampling, references). A second run keeps an image whose digest still holds and makes the others again. A subject
+without a reference has no images of its own.
 """
 
 from __future__ import annotations
@@ -14,25 +15,30 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import torch
 from PIL import Image, PngImagePlugin
+from torch import Generator
 
 from moa.binding import find_words
 from moa.errors import SuiteError, WordNotFoundError
 from moa.evaluation.files import canonical_json, json_digest, write_file
+from moa.evaluation.memory import MemoryBound
 from moa.evaluation.subjects import SuiteSubject, choose_pairs
 from moa.evaluation.suite import Suite
 from moa.evaluation.workers import on_devices
+from moa.pipeline import EXPERT_INTERVAL
 from moa.subjects import Subject
 
 Progress = Callable[[str, int, int, str], None]
 CHUNK = "moa"  # key of the PNG text chunk
+# Raised by hand whenever the pipeline makes other pixels from the same weights and options, so that no image of an
+# older sampler counts as current. 2: the safety checker is off.
+SAMPLING = 2
 
 
 @dataclass(frozen=True)
@@ -114,7 +120,7 @@ def shots(suite: Suite, subjects: Sequence[SuiteSubject], method: Method) -> lis
     """
     found: dict[str, Shot] = {}
     for subject in subjects:
-        for prompt in suite.prompts:
+        for prompt in suite.prompts if subject.usable else ():
             text, places = prompt.for_word(subject.word), [prompt.text.index("{word}")]
             _check_binding(suite, prompt.id, text, [subject.word], places)
             for seed in suite.seeds:
@@ -127,7 +133,7 @@ def shots(suite: Suite, subjects: Sequence[SuiteSubject], method: Method) -> lis
 def _pair_shots(suite: Suite, subjects: Sequence[SuiteSubject], method: Method) -> list[Shot]:
     found: dict[str, Shot] = {}
     for first, second in choose_pairs(suite, subjects):
-        for prompt in suite.pairs.prompts if suite.pairs else ():
+        for prompt in suite.pairs.prompts if suite.pairs and first.usable and second.usable else ():
             text = prompt.for_words(first.word, second.word)
             moved = len(first.word) - len("{first}")
             places = [prompt.text.index("{first}"), prompt.text.index("{second}") + moved]
@@ -161,6 +167,8 @@ def shot_digest(shot: Shot, suite: Suite, method: Method) -> str:
             "prompt": shot.text,
             "noise": noise_seed(shot.prompt_id, shot.seed),
             "images": suite.images.model_dump(),
+            "expert_interval": EXPERT_INTERVAL,
+            "sampling": SAMPLING,
         }
     )
 
@@ -205,14 +213,16 @@ class Studio:
         self.folder, self.suite, self.open_sampler, self.device = folder, suite, open_sampler, device
         self.method: str | None = None
         self.sampler: Sampler | None = None
+        self.fitting = MemoryBound()
 
     def __call__(self, batch: Batch) -> int:
         """Writes the images of `batch` and returns their number."""
         if self.sampler is None or self.method != batch.method.name:
             self.sampler = None  # the old pipeline leaves the device before the new one comes
             self.sampler, self.method = self.open_sampler(batch.method, self.device), batch.method.name
-        for shot, digest, image, seconds in _sample(self.sampler, self.suite, batch.shots):
-            _save(self.folder / shot.path, image, shot, digest, seconds)
+        for part, (images, seconds) in self.fitting(partial(_sample, self.sampler, self.suite), batch.shots):
+            for (shot, digest), image in zip(part, images, strict=True):
+                _save(self.folder / shot.path, image, shot, digest, seconds)
         return len(batch.shots)
 
 
@@ -230,30 +240,13 @@ def _is_current(path: Path, digest: str) -> bool:
     return read_chunk(path).get("inputs") == digest
 
 
-def _sample(
-    sampler: Sampler, suite: Suite, batch: list[tuple[Shot, str]]
-) -> Iterator[tuple[Shot, str, Image.Image, float]]:
-    """Runs one batch and yields (shot, digest, image, seconds of its share); halves the batch when memory runs out."""
-    started = time.perf_counter()
-    try:
-        images = _call(sampler, suite, [shot for shot, _ in batch])
-    except torch.OutOfMemoryError:
-        if len(batch) == 1:
-            raise
-        half = len(batch) // 2
-        yield from _sample(sampler, suite, batch[:half])
-        yield from _sample(sampler, suite, batch[half:])
-        return
-    seconds = (time.perf_counter() - started) / len(batch)
-    for (shot, digest), image in zip(batch, images, strict=True):
-        yield shot, digest, image, seconds
-
-
-def _call(sampler: Sampler, suite: Suite, batch: list[Shot]) -> list[Image.Image]:
-    people = [given_people(shot) for shot in batch]
-    return sampler(
-        prompt=[shot.text for shot in batch], subjects=people if any(people) else None, **sampling(suite, batch)
-    ).images
+def _sample(sampler: Sampler, suite: Suite, batch: Sequence[tuple[Shot, str]]) -> tuple[list[Image.Image], float]:
+    """The images of a batch, and the seconds that each took."""
+    started, shots = time.perf_counter(), [shot for shot, _ in batch]
+    people = [given_people(shot) for shot in shots]
+    options = {"subjects": people if any(people) else None, **sampling(suite, shots)}
+    images = sampler(prompt=[shot.text for shot in shots], **options).images
+    return images, (time.perf_counter() - started) / len(batch)
 
 
 def given_people(shot: Shot) -> list[Subject]:
@@ -268,7 +261,8 @@ def sampling(suite: Suite, batch: Sequence[Shot]) -> dict[str, Any]:
         "guidance_scale": suite.images.guidance,
         "height": suite.images.size,
         "width": suite.images.size,
-        "generator": [torch.Generator("cpu").manual_seed(noise_seed(shot.prompt_id, shot.seed)) for shot in batch],
+        "generator": [Generator("cpu").manual_seed(noise_seed(shot.prompt_id, shot.seed)) for shot in batch],
+        "expert_interval": EXPERT_INTERVAL,
         "output_type": "pil",
     }
 

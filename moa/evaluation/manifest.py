@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,14 @@ import pandas as pd
 from moa.data import file_digest
 from moa.errors import EvaluationError
 from moa.evaluation.files import json_digest, write_file, write_json
-from moa.evaluation.generate import Method
+from moa.evaluation.generate import SAMPLING, Method
 from moa.evaluation.pairs import read_pairs
 from moa.evaluation.score import read_scores
 from moa.evaluation.subjects import SuiteSubject
 from moa.evaluation.suite import FolderSubjects, Suite
 from moa.evaluation.summary import FORMAT
 from moa.models import code_commit
+from moa.pipeline import EXPERT_INTERVAL
 
 
 def inputs_digest(
@@ -30,7 +32,8 @@ def inputs_digest(
     """Digest of everything the results depend on, wherever on the machine it lies."""
     named = [[m.name, m.label, m.kind, m.compared_with, m.role, m.digest] for m in methods]
     others = [subject.other_digest for subject in subjects]
-    return json_digest([FORMAT, _resolved(suite, subjects), others, named, evaluators])
+    sampling = [SAMPLING, EXPERT_INTERVAL]
+    return json_digest([FORMAT, sampling, _resolved(suite, subjects), others, named, evaluators])
 
 
 def check_version(out: Path, suite: Suite) -> None:
@@ -55,7 +58,7 @@ def is_complete(out: Path, suite: Suite, inputs: str) -> bool:
         tables = [read_scores(out), *([read_pairs(out)] if suite.pairs else [])]
     except (OSError, ValueError, KeyError, EvaluationError):
         return False
-    images = {image for rows in tables for image in rows.loc[rows["outcome"] != "missing", "image"]}
+    images = {i for rows in tables for i in rows.loc[~rows["outcome"].isin(["missing", "no_reference"]), "image"]}
     return (
         manifest["inputs"] == inputs
         and intact
@@ -72,12 +75,12 @@ def rows_digest(rows: pd.DataFrame) -> str:
 
 def write_suite(out: Path, suite: Suite, subjects: Sequence[SuiteSubject]) -> list[Path]:
     """Writes `suite.json` and `references/` and returns their paths."""
-    return [write_json(out / "suite.json", _resolved(suite, subjects)), *(_write_reference(out, s) for s in subjects)]
-
-
-def _write_reference(out: Path, subject: SuiteSubject) -> Path:
-    image = subject.reference.convert("RGBA")
-    return write_file(out / "references" / f"{subject.id}.png", lambda draft: image.save(draft, format="PNG"))
+    files = [write_json(out / "suite.json", _resolved(suite, subjects))]
+    for subject in subjects:
+        if subject.reference:
+            save = partial(subject.reference.convert("RGBA").save, format="PNG")
+            files.append(write_file(out / "references" / f"{subject.id}.png", save))
+    return files
 
 
 def write_manifest(
@@ -107,9 +110,10 @@ def write_manifest(
 def _resolved(suite: Suite, subjects: Sequence[SuiteSubject]) -> dict[str, Any]:
     """The content of suite.json: the declaration with its people, and file names instead of this machine's paths."""
     content = suite.model_dump(mode="json")
-    for model in content["evaluators"].values():
+    for model in filter(None, content["evaluators"].values()):
         model["path"] = Path(model["path"]).name
     if isinstance(suite.subjects, FolderSubjects):
         content["subjects"]["root"] = None
-    content["people"] = [{"id": s.id, "word": s.word, "source": s.source, "digest": s.digest} for s in subjects]
+    fields = ("id", "word", "source", "digest", "problem")
+    content["people"] = [{field: getattr(subject, field) for field in fields} for subject in subjects]
     return content

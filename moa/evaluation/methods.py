@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from diffusers import UNet2DConditionModel
 from safetensors import SafetensorError
 
@@ -20,8 +21,11 @@ from moa.data import file_digest
 from moa.errors import EvaluationError
 from moa.evaluation.files import json_digest
 from moa.evaluation.generate import Method
+from moa.evaluation.suite import Precision
 from moa.models import BASE_PARTS, folder_digest
 from moa.pipeline import MoAPipeline
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def find_methods(
@@ -107,9 +111,15 @@ def _lora_file(option: str, place: Path) -> Path:
     return files[0]
 
 
-def open_pipeline(folder: Path, method: Method, device: str) -> MoAPipeline:
-    """The pipeline of a method, quiet, on `device`: the folder's own, on the method's base and with its adapter."""
-    pipeline: Any = MoAPipeline.from_pretrained(folder)
+def open_pipeline(folder: Path, method: Method, device: str, *, precision: Precision = "fp32") -> MoAPipeline:
+    """The pipeline of a method, quiet, on `device`: the folder's own, on the method's base and with its adapter.
+
+    Without its safety checker, as the published protocol has it: what it flags becomes black, so an image of a face
+    would count as one without.
+    """
+    pipeline: Any = MoAPipeline.from_pretrained(folder, torch_dtype=DTYPES[precision])
+    pipeline.register_modules(safety_checker=None)
+    pipeline.register_to_config(requires_safety_checker=False)
     if method.adapter or method.lora:
         base = pipeline.unet.to_base_unet()
         if method.lora:

@@ -15,9 +15,11 @@ from scipy.optimize import linear_sum_assignment
 
 @dataclass(frozen=True)
 class PersonBox:
-    """How far people reach around their face: `side` face widths from its centre to either side, `above` face heights
-    over its upper edge, `below` face heights under its lower edge."""
+    """How far people reach around their face: `head` face widths from its centre to either side down to the chin (the
+    face's lower edge), `side` below it, `above` face heights over its upper edge, `below` face heights under the
+    chin."""
 
+    head: float
     side: float
     above: float
     below: float
@@ -67,27 +69,31 @@ def prompt_consistency(image: np.ndarray, text: np.ndarray) -> float:
     return float(np.dot(image, text))
 
 
-def prompt_rank(image: np.ndarray, texts: np.ndarray, own: int) -> int | None:
-    """Rank, 1 is best, of the prompt `own` among `texts [P, d]` by cosine with `image [d]`; None for a single prompt,
-    among which there is nothing to be told apart. A tie counts for the own prompt."""
+def prompt_rank(image: np.ndarray, texts: np.ndarray) -> int | None:
+    """Rank, 1 is best, of the first of `texts [P, d]`, the own prompt, by cosine with `image [d]`; None for a single
+    text, among which there is nothing to be told apart. A tie counts for the own prompt."""
     if len(texts) < 2:
         return None
     similarity = np.asarray(texts) @ np.asarray(image)
-    return 1 + int((similarity > similarity[own]).sum())
+    return 1 + int((similarity > similarity[0]).sum())
 
 
 def person_region(face: tuple[float, float, float, float], person: PersonBox, width: int, height: int) -> np.ndarray:
-    """Where the person of a face stands: bool `[H, W]`, a box in units of the face (all that is detected), clipped to
-    the image. `face` is `[x0, y0, x1, y1]` in pixels."""
+    """Where the person of a face stands: bool `[H, W]`, a box for the head and one for the body in units of the face
+    (all that is detected), clipped to the image. `face` is `[x0, y0, x1, y1]` in pixels."""
     x0, y0, x1, y1 = face
     centre, face_width, face_height = (x0 + x1) / 2, x1 - x0, y1 - y0
-    left, right = centre - person.side * face_width, centre + person.side * face_width
-    top, bottom = y0 - person.above * face_height, y1 + person.below * face_height
     region = np.zeros((height, width), dtype=bool)
-    rows = slice(max(0, int(np.floor(top))), max(0, int(np.ceil(bottom))))
-    columns = slice(max(0, int(np.floor(left))), max(0, int(np.ceil(right))))
-    region[rows, columns] = True
+    for reach, top, bottom in (
+        (person.head * face_width, y0 - person.above * face_height, y1),
+        (person.side * face_width, y1, y1 + person.below * face_height),
+    ):
+        region[_pixels(top, bottom), _pixels(centre - reach, centre + reach)] = True
     return region
+
+
+def _pixels(start: float, stop: float) -> slice:
+    return slice(max(0, int(np.floor(start))), max(0, int(np.ceil(stop))))
 
 
 def change(image: np.ndarray, other: np.ndarray, region: np.ndarray) -> tuple[float | None, float | None]:

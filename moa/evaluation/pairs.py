@@ -50,6 +50,10 @@ class _Cell:
         return pair_path(self.method, self.first, self.second, self.prompt.id, self.seed)
 
     @property
+    def usable(self) -> bool:
+        return self.first.usable and self.second.usable
+
+    @property
     def text(self) -> str:
         return self.prompt.for_words(self.first.word, self.second.word)
 
@@ -66,11 +70,12 @@ def score_pairs(scorer: Scorer, methods: Sequence[Method]) -> pd.DataFrame | Non
         for prompt in declared.prompts
         for seed in declared.seeds
     ]
-    measured = scorer.measure(list(dict.fromkeys(cell.image for cell in cells)))
-    texts = sorted({cell.text for cell in cells})
-    embedded = dict(zip(texts, scorer.clip.encode_texts(texts), strict=True))
+    measured = scorer.measurer(list(dict.fromkeys(cell.image for cell in cells if cell.usable)))
     probability = PROBABILITY[scorer.suite.evaluators.faces.kind]
-    rows = [_row(cell, measured[cell.image], scorer.references, embedded[cell.text], probability) for cell in cells]
+    rows = []
+    for cell in cells:
+        found = measured[cell.image] if cell.usable else "no_reference"
+        rows.append(_row(cell, found, scorer.references, scorer.texts[cell.text], probability))
     return pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(NUMBER_COLUMNS, "float64"))
 
 

@@ -54,12 +54,12 @@ def record_router(
     Up to `IMAGES` generated images are shown, of different subjects and prompts as far as there are any. None, and no
     file, when the method has no router or no image shows both a person and some background.
     """
-    folder, suite, chosen = scorer.folder, scorer.suite, _choose(scorer, method)
+    folder, suite, chosen = scorer.measurer.folder, scorer.suite, _choose(scorer, method)
     pipeline: MoAPipeline | None = None
     records = []
     for done, (shot, region) in enumerate(chosen, start=1):
         sprite = _sprite_path(shot)
-        inputs = json_digest([shot_digest(shot, suite, method), scorer.evaluators, TILE])
+        inputs = json_digest([shot_digest(shot, suite, method), scorer.measurer.digest, TILE])
         if read_chunk(folder / sprite).get("inputs") != inputs:
             pipeline = pipeline or open_sampler(method, device)
             if not _record(folder / sprite, pipeline, suite, shot, region, inputs):
@@ -80,7 +80,7 @@ def record_router(
         },
         "n": len(records),
         "tile": TILE,
-        "examples": [_example(shot) for shot, _ in chosen],
+        "examples": [_example(shot, record) for (shot, _), record in zip(chosen, records, strict=True)],
     }
     write_json(folder / "router.json", content)
     return content
@@ -91,7 +91,7 @@ def _choose(scorer: Scorer, method: Method) -> list[tuple[Shot, np.ndarray]]:
 
     It walks down the diagonals of the table of subjects and prompts, so that neighbours differ in both.
     """
-    subjects, prompts = len(scorer.subjects), len(scorer.suite.prompts)
+    subjects, prompts = sum(subject.usable for subject in scorer.subjects), len(scorer.suite.prompts)
     table = [
         shot
         for shot in shots(scorer.suite, scorer.subjects, method)
@@ -100,7 +100,7 @@ def _choose(scorer: Scorer, method: Method) -> list[tuple[Shot, np.ndarray]]:
     chosen: dict[str, tuple[Shot, np.ndarray]] = {}
     for number in range(len(table)):
         shot = table[number % subjects * prompts + (number + number // subjects) % prompts]
-        region = _person(scorer.measure([shot.path])[shot.path], scorer.faces.person)
+        region = _person(scorer.measurer([shot.path])[shot.path], scorer.measurer.models.faces.person)
         if region is not None:
             chosen[shot.path] = shot, region
         if len(chosen) == IMAGES:
@@ -165,6 +165,8 @@ def _sprite_path(shot: Shot) -> str:
     return f"router/{shot.people[0].id}-{shot.prompt_id}-{shot.seed}.png"
 
 
-def _example(shot: Shot) -> dict[str, Any]:
+def _example(shot: Shot, record: dict[str, Any]) -> dict[str, Any]:
+    """An image with its mean prior shares over layers and steps."""
+    shares = {side: float(np.mean(record[side])) for side in ("background", "foreground")}
     names = {"subject": shot.people[0].id, "prompt_id": shot.prompt_id, "seed": shot.seed}
-    return names | {"image": shot.path, "sprite": _sprite_path(shot)}
+    return names | {"image": shot.path, "sprite": _sprite_path(shot)} | shares

@@ -22,26 +22,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 
-from moa.errors import EvaluationError, MoAError
-from moa.evaluation.clip import ClipScorer, load_clip
-from moa.evaluation.faces import FaceEvaluator, load_faces
+from moa.errors import EvaluationError, MoAError, SuiteError
+from moa.evaluation.environment import describe_environment
 from moa.evaluation.files import write_json
 from moa.evaluation.generate import Method, Progress, generate, shots
 from moa.evaluation.manifest import check_version, inputs_digest, is_complete, write_manifest, write_suite
-from moa.evaluation.methods import find_methods, open_pipeline
-from moa.evaluation.pairs import read_pairs, score_pairs, write_pairs
+from moa.evaluation.measure import BATCH, Measurer, MeasuringModels
+from moa.evaluation.methods import DTYPES, find_methods, open_pipeline
+from moa.evaluation.pairs import score_pairs, write_pairs
 from moa.evaluation.router import record_router
-from moa.evaluation.score import Scorer, read_scores, write_scores
+from moa.evaluation.score import Scorer, embed_texts, write_scores
 from moa.evaluation.subjects import SuiteSubject, resolve_subjects, upper_bound
-from moa.evaluation.suite import Suite, load_suite
+from moa.evaluation.suite import Precision, Suite, load_suite
 from moa.evaluation.summary import summarise
 from moa.evaluation.workers import on_devices
 from moa.models import code_commit
 
-MEASURED_TOGETHER = 32  # images a process is given at a time, more than its models take in one pass
+MOST_BATCHES = 8  # that a process is given to measure at a time, so that it reads one while it measures another
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,9 +61,9 @@ def evaluate(
     champion: Path | None = None,
     ablations: dict[str, Path] | None = None,
     community: dict[str, Path] | None = None,
-    faces: FaceEvaluator | None = None,
-    clip: ClipScorer | None = None,
+    models: MeasuringModels | None = None,
     devices: Sequence[str] = ("cpu",),
+    precision: Precision | None = None,
     batch_size: int = 16,
     source: Source = Source(),
     command: str | None = None,
@@ -74,48 +73,62 @@ def evaluate(
 
     Methods are the prior, MoA, the `champion` (an adapter folder), one for each of `ablations` (label -> adapter
     folder), and two for each `community` base (label -> LoRA): its prior and MoA on it. `shards` or `images` is where
-    the suite's people are. `faces` and `clip` default to the models the suite declares; they are loaded before
-    anything is generated. Generation and measuring are split over `devices`; models that are handed in measure in this
-    process. `progress(stage, done, total, item)` follows the stages "generate <method>", "measure", "score" and
-    "router". Raises `EvaluationError` and its kin for inputs that are missing or wrong.
+    the suite's people are. `models` defaults to those the suite declares; they are loaded, and every prompt is given to
+    CLIP, before anything is generated. Generation and measuring are split over `devices`; models that are handed in
+    measure in this process. `precision` is that of the pipelines, by default the suite's (`Suite.for_devices`).
+    `progress(stage, done, total, item)` follows the stages "generate <method>", "measure", "score" and "router". Raises
+    `EvaluationError` and its kin for inputs that are missing or wrong; a photograph that cannot be had costs its own
+    subject only.
     """
+    suite = suite.for_devices(devices, precision)
     subjects = resolve_subjects(suite, shards=shards, images=images)
+    if not any(subject.usable for subject in subjects):
+        raise SuiteError(f"suite {suite.name}: nobody has a reference; the first problem: {subjects[0].problem}")
     methods = find_methods(pipeline, champion=champion, ablations=ablations, community=community)
-    split = len(devices) > 1 and faces is None and clip is None
-    faces = faces or load_faces(suite.evaluators.faces, devices[0])
-    clip = clip or load_clip(suite.evaluators.clip, devices[0])
-    evaluators = {"faces": faces.describe(), "clip": clip.describe()}
+    split = len(devices) > 1 and models is None
+    models = models or MeasuringModels.load(suite.evaluators, devices[0])
+    evaluators = models.describe()
     inputs = inputs_digest(suite, subjects, methods, evaluators)
     check_version(out, suite)
     if is_complete(out, suite, inputs):
         _tell(progress, "up to date", 1, 1, str(out))
         return out / "manifest.json"
 
+    texts = embed_texts(suite, subjects, models.clip)
     (out / "manifest.json").unlink(missing_ok=True)
     files = write_suite(out, suite, subjects)
-    sampler = partial(open_pipeline, pipeline)
+    sampler = partial(open_pipeline, pipeline, precision=suite.images.precision)
     following = partial(_tell_method, progress)
     generate(out, suite, subjects, methods, sampler, devices=devices, batch_size=batch_size, progress=following)
 
     if split:
         _measure_on(devices, partial(_open_measurer, out, suite), suite, subjects, methods, progress)
-    scorer = Scorer(out, suite, subjects, faces, clip)  # opened now, it knows what the others have measured
+    measurer = Measurer(out, models)  # opened now, it knows what the others have measured
     if not split:
-        _measure_on(devices[:1], lambda _: scorer.measure, suite, subjects, methods, progress)
+        _measure_on(devices[:1], lambda _: measurer, suite, subjects, methods, progress)
+    scorer = Scorer(suite, subjects, measurer, texts)
     rows, pairs = scorer.score(methods, progress=partial(_tell, progress, "score")), score_pairs(scorer, methods)
     moa = next(method for method in methods if method.kind == "moa")
     router = record_router(scorer, moa, sampler, device=devices[0], progress=progress)
 
-    provenance = {
-        "repo_id": source.repo_id,
-        "commit": source.commit,
-        "adapter_digest": _adapter_digest(pipeline),
-        "evaluators": evaluators,
-        "command": command,
-        "code_commit": code_commit(),
-    }
-    bound = upper_bound(subjects, scorer.references, faces)
-    summary = summarise(rows, suite, methods, provenance, pairs=pairs, router=router, upper_bound=bound)
+    summary = summarise(
+        rows,
+        suite,
+        methods,
+        {
+            "repo_id": source.repo_id,
+            "commit": source.commit,
+            "adapter_digest": _adapter_digest(pipeline),
+            "evaluators": evaluators,
+            "command": command,
+            "code_commit": code_commit(),
+        },
+        subjects=subjects,
+        pairs=pairs,
+        router=router,
+        upper_bound=upper_bound(subjects, scorer.references, models.faces),
+        environment=describe_environment(suite, pipeline, devices),
+    )
     write_scores(out, rows)
     if pairs is not None:
         write_pairs(out, pairs)
@@ -134,21 +147,22 @@ def _measure_on(
     methods: Sequence[Method],
     progress: Progress | None,
 ) -> None:
-    """Fills the journal of measurements. The batches are the same on one device and on several, and so are the rows: a
-    model's last digits depend on what is in a batch."""
+    """Fills the journal of measurements. A model's last digits depend on what is in a batch, and the batches are the
+    same however many devices share them: each is given some whole ones at a time."""
     images = list(dict.fromkeys(shot.path for method in methods for shot in shots(suite, subjects, method)))
-    batches = [images[i : i + MEASURED_TOGETHER] for i in range(0, len(images), MEASURED_TOGETHER)]
+    batch = max(BATCH[torch.device(device).type] for device in devices)
+    given = batch * max(1, min(MOST_BATCHES, len(images) // (4 * batch * len(devices))))
+    parts = [images[i : i + given] for i in range(0, len(images), given)]
     done = 0
-    for batch, _ in on_devices(devices, open_measurer, batches, lambda batch: batch[-1]):
-        done += len(batch)
-        _tell(progress, "measure", done, len(images), batch[-1])
+    for part, _ in on_devices(devices, open_measurer, parts, lambda part: part[-1]):
+        done += len(part)
+        _tell(progress, "measure", done, len(images), part[-1])
 
 
 def _open_measurer(out: Path, suite: Suite, device: str) -> Callable[[list[str]], int]:
     """Measures images with models of its own on `device`, into its own part of the journal; returns how many."""
-    faces, clip = load_faces(suite.evaluators.faces, device), load_clip(suite.evaluators.clip, device)
-    scorer = Scorer(out, suite, [], faces, clip, part=os.getpid())
-    return lambda images: len(scorer.measure(images))
+    measurer = Measurer(out, MeasuringModels.load(suite.evaluators, device), part=os.getpid())
+    return lambda images: len(measurer(images))
 
 
 def _adapter_digest(pipeline: Path) -> str:
@@ -193,6 +207,9 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--device", action="append", help=f"such as cuda:0; given several times they share the work (default {default})"
     )
+    parser.add_argument(
+        "--precision", choices=DTYPES, help="of the images' sampling (default: the suite's on GPUs, fp32 on a CPU)"
+    )
     parser.add_argument("--repo-id", help="where the pipeline was published, for the record")
     parser.add_argument("--commit", help="which revision it is, for the record")
     given = parser.parse_args(arguments)
@@ -206,15 +223,6 @@ def _labelled(option: str, given: list[str]) -> dict[str, Path]:
         if not (label and sign and folder):
             raise EvaluationError(f"{option} {label + sign + folder!r}: write it as LABEL=FOLDER")
     return {label: Path(folder) for label, _, folder in pairs}
-
-
-def unscored(out: Path, suite: Suite) -> list[str]:
-    """A line for each image that could not be scored, and for each subject whose reference shows no face."""
-    tables = [read_scores(out), *([read_pairs(out)] if suite.pairs else [])]
-    unread = pd.concat([rows[rows["outcome"].isin(["missing", "unreadable"])] for rows in tables])
-    faceless = tables[0].loc[tables[0]["outcome"] == "no_reference_face", "subject"].unique()
-    lines = [f"no face in the reference of subject {subject}: its IP cannot be measured" for subject in faceless]
-    return lines + list(dict.fromkeys(f"{row.outcome}: {out / row.image}" for row in unread.itertuples()))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -233,6 +241,7 @@ def main(arguments: list[str] | None = None) -> int:
             ablations=_labelled("--ablation", given.ablation),
             community=_labelled("--community", given.community),
             devices=given.device,
+            precision=given.precision,
             batch_size=given.batch_size,
             source=Source(repo_id=given.repo_id, commit=given.commit),
             command=shlex.join(["python", "-m", "moa.evaluation.run", *arguments]),
@@ -241,12 +250,12 @@ def main(arguments: list[str] | None = None) -> int:
     except MoAError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    _print_table(json.loads((given.out / "summary.json").read_text(encoding="utf-8")))
-    problems = unscored(given.out, suite)
-    for problem in problems:
-        print(problem, file=sys.stderr)
+    summary = json.loads((given.out / "summary.json").read_text(encoding="utf-8"))
+    _print_table(summary)
+    for problem in summary["unscored"]:
+        print(f"{problem['what']}: {problem['why']}", file=sys.stderr)
     print(manifest)
-    return 2 if problems else 0
+    return 2 if summary["unscored"] else 0
 
 
 if __name__ == "__main__":

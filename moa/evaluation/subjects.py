@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from moa.data import NO_SUBJECT, Sample, ShardDataset
 from moa.errors import PersonNotFoundError, SuiteError
 from moa.evaluation.faces import FaceEvaluator
 from moa.evaluation.metrics import identity_preservation
-from moa.evaluation.suite import FolderSubjects, ShardSubjects, SubjectItem, Suite
+from moa.evaluation.suite import ShardSubjects, SubjectItem, Suite
 from moa.preparation import PortraitPreparer, SubjectPreparer
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
@@ -34,20 +34,29 @@ MAX_PIXELS = 64_000_000  # larger photographs are taken for decompression bombs
 @dataclass(frozen=True)
 class SuiteSubject:
     """One person: `reference` RGB or RGBA and `photo` RGB, any size; `source` is the sample's key or the file below
-    the root; `other` another photograph of the same person, None where the data set has none."""
+    the root; `other` another photograph of the same person, None where the data set has none.
+
+    Where the photograph cannot be had, `problem` says why, and there is neither reference nor photo: no image is made
+    of such a person, and the others are scored.
+    """
 
     id: str
     word: str
-    reference: Image.Image
-    photo: Image.Image
+    reference: Image.Image | None
+    photo: Image.Image | None
     source: str
     other: Image.Image | None = None
+    problem: str | None = None
+
+    @property
+    def usable(self) -> bool:
+        return self.problem is None
 
     @cached_property
-    def digest(self) -> str:
+    def digest(self) -> str | None:
         """`sha256:<hex>` over the class word and the pixels of `reference` and `photo`: what images and scores depend
-        on."""
-        return _digest(self.word, self.reference, self.photo)
+        on. None without a photograph."""
+        return _digest(self.word, self.reference, self.photo) if self.reference and self.photo else None
 
     @cached_property
     def other_digest(self) -> str | None:
@@ -66,15 +75,20 @@ def _digest(word: str, *images: Image.Image) -> str:
 def resolve_subjects(suite: Suite, *, shards: Path | None = None, images: Path | None = None) -> list[SuiteSubject]:
     """The suite's people with their photographs, in the suite's order.
 
-    `shards` is the shard folder (kind `shards`), `images` overrides the declared root (kind `folder`). Raises
-    `SuiteError` naming the suite, the field and the file when a person cannot be had, and the typed errors of
-    `moa.data` for bad shards.
+    `shards` is the shard folder (kind `shards`), `images` overrides the declared root (kind `folder`). A photograph in
+    it that is missing or unreadable is its person's `problem`. Raises `SuiteError` naming the suite and the field when
+    the folder is not there or the shards show too few people, and the typed errors of `moa.data` for bad shards.
     """
     if isinstance(suite.subjects, ShardSubjects):
         if shards is None:
             raise SuiteError(f"suite {suite.name}: subjects come from shards; say which with --shards FOLDER")
         return _from_shards(suite, suite.subjects, shards)
-    return [resolve_item(suite.name, suite.subjects, item, images) for item in suite.subjects.items]
+    root = images or (Path(suite.subjects.root) if suite.subjects.root else None)
+    if root is None:
+        raise SuiteError(f"suite {suite.name}: subjects.root is not declared; name the folder with --images FOLDER")
+    if not root.is_dir():
+        raise SuiteError(f"suite {suite.name}: subjects.root: {root} is no folder; name the right one with --images")
+    return [_from_folder(item, root) for item in suite.subjects.items]
 
 
 def _from_shards(suite: Suite, declared: ShardSubjects, folder: Path) -> list[SuiteSubject]:
@@ -121,18 +135,16 @@ def _stands_alone(sample: Sample, where: dict[str, str | None]) -> bool:
     )
 
 
-def resolve_item(name: str, declared: FolderSubjects, item: SubjectItem, images: Path | None) -> SuiteSubject:
-    """One person of the suite `name`; `images` overrides the declared root. Raises `SuiteError`."""
-    root = images or (Path(declared.root) if declared.root else None)
-    if root is None:
-        raise SuiteError(f"suite {name}: subjects.root is not declared; name the folder with --images FOLDER")
-    field = f"suite {name}: subjects.items.{item.id}.image"
-    paths = find_photos(root / item.image)
-    if not paths:
-        raise SuiteError(f"{field}: {root / item.image} holds no photograph; is it the right folder (--images)?")
-    photo, *others = (open_photo(path, field) for path in paths[:2])
-    source = paths[0].relative_to(root).as_posix()
-    return SuiteSubject(item.id, item.word, _cut_out(photo, item.id), photo, source, others[0] if others else None)
+def _from_folder(item: SubjectItem, root: Path) -> SuiteSubject:
+    """One person of a folder of photographs, or their problem. A second photograph that cannot be read is none."""
+    paths = find_photos(root / item.image)[:2]
+    source = paths[0].relative_to(root).as_posix() if paths else item.image
+    opened = [open_photo(path) for path in paths] or ["holds no photograph"]
+    if isinstance(opened[0], str):
+        problem = f"subjects.items.{item.id}.image: {source} {opened[0]}"
+        return SuiteSubject(item.id, item.word, None, None, source, problem=problem)
+    other = next((photo for photo in opened[1:] if not isinstance(photo, str)), None)
+    return SuiteSubject(item.id, item.word, _cut_out(opened[0], item.id), opened[0], source, other)
 
 
 def _cut_out(photo: Image.Image, subject: str) -> Image.Image:
@@ -196,16 +208,15 @@ def find_photos(path: Path) -> list[Path]:
     return sorted(p for p in path.glob("*") if p.suffix.lower() in IMAGE_SUFFIXES) if path.is_dir() else []
 
 
-def open_photo(path: Path, field: str) -> Image.Image:
-    """The photograph as RGB. Raises `SuiteError` naming `field` and the file when it cannot be decoded or is far too
-    large.
+def open_photo(path: Path) -> Image.Image | str:
+    """The photograph as RGB, or what is wrong with it: it cannot be decoded, or is far too large.
 
     Neither EXIF rotation nor resizing is applied: the published protocol scores the stored pixels.
     """
     try:
         with Image.open(path) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise SuiteError(f"{field}: {path} has {image.width}x{image.height} pixels; scale it down first")
+                return f"has {image.width}x{image.height} pixels; scale it down first"
             return image.convert("RGB")
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise SuiteError(f"{field}: {path} cannot be read as an image ({error})") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        return f"cannot be read as an image ({type(error).__name__})"

@@ -2,14 +2,15 @@
 
     python -m moa.evaluation.suite datasets/suites/celeba-15.yaml --images DIR
 
-reads a declaration, opens every reference image, looks for its face and prints a table; the exit status is 1 when
-anything is missing. It writes nothing. Format: datasets/FORMAT.md, section 7.
+is the preflight (`moa.evaluation.check`). Format: datasets/FORMAT.md, section 7.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -27,12 +28,20 @@ class _Declaration(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Shows(_Declaration):
+    """What must be seen in the images of a prompt, in its own words; None where nobody can tell."""
+
+    item: str | None = Field(None, min_length=1)
+    scene: str | None = Field(None, min_length=1)
+
+
 class Prompt(_Declaration):
     """One prompt; `{word}` in `text` stands for the subject's class word."""
 
     id: Id
     category: Id
     text: str
+    shows: Shows = Shows()
 
     @field_validator("text")
     @classmethod
@@ -40,6 +49,13 @@ class Prompt(_Declaration):
         if text.count("{word}") != 1 or text.replace("{word}", "").count("{") or text.count("}") != 1:
             raise ValueError("must hold '{word}' exactly once and no other braces")
         return text
+
+    @model_validator(mode="after")
+    def _shows_what_it_says(self) -> Prompt:
+        for name, words in self.shows:
+            if words is not None and self.text.count(words) != 1:
+                raise ValueError(f"shows.{name}: {words!r} must be a part of {self.text!r}, once")
+        return self
 
     def for_word(self, word: str) -> str:
         """The prompt for a class word, e.g. `a man riding a horse`; used for generation and for PC alike."""
@@ -110,12 +126,17 @@ class FolderSubjects(_Declaration):
     items: tuple[SubjectItem, ...] = Field(min_length=1)
 
 
+Precision = Literal["fp32", "bf16", "fp16"]
+
+
 class ImageSettings(_Declaration):
-    """How images are sampled: `size` in pixels (square), denoising `steps`, classifier-free `guidance` scale."""
+    """How images are sampled: `size` in pixels (square), denoising `steps`, classifier-free `guidance` scale, and the
+    `precision` of the pipeline on a GPU (`for_devices`)."""
 
     size: int = Field(ge=8, multiple_of=8)
     steps: int = Field(ge=1)
     guidance: float = Field(ge=0)
+    precision: Precision = "fp32"
 
 
 class FaceModel(_Declaration):
@@ -136,9 +157,18 @@ class ClipModel(_Declaration):
     antialias: bool = True
 
 
+class AttributeModel(_Declaration):
+    """The classifier that says which item and scene an image shows: `path` is a folder as zoo/attributes, `sha256` that
+    of its weight file."""
+
+    path: str
+    sha256: Digest | None = None
+
+
 class Evaluators(_Declaration):
     faces: FaceModel
     clip: ClipModel
+    attributes: AttributeModel | None = None
 
 
 class Published(_Declaration):
@@ -180,6 +210,19 @@ class Suite(_Declaration):
                 raise ValueError(f"{field} holds {repeated[0]!r} more than once")
         return self
 
+    def rivals(self, prompt: Prompt) -> tuple[str, ...]:
+        """The texts among which CLIP ranks a prompt, its own first: those of its category, each put into the prompt's
+        own scene where both declare one, so that the background cannot decide; as they are where only scenes differ."""
+        category = [other for other in self.prompts if other.category == prompt.category]
+        moved = dict.fromkeys([prompt.text, *(_in_scene(other, prompt.shows.scene) for other in category)])
+        return tuple(moved if len(moved) > 1 else dict.fromkeys([prompt.text, *(other.text for other in category)]))
+
+    def for_devices(self, devices: Sequence[str], precision: Precision | None = None) -> Suite:
+        """The suite with the precision its images are really made in: the given one, else the declared one on GPUs and
+        fp32 as soon as a CPU takes part, on which half precision is slow."""
+        declared = "fp32" if any(device.startswith("cpu") for device in devices) else self.images.precision
+        return self.model_copy(update={"images": self.images.model_copy(update={"precision": precision or declared})})
+
 
 def load_suite(path: Path | str, *, faces: Path | None = None, clip: Path | None = None) -> Suite:
     """Reads and checks a declaration; every path in the result is absolute.
@@ -199,21 +242,46 @@ def load_suite(path: Path | str, *, faces: Path | None = None, clip: Path | None
     except ValidationError as error:
         lines = [f"{'.'.join(map(str, e['loc'])) or 'suite'}: {e['msg']}" for e in error.errors()]
         raise SuiteError(f"{path}: " + "; ".join(lines)) from error
-    return _with_absolute_paths(suite, path.resolve().parent, faces, clip)
+    suite = _with_absolute_paths(suite, path.resolve().parent, faces, clip)
+    _check_vocabulary(path, suite)
+    return suite
+
+
+def _in_scene(prompt: Prompt, scene: str | None) -> str:
+    return prompt.text.replace(prompt.shows.scene, scene) if prompt.shows.scene and scene else prompt.text
 
 
 def _with_absolute_paths(suite: Suite, base: Path, faces: Path | None, clip: Path | None) -> Suite:
-    def place(declared: str, given: Path | None = None) -> str:
-        return str(Path(given).resolve() if given else (base / declared).resolve())
-
-    evaluators = Evaluators(
-        faces=suite.evaluators.faces.model_copy(update={"path": place(suite.evaluators.faces.path, faces)}),
-        clip=suite.evaluators.clip.model_copy(update={"path": place(suite.evaluators.clip.path, clip)}),
-    )
+    given = {"faces": faces, "clip": clip}
+    models = {
+        name: model.model_copy(update={"path": str(Path(given.get(name) or base / model.path).resolve())})
+        for name, model in suite.evaluators
+        if model is not None
+    }
     subjects = suite.subjects
     if isinstance(subjects, FolderSubjects) and subjects.root:
-        subjects = subjects.model_copy(update={"root": place(subjects.root)})
-    return suite.model_copy(update={"evaluators": evaluators, "subjects": subjects})
+        subjects = subjects.model_copy(update={"root": str((base / subjects.root).resolve())})
+    return suite.model_copy(update={"evaluators": suite.evaluators.model_copy(update=models), "subjects": subjects})
+
+
+def _check_vocabulary(path: Path, suite: Suite) -> None:
+    """What prompts show must be words of the classifier that is to see it. Without its folder there is nothing to check
+    against: the preflight and `moa.evaluation.run` say that it is missing."""
+    config = Path(suite.evaluators.attributes.path) / "config.json" if suite.evaluators.attributes else None
+    if config is None or not config.is_file():
+        return
+    try:
+        vocabulary = json.loads(config.read_text(encoding="utf-8"))["vocabulary"]
+        known = {name: [word for word in vocabulary[name] if word] for name in Shows.model_fields}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SuiteError(f"{path}: evaluators.attributes: {config} is no classifier's ({error!r})") from error
+    for prompt in suite.prompts:
+        for name, words in prompt.shows:
+            if words is not None and words not in known[name]:
+                raise SuiteError(
+                    f"{path}: prompts.{prompt.id}.shows.{name}: {words!r} is no word of {config}, "
+                    f"which knows {', '.join(map(repr, known[name]))}"
+                )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Tables out of rows: `summary.json`, recomputed from the scores whenever it is wanted. Format: datasets/FORMAT.md,
 section 6.
 
-A mean is over images, an interval over identities (see `intervals.bootstrap_interval`). IP of an image without a face
-is 0, as in the published protocol; images that are missing or unreadable are in no mean and are counted under
-`outcomes`.
+A mean is over images, an interval over identities (see `tables`, `intervals.bootstrap_interval`), and every statistic
+says over how many images it is. IP of an image without a face is 0, as in the published protocol; images that are
+missing or unreadable are in no mean, are counted under `outcomes` and named under `unscored`.
 """
 
 from __future__ import annotations
@@ -18,15 +18,21 @@ import pandas as pd
 from moa.errors import ScoresError
 from moa.evaluation.claims import make_claims
 from moa.evaluation.generate import Method
-from moa.evaluation.intervals import Interval
-from moa.evaluation.score import CHANGE_COLUMNS, DIVERSITY_COLUMNS
+from moa.evaluation.intervals import Interval, bootstrap_interval
+from moa.evaluation.score import CHANGE_COLUMNS, DIVERSITY_COLUMNS, SHOWN_COLUMNS
+from moa.evaluation.subjects import SuiteSubject
 from moa.evaluation.suite import Suite
 from moa.evaluation.tables import MATCH, as_people, difference, interval, readable, with_followed
 
-FORMAT = "moa-evaluation/3"
+FORMAT = "moa-evaluation/4"
 # shares of the image height; the paper notes that IP falls with the face's size (section 4)
 FACE_SIZES = ((0.0, 0.15, "below 15 %"), (0.15, 0.3, "15 to 30 %"), (0.3, np.inf, "30 % and more"))
-COMPARED = ("ip", "pc", "context_change_outside")
+COMPARED = ("ip", "pc", *SHOWN_COLUMNS, "context_change_outside")
+UNSCORED = {  # outcomes that are the input's fault; "no face in the image" is the model's, and counts as IP 0
+    "missing": "the image is missing",
+    "unreadable": "the image cannot be read",
+    "no_reference_face": "no face was found in the reference: IP cannot be measured",
+}
 
 
 def summarise(
@@ -35,15 +41,17 @@ def summarise(
     methods: Sequence[Method],
     provenance: dict[str, Any],
     *,
+    subjects: Sequence[SuiteSubject] = (),
     pairs: pd.DataFrame | None = None,
     router: dict[str, Any] | None = None,
     upper_bound: pd.DataFrame | None = None,
+    environment: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The content of `summary.json`.
 
     `pairs` is the table of images of two subjects, `router` the content of router.json, `upper_bound` one row per
-    subject who has a second photograph (`subject`, `ip`); None where the suite measures no such thing. Raises
-    `ScoresError` when a method has no rows or a row's method is not named.
+    subject who has a second photograph (`subject`, `ip`); None where the suite measures no such thing. `subjects` are
+    asked for their problems. Raises `ScoresError` when a method has no rows or a row's method is not named.
     """
     named = {method.name for method in methods}
     if named != set(rows["method"]):
@@ -60,27 +68,33 @@ def summarise(
         "pairs": [_pair_method(as_people(pairs), method) for method in methods] if pairs is not None else None,
         "claims": make_claims(rows, methods, pairs=pairs, router=router, upper_bound=upper_bound),
         "published": [row.model_dump() for row in suite.published],
+        "unscored": unscored(rows, pairs, subjects),
         "provenance": provenance,
+        "environment": environment or {},
     }
 
 
-def compare(before: pd.DataFrame, after: pd.DataFrame) -> dict[str, Any]:
-    """Paired comparison of one method in two runs, `{"ip": after - before, "pc": ...}` with intervals over identities.
+def unscored(rows: pd.DataFrame, pairs: pd.DataFrame | None, subjects: Sequence[SuiteSubject]) -> list[dict[str, str]]:
+    """What could not be scored and why: a line for each subject without a usable reference and for each image."""
+    found = {f"subject {subject.id}": subject.problem for subject in subjects if subject.problem}
+    for row in rows[rows["outcome"].isin(list(UNSCORED))].itertuples():
+        of_a_subject = row.outcome == "no_reference_face"
+        found.setdefault(f"subject {row.subject}" if of_a_subject else row.image, UNSCORED[row.outcome])
+    lost = None if pairs is None else pairs[pairs["outcome"].isin(["missing", "unreadable"])]
+    for row in () if lost is None else lost.itertuples():
+        found.setdefault(row.image, UNSCORED[row.outcome])
+    return [{"what": what, "why": why} for what, why in found.items()]
 
-    Rows are matched by subject, prompt and seed; all must match. Raises `ScoresError` naming how many do not, as
-    when the two runs used different suites or versions of one.
-    """
-    joined = before[MATCH].merge(after[MATCH], how="outer", indicator=True)
-    alone = int((joined["_merge"] != "both").sum())
-    if alone:
-        raise ScoresError(
-            f"{alone} of {len(joined)} rows exist in one run only; compare runs of the same suite and version"
-        )
-    return {score: _or_null(difference(before, after, score)) for score in ("ip", "pc")} | {"n": len(joined)}
+
+def compare(before: pd.DataFrame, after: pd.DataFrame) -> dict[str, Any]:
+    """Paired differences `after - before` of two tables of readable rows: `n` pairs, and a statistic or null for each
+    of `COMPARED`."""
+    statistics = {column: _or_null(difference(before, after, column)) for column in COMPARED}
+    return {"n": len(before[MATCH].merge(after[MATCH]))} | statistics
 
 
 def _method(rows: pd.DataFrame, method: Method) -> dict[str, Any]:
-    known = readable(rows, method.name)
+    known = readable(rows, method)
     sizes = [(label, known[known["face_size"].between(low, high, inclusive="left")]) for low, high, label in FACE_SIZES]
     return {
         "method": method.name,
@@ -101,12 +115,12 @@ def _method(rows: pd.DataFrame, method: Method) -> dict[str, Any]:
 
 def _pair_method(pairs: pd.DataFrame, method: Method) -> dict[str, Any]:
     """Scores of the images of two; their intervals are over pairs of subjects."""
-    known = readable(pairs, method.name)
+    known = readable(pairs, method)
     return {
         "method": method.name,
         "label": method.label,
         "kind": method.kind,
-        "n": len(known),
+        "n": known["image"].nunique(),
         **{column: _or_empty(interval(known, column)) for column in ("ip", "pc", "leakage", "assigned")},
         "two_faces": _or_empty(interval(known.assign(two=known["faces"] >= 2), "two")),
         "outcomes": _outcomes(pairs, method),
@@ -118,19 +132,18 @@ def _comparisons(rows: pd.DataFrame, methods: Sequence[Method]) -> list[dict[str
     moa = next((method for method in methods if method.kind == "moa"), None)
     if moa is None:
         return []
-    after = readable(rows, moa.name)
+    after = readable(rows, moa)
     return [
-        {"before": method.name, "after": moa.name, "n": len(before[MATCH].merge(after[MATCH]))}
-        | {column: _or_null(difference(before, after, column)) for column in COMPARED}
+        {"before": method.name, "after": moa.name} | compare(readable(rows, method), after)
         for method in methods
         if method is not moa
-        for before in [readable(rows, method.name)]
     ]
 
 
 def _upper_bound(bound: pd.DataFrame | None) -> dict[str, Any] | None:
-    found = None if bound is None else interval(bound, "ip")
-    return None if bound is None or found is None else {"n": int(bound["ip"].notna().sum()), "ip": asdict(found)}
+    known = None if bound is None else bound.dropna(subset=["ip"])
+    found = None if known is None else bootstrap_interval(known["ip"].to_numpy(), known["subject"].to_numpy())
+    return None if found is None else {"n": found.n, "ip": asdict(found)}
 
 
 def _groups(rows: pd.DataFrame, column: str) -> dict[str, Any]:
@@ -139,10 +152,10 @@ def _groups(rows: pd.DataFrame, column: str) -> dict[str, Any]:
 
 def _scores(rows: pd.DataFrame) -> dict[str, Any]:
     return {
-        "n": len(rows),
+        "n": rows["image"].nunique(),
         "ip": _or_empty(interval(rows, "ip")),
         "pc": _or_empty(interval(rows, "pc")),
-        "followed": _or_null(interval(rows, "followed")),
+        **{column: _or_null(interval(rows, column)) for column in ("followed", *SHOWN_COLUMNS)},
     }
 
 
@@ -157,4 +170,4 @@ def _or_null(found: Interval | None) -> dict[str, float | None] | None:
 
 def _or_empty(found: Interval | None) -> dict[str, float | None]:
     """For scores every image should have: nulls where none has."""
-    return asdict(found) if found else dict.fromkeys(("mean", "low", "high", "std"))
+    return asdict(found) if found else {"n": 0, **dict.fromkeys(("mean", "low", "high", "std"))}

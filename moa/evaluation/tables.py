@@ -1,12 +1,15 @@
 """Tables of rows on disk, and their statistics: the interval of a column, and the difference and ratio of two tables
 matched by key.
 
-Images that are missing or unreadable are in no statistic, and null measurements in none of their column.
+Images that could not be had or read are in no statistic, null measurements in none of their column. A prior's images
+do not know the subject: people with one class word share them. Means are over the rows all the same, so that they fit
+the paired ones, but each image counts once in `n`, and its own intervals are over prompts instead of subjects.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +17,17 @@ import pandas as pd
 
 from moa.errors import ScoresError
 from moa.evaluation.files import write_file
-from moa.evaluation.intervals import Interval, bootstrap_interval, paired_difference, ratio_of_means
+from moa.evaluation.generate import Method
+from moa.evaluation.intervals import (
+    Interval,
+    bootstrap_interval,
+    difference_of_ratios,
+    paired_difference,
+    ratio_of_means,
+)
 
 MATCH = ["subject", "prompt_id", "seed"]  # what rows of two methods, or of two runs, are matched by
+UNREAD = ("missing", "unreadable", "no_reference")  # outcomes of rows without an image
 
 
 def write_table(folder: Path, name: str, rows: pd.DataFrame) -> list[Path]:
@@ -42,9 +53,10 @@ def read_table(path: Path, columns: Sequence[str], key: Sequence[str]) -> pd.Dat
     return rows
 
 
-def readable(rows: pd.DataFrame, method: str) -> pd.DataFrame:
-    """The rows of a method whose image could be read."""
-    return rows[(rows["method"] == method) & ~rows["outcome"].isin(["missing", "unreadable"])]
+def readable(rows: pd.DataFrame, method: Method) -> pd.DataFrame:
+    """The rows of a method whose image could be read, with the column `unit` that its intervals are over."""
+    known = rows[(rows["method"] == method.name) & ~rows["outcome"].isin(UNREAD)]
+    return known.assign(unit=known["prompt_id" if method.kind == "prior" else "subject"])
 
 
 def with_followed(rows: pd.DataFrame) -> pd.DataFrame:
@@ -59,24 +71,44 @@ def as_people(pairs: pd.DataFrame) -> pd.DataFrame:
 
 
 def interval(rows: pd.DataFrame, column: str) -> Interval | None:
-    """Mean of a column with its interval over subjects; None where nothing was measured."""
+    """Mean of a column of readable rows with its interval; None where nothing was measured."""
     known = rows[rows[column].notna()]
-    return bootstrap_interval(known[column].to_numpy(np.float64), known["subject"].to_numpy())
+    found = bootstrap_interval(known[column].to_numpy(np.float64), known["unit"].to_numpy())
+    return found and replace(found, n=known["image"].nunique())
+
+
+def quotient(rows: pd.DataFrame, above: str, below: str) -> Interval | None:
+    """Mean of one column over that of another, of the rows that have both; None where there are none."""
+    known = rows.dropna(subset=[above, below])
+    return ratio_of_means(known[above].to_numpy(), known[below].to_numpy(), known["unit"].to_numpy())
 
 
 def difference(before: pd.DataFrame, after: pd.DataFrame, column: str) -> Interval | None:
     """`after - before` over the rows both have; None where there are none."""
-    return paired_difference(*_matched(before, after, column))
+    both = matched(before, after, [column])
+    found = paired_difference(both[f"{column}_before"].to_numpy(), both[f"{column}_after"].to_numpy(), both["unit"])
+    return found and replace(found, n=both["image"].nunique())
 
 
-def ratio(before: pd.DataFrame, after: pd.DataFrame, column: str) -> Interval | None:
-    """Mean of `after` over mean of `before`, of the rows both have; None where there are none."""
-    a, b, who = _matched(before, after, column)
-    return ratio_of_means(b, a, who)
+def ratio(before: pd.DataFrame, after: pd.DataFrame, column: str, of: str | None = None) -> Interval | None:
+    """Mean of `after`'s column over that of `before`'s (its column `of`, if named), of the rows that have both; None
+    where there are none."""
+    before = before.assign(**{column: before[of]}) if of else before
+    both = matched(before, after, [column])
+    return ratio_of_means(both[f"{column}_after"].to_numpy(), both[f"{column}_before"].to_numpy(), both["unit"])
 
 
-def _matched(before: pd.DataFrame, after: pd.DataFrame, column: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    wanted = [*MATCH, column]
-    both = before[wanted].merge(after[wanted], on=MATCH, suffixes=("_before", "_after")).dropna()
-    a, b = (both[f"{column}_{side}"].to_numpy(np.float64) for side in ("before", "after"))
-    return a, b, both["subject"].to_numpy()
+def quotient_difference(before: pd.DataFrame, after: pd.DataFrame, above: str, below: str) -> Interval | None:
+    """`quotient` of `after` less that of `before`, over the rows both have; None where there are none."""
+    both = matched(before, after, [above, below])
+    one, other = (
+        (both[f"{above}_{side}"].to_numpy(), both[f"{below}_{side}"].to_numpy()) for side in ("before", "after")
+    )
+    return difference_of_ratios(one, other, both["unit"].to_numpy())
+
+
+def matched(before: pd.DataFrame, after: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """The rows that both tables have with all of the columns, as `<column>_before` and `<column>_after`, with the unit
+    and the image of `after`."""
+    one, other = before[[*MATCH, *columns]], after[[*MATCH, "unit", "image", *columns]]
+    return one.merge(other, on=MATCH, suffixes=("_before", "_after")).dropna()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from pathlib import Path
 
 import pytest
@@ -14,31 +15,19 @@ from flows.artifacts import MOST_BYTES, TILE, interval, strip
 from flows.evaluate import CPU_PROCESSES, devices
 from flows.evaluated import told, unscored
 
-SCORES = """method,subject,image,outcome
-prior,anna,images/prior/woman/moon/0.png,scored
-moa,anna,images/moa/anna/moon/0.png,unreadable
-moa,ben,images/moa/ben/moon/0.png,no_reference_face
-moa,ben,images/moa/ben/sea/0.png,no_reference_face
-moa,carl,images/moa/carl/sea/0.png,no_face
-"""
-PAIRS = """method,first,second,image,outcome
-moa,anna,ben,images/moa/anna+ben/sea/0.png,missing
-moa,anna,carl,images/moa/anna+carl/sea/0.png,too_few_faces
-"""
+PROBLEMS = [
+    {"what": "images/moa/anna/moon/0.png", "why": "the image cannot be read"},
+    {"what": "images/moa/anna+ben/sea/0.png", "why": "the image cannot be read"},
+    {"what": "subject ben", "why": "no face was found in the reference: IP cannot be measured"},
+]
 
 
-def test_unscored_names_images_and_each_subject_without_a_face_once(tmp_path: Path) -> None:
-    (tmp_path / "scores.csv").write_text(SCORES)
-    assert [problem["what"] for problem in unscored(tmp_path)] == ["images/moa/anna/moon/0.png", "subject ben"]
-    (tmp_path / "pairs.csv").write_text(PAIRS)
+def test_what_could_not_be_scored_is_what_the_evaluation_named(tmp_path: Path) -> None:
+    (tmp_path / "summary.json").write_text(json.dumps({"unscored": PROBLEMS}))
     problems = unscored(tmp_path)
-    assert [problem["what"] for problem in problems][2:] == ["images/moa/anna+ben/sea/0.png"]
-    assert "1 x the image cannot be read; 1 x no face" in told(problems) and "moon/0.png" in told(problems)
-
-
-def test_a_generated_image_without_a_face_is_scored(tmp_path: Path) -> None:
-    (tmp_path / "scores.csv").write_text("method,subject,image,outcome\nmoa,carl,a.png,no_face\n")
-    assert unscored(tmp_path) == [] and told([]) == ""
+    assert problems == PROBLEMS
+    assert "2 x the image cannot be read; 1 x no face" in told(problems) and "moon/0.png" in told(problems)
+    assert told([]) == ""
 
 
 def test_the_strip_shows_the_pictures_side_by_side(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from moa.evaluation.faces import REAL_PERSON, Face
 from moa.evaluation.generate import Method
+from moa.evaluation.measure import MeasuringModels
 from moa.evaluation.suite import Suite
 
 BOX = (4.0, 4.0, 12.0, 14.0)
@@ -59,6 +60,22 @@ class ColourClip:
 
     def describe(self) -> dict[str, Any]:
         return {"name": "colour"}
+
+
+class ColourJudge:
+    """A bright image shows a red hat, a dark one nothing; every image shows the beach."""
+
+    def shown(self, images: Sequence[Image.Image]) -> list[dict[str, str]]:
+        bright = [np.asarray(image.convert("L")).mean() > 127 for image in images]
+        return [{"item": "with a hat" if hat else "", "scene": "on the beach"} for hat in bright]
+
+    def describe(self) -> dict[str, Any]:
+        return {"name": "colour"}
+
+
+def colour_models(faces: Any = None, clip: Any = None, attributes: Any = None) -> MeasuringModels:
+    """Measuring models that need no weights; each may be replaced."""
+    return MeasuringModels(faces or ColourFaces(), clip or ColourClip(), attributes)
 
 
 def colour_direction(image: Image.Image) -> np.ndarray:

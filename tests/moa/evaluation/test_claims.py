@@ -1,4 +1,5 @@
-"""Claims: each judged on small tables where it holds, where it does not, and where nothing measures it."""
+"""Claims: each judged on small tables where it holds, where it does not, where the interval spans its bound, and where
+nothing measures it."""
 
 from __future__ import annotations
 
@@ -10,6 +11,8 @@ import pandas as pd
 import pytest
 
 from moa.evaluation.claims import make_claims
+from moa.evaluation.evidence import ClaimTest, Judgement
+from moa.evaluation.intervals import Interval
 from moa.evaluation.score import COLUMNS, NUMBER_COLUMNS
 from tests.moa.evaluation.fakes import MOA, NO_MOA, NO_SPACETIME, PRIOR
 
@@ -24,16 +27,18 @@ def _rows(categories=("accessory", "context"), **columns) -> pd.DataFrame:
         columns=["method", "subject", "prompt_id", "category", "seed"],
     ).reindex(columns=COLUMNS)
     table = table.astype(dict.fromkeys(NUMBER_COLUMNS, "float64")).assign(outcome="scored")
+    whose = table["subject"].where(table["method"] != "prior", "man")
+    table["image"] = table["method"] + whose + table["prompt_id"] + table["seed"].astype(str)
     for name, by_method in columns.items():
         table[name] = table["method"].map(by_method).astype("float64") + table["subject"].map(PEOPLE)
     return table
 
 
-def _ranked(**shares) -> pd.DataFrame:
-    """Rows of which a share of each method's (0, 0.5, 1) has the own prompt first: the first seed's, both seeds'."""
-    rows = _rows()
-    first = rows["method"].map({name.replace("_", "-"): share for name, share in shares.items()}).fillna(0)
-    return rows.assign(pc_rank=np.where(rows["seed"] < 2 * first, 1.0, 3.0))
+def _share(column, rows=None, **shares) -> pd.DataFrame:
+    """Rows of which a share of each method's (0, 0.5, 1) has 1 in a column, the others 0: the first seed's, both."""
+    rows = _rows() if rows is None else rows
+    first = rows["method"].map({name.replace("_", "-"): share for name, share in shares.items()})
+    return rows.assign(**{column: (rows["seed"] < 2 * first).astype(float).where(first.notna())})
 
 
 def _pairs(assigned, ip, leakage) -> pd.DataFrame:
@@ -44,6 +49,7 @@ def _pairs(assigned, ip, leakage) -> pd.DataFrame:
     )
     ours = table["method"] == "moa"
     return table.assign(
+        image=table["method"] + table["first"] + table["seed"].astype(str),
         outcome="scored",
         faces=2,
         ip=np.where(ours, ip, 0.1),
@@ -67,140 +73,250 @@ def _by_method(prior=np.nan, moa=np.nan, no_moa=np.nan, no_spacetime=np.nan):
     return {"prior": prior, "moa": moa, "no-moa": no_moa, "no-spacetime": no_spacetime}
 
 
+def _verdicts(claim) -> list[str]:
+    return [test["verdict"] for test in claim["tests"]]
+
+
 @pytest.mark.parametrize(
-    ("moa", "no_moa", "holds"),
-    [(0.06, 0.24, True), (0.18, 0.24, False), (0.12, 0.09, False)],  # inside is 0.3
+    ("low", "high", "above", "below"),
+    [
+        (0.1, 0.2, "yes", "no"),
+        (-0.2, -0.1, "no", "yes"),
+        (-0.1, 0.1, "undecided", "undecided"),
+        (0.0, 0.0, "undecided", "undecided"),
+        (None, None, "undecided", "undecided"),
+    ],
 )
-def test_c1_a_swap_stays_local(moa, no_moa, holds):
+def test_one_rule_the_whole_interval_lies_on_a_side_of_the_bound(low, high, above, below):
+    found = Interval(4, 0.9, None if low is None else low + 0.95, None if high is None else high + 0.95, None)
+    assert ClaimTest("q", found, 0.95, "above").verdict == above
+    assert ClaimTest("q", found, 0.95, "below").verdict == below
+
+
+@pytest.mark.parametrize(
+    ("tests", "verdict"),
+    [
+        ("", "unmeasured"),
+        ("y", "yes"),
+        ("yy", "yes"),
+        ("yn", "no"),
+        ("nu", "no"),
+        ("yu", "undecided"),
+        ("uu", "undecided"),
+    ],
+)
+def test_a_claim_of_several_tests_needs_all_of_them(tests, verdict):
+    lows = {"y": 0.1, "n": -0.2, "u": -0.05}
+    made = [ClaimTest("q", Interval(4, 0.0, lows[t], lows[t] + 0.1, None), 0.0, "above") for t in tests]
+    assert Judgement(None, None, tuple(made)).verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("moa", "no_moa", "verdicts", "verdict"),
+    [
+        (0.06, 0.24, ["yes", "yes"], "yes"),
+        (0.18, 0.24, ["no", "yes"], "no"),
+        (0.12, 0.09, ["yes", "no"], "no"),
+        (0.15, 0.24, ["undecided", "yes"], "undecided"),  # half of the change inside
+    ],
+)
+def test_c1_a_swap_stays_local(moa, no_moa, verdicts, verdict):
     rows = _rows(swap_change_outside=_by_method(moa=moa, no_moa=no_moa), swap_change_inside=_by_method(0.3, 0.3, 0.3))
     claim = _claim("C1", rows)
-    assert claim["holds"] is holds and claim["value"]["n"] == 16
+    assert (_verdicts(claim), claim["verdict"], claim["value"]["n"]) == (verdicts, verdict, 16)
     assert (claim["value"]["mean"], claim["against"]["mean"]) == pytest.approx((moa / 0.3, no_moa / 0.3))
     assert claim["value"]["low"] < claim["value"]["mean"] < claim["value"]["high"]
     assert (claim["value"]["label"], claim["against"]["label"]) == ("MoA", "Without MoA")
+    test = claim["tests"][1]
+    assert test["mean"] == pytest.approx((moa - no_moa) / 0.3) and (test["bound"], test["side"]) == (0, "below")
 
 
 def test_c1_without_the_ablation_is_judged_by_the_limit_alone():
     rows = _rows(swap_change_outside=_by_method(moa=0.06), swap_change_inside=_by_method(moa=0.3))
     claim = _claim("C1", rows, [PRIOR, MOA])
-    assert claim["holds"] is True and claim["against"] is None and "not in this run" in claim["note"]
+    assert (claim["verdict"], claim["against"], len(claim["tests"])) == ("yes", None, 1)
+    assert "not in this run" in claim["note"]
 
 
-@pytest.mark.parametrize(
-    ("moa", "no_moa", "c2", "c9"),
-    [(0.05, 0.2, True, True), (0.2, 0.05, False, False), (0.2, 0.2, False, False)],
-)
-def test_c2_and_c9_the_scene_is_kept_with_moa_only(moa, no_moa, c2, c9):
-    rows = _rows(context_change_outside=_by_method(moa=moa, no_moa=no_moa), pc=_by_method(0.2, 0.2, 0.1))
-    kept, lost = _claim("C2", rows), _claim("C9", rows)
-    assert (kept["holds"], lost["holds"]) == (c2, c9)
-    assert kept["value"]["mean"] == lost["against"]["mean"] == pytest.approx(moa)
-    assert kept["against"]["mean"] == lost["value"]["mean"] == pytest.approx(no_moa)
-    assert "PC differs by -0.100" in lost["note"]
-    said = {0.05: "paired difference -0.150", 0.2: "the other way round" if no_moa < moa else "not told from noise"}
-    assert said[moa] in kept["note"]
+@pytest.mark.parametrize(("moa", "verdict"), [(0.05, "yes"), (0.2, "no"), (0.1, "undecided")])
+def test_c2_the_scene_changes_less_than_by_another_seed(moa, verdict):
+    rows = _rows(context_change_outside=_by_method(moa=moa), seed_change_outside=_by_method(0.2))
+    claim = _claim("C2", rows)
+    assert claim["verdict"] == verdict and claim["tests"][0]["mean"] == pytest.approx(moa / 0.2)
+    assert (claim["value"]["mean"], claim["against"]["mean"]) == pytest.approx((moa, 0.2))
+    assert claim["against"]["label"] == "Prior only, another seed" and claim["against"]["n"] == 4  # one man's images
+    assert "less than 50% of what another seed changes" in claim["criterion"] and "classifier" not in claim["measure"]
 
 
-def test_a_difference_within_the_noise_is_not_shown():
+@pytest.mark.parametrize(("moa", "verdict"), [(1, "yes"), (0.5, "no")])
+def test_c2_with_one_seed_is_judged_by_what_the_classifier_sees(moa, verdict):
+    claim = _claim("C2", _share("scene_shown", prior=1, moa=moa))
+    assert claim["verdict"] == verdict and claim["value"]["mean"] == moa and claim["against"]["mean"] == 1
+    assert claim["measure"] == "share of images that show the prompt's scene, by a classifier"
+    assert "95% of the prior's share" in claim["criterion"]
+
+
+def test_c2_with_both_needs_both():
+    rows = _rows(context_change_outside=_by_method(moa=0.05), seed_change_outside=_by_method(0.2))
+    claim = _claim("C2", _share("scene_shown", rows, prior=1, moa=0.5))
+    assert (_verdicts(claim), claim["verdict"]) == (["yes", "no"], "no")
+    assert claim["value"]["mean"] == pytest.approx(0.05) and " and " in claim["criterion"]
+
+
+def test_c2_does_not_ask_the_ablation():
+    """What the ablation does is C9's; C2 stands by itself."""
+    rows = _rows(context_change_outside=_by_method(moa=0.05, no_moa=0.01), seed_change_outside=_by_method(0.2))
+    assert _claim("C2", rows)["verdict"] == _claim("C2", rows, [PRIOR, MOA])["verdict"] == "yes"
+    assert _claim("C9", rows)["verdict"] == "no"
+
+
+def test_a_difference_within_the_noise_is_undecided():
     """The mean points the right way, but half of the people say the opposite."""
     rows = _rows(ip=_by_method(0.5, 0.51))
     rows.loc[rows["method"] == "moa", "ip"] += np.where(rows.loc[rows["method"] == "moa", "subject"] < "c", 0.2, -0.2)
     claim = _claim("C3", rows)
-    assert claim["value"]["mean"] > claim["against"]["mean"]
-    assert claim["holds"] is False and "not told from noise" in claim["note"]
+    assert claim["value"]["mean"] > claim["against"]["mean"] and claim["verdict"] == "undecided"
 
 
 def test_c3_identity_against_the_prior_and_the_upper_bound():
     rows = _rows(ip=_by_method(0.1, 0.4))
     bound = pd.DataFrame({"subject": ["a", "b"], "ip": [0.76, 0.76]})
     claim = _claim("C3", rows, upper_bound=bound)
-    assert claim["holds"] is True and "paired difference +0.300" in claim["note"]
-    assert "50% (49% to 51%) of the upper bound" in claim["note"]  # a and b have 0.37 and 0.39
+    assert claim["verdict"] == "yes" and claim["tests"][0]["quantity"] == "IP, MoA minus Prior only"
+    assert claim["tests"][0]["mean"] == pytest.approx(0.3) and claim["tests"][0]["n"] == 16
+    assert claim["note"].startswith("50% (49% to 51%) of the upper bound")  # a and b have 0.37 and 0.39
     assert "no second photographs" in _claim("C3", rows)["note"]
-    assert _claim("C3", _rows(ip=_by_method(0.4, 0.1)))["holds"] is False
+    assert _claim("C3", _rows(ip=_by_method(0.4, 0.1)))["verdict"] == "no"
 
 
 @pytest.mark.parametrize(("number", "column"), [("C4", "pc"), ("C5", "diversity_layout")])
-@pytest.mark.parametrize(("moa", "holds"), [(0.195, True), (0.3, True), (0.18, False)])
-def test_c4_and_c5_stay_within_five_percent_of_the_prior(number, column, moa, holds):
-    claim = _claim(number, _rows(**{column: _by_method(0.2, moa)}))
-    assert claim["holds"] is holds and f"{moa / 0.2:.0%}" in claim["note"]
+@pytest.mark.parametrize(
+    ("moa", "spread", "verdict"),
+    [(0.195, 0, "yes"), (0.3, 0, "yes"), (0.18, 0, "no"), (0.2, 0.02, "undecided"), (0.188, 0.02, "undecided")],
+)
+def test_c4_and_c5_keep_the_priors_by_the_whole_interval(number, column, moa, spread, verdict):
+    """100 % with an interval from 93 % is not told from less than 95 %; nor is 94 % from more."""
+    rows = _rows(**{column: _by_method(0.2, moa)})
+    ours = rows["method"] == "moa"
+    rows.loc[ours, column] += np.where(rows.loc[ours, "subject"].isin(["a", "d"]), spread, -spread)
+    claim = _claim(number, rows)
+    assert claim["verdict"] == verdict and claim["tests"][0]["mean"] == pytest.approx(moa / 0.2)
+    assert (claim["tests"][0]["bound"], claim["tests"][0]["side"]) == (0.95, "above")
     assert (claim["value"]["mean"], claim["against"]["mean"]) == pytest.approx((moa, 0.2))
 
 
 @pytest.mark.parametrize(
-    ("assigned", "ip", "leakage", "holds"),
+    ("assigned", "ip", "leakage", "verdicts", "verdict"),
     [
-        ([1, 1, 1, 1], 0.6, 0.2, True),
-        ([1, 1, 1, 1], 0.2, 0.3, False),  # the faces are more like the other person than like their own
-        ([1, 0, 0, 1], 0.6, 0.2, False),  # chance
+        ([1, 1, 1, 1], 0.6, 0.2, ["yes", "yes"], "yes"),
+        ([1, 1, 1, 1], 0.2, 0.3, ["yes", "no"], "no"),  # the faces are more like the other person than like their own
+        ([1, 0, 0, 1], 0.6, 0.2, ["undecided", "yes"], "undecided"),  # chance
+        ([0, 0, 0, 0], 0.6, 0.2, ["no", "yes"], "no"),
     ],
 )
-def test_c6_two_people_are_kept_apart(assigned, ip, leakage, holds):
+def test_c6_two_people_are_kept_apart(assigned, ip, leakage, verdicts, verdict):
     claim = _claim("C6", pairs=_pairs(assigned, ip, leakage))
-    assert claim["holds"] is holds and claim["value"]["mean"] == np.mean(assigned) and claim["against"]["mean"] == 0.5
-    assert f"smaller IP {ip:.3f}, leakage {leakage:.3f}" in claim["note"]
+    assert (_verdicts(claim), claim["verdict"]) == (verdicts, verdict)
+    assert claim["value"]["mean"] == np.mean(assigned) and claim["against"]["mean"] == 0.5
+    assert claim["tests"][1]["mean"] == pytest.approx(ip - leakage)
 
 
 def test_c6_one_pair_has_no_interval():
     pairs = _pairs([1, 1, 1, 1], 0.6, 0.2)
-    claim = _claim("C6", pairs=pairs[pairs["first"] == "a"])
-    assert claim["holds"] is None and "no interval" in claim["note"]
+    assert _claim("C6", pairs=pairs[pairs["first"] == "a"])["verdict"] == "undecided"
 
 
-@pytest.mark.parametrize(("moa", "holds"), [(1, True), (0.5, False)])
-def test_c7_accessories_are_followed(moa, holds):
-    claim = _claim("C7", _ranked(prior=1, moa=moa))
-    assert claim["holds"] is holds and (claim["value"]["mean"], claim["against"]["mean"]) == (moa, 1)
-    assert claim["value"]["n"] == 8  # the context prompt is not asked
+@pytest.mark.parametrize(("moa", "verdict"), [(1, "yes"), (0.5, "no")])
+def test_c7_items_are_seen_by_the_classifier(moa, verdict):
+    """Also where CLIP ranks every prompt first."""
+    rows = _share("item_shown", prior=1, moa=moa).assign(pc_rank=1.0)
+    rows.loc[rows["category"] == "context", "item_shown"] = np.nan
+    claim = _claim("C7", rows)
+    assert claim["verdict"] == verdict and (claim["value"]["mean"], claim["against"]["mean"]) == (moa, 1)
+    assert claim["value"]["n"] == 8 and "classifier" in claim["measure"]  # the context prompt shows no item
+
+
+@pytest.mark.parametrize(("moa", "verdict"), [(1, "yes"), (0.5, "no")])
+def test_c7_without_a_classifier_says_that_clip_was_asked(moa, verdict):
+    rows = _share("first", prior=1, moa=moa)
+    claim = _claim("C7", rows.assign(pc_rank=np.where(rows["first"] == 1, 1.0, 3.0)))
+    assert claim["verdict"] == verdict and claim["value"]["n"] == 8  # the context prompt is not asked
+    assert "CLIP ranks first" in claim["measure"] and "was not looked at" in claim["criterion"]
 
 
 def test_c7_needs_an_accessory_or_an_action():
-    rows = _ranked(prior=1, moa=1)
-    assert _claim("C7", rows[rows["category"] == "context"])["holds"] is None
+    rows = _rows().assign(pc_rank=1.0)
+    assert _claim("C7", rows[rows["category"] == "context"])["verdict"] == "unmeasured"
 
 
-@pytest.mark.parametrize(("foreground", "holds"), [(0.4, True), (0.9, False)])
-def test_c8_the_router_separates(foreground, holds):
-    router = {"n": 6, "background": [[0.8, 0.7], [0.6, None]], "foreground": [[foreground, 0.3], [0.65, 0.1]]}
-    claim = _claim("C8", router=router)
-    assert claim["holds"] is holds and claim["value"]["n"] == 6 and claim["value"]["low"] is None
-    assert (claim["value"]["mean"], claim["against"]["mean"]) == pytest.approx((0.7, (foreground + 0.95) / 3))
-    assert f"higher in {2 if holds else 1} of 3 cells of 2 layers x 2 steps" in claim["note"]
+@pytest.mark.parametrize(
+    ("foreground", "verdict"), [([0.6, 0.5], "yes"), ([0.9, 0.8], "no"), ([0.6, 0.8], "undecided")]
+)
+def test_c8_the_router_separates(foreground, verdict):
+    examples = [
+        {"subject": who, "background": 0.7, "foreground": share} for who, share in zip("ab", foreground, strict=True)
+    ]
+    router = {"n": 2, "background": [[0.8, 0.7], [0.6, 0.9]], "foreground": [[0.4, 0.3], [0.65, 0.1]]}
+    claim = _claim("C8", router=router | {"examples": examples})
+    assert claim["verdict"] == verdict and claim["value"]["n"] == claim["tests"][0]["n"] == 2
+    assert (claim["value"]["mean"], claim["against"]["mean"]) == pytest.approx((0.7, np.mean(foreground)))
+    assert claim["note"] == "higher in 3 of 4 cells of 2 layers x 2 steps"
 
 
-@pytest.mark.parametrize(("no_spacetime", "holds"), [(0.3, True), (0.5, False), (0.4, False)])
-def test_c10_without_spacetime_identity_is_lower(no_spacetime, holds):
+@pytest.mark.parametrize(
+    ("change", "pc", "scenes", "verdicts", "verdict"),
+    [
+        (0.3, 0.1, 0, ["yes", "yes", "yes"], "yes"),
+        (0.3, 0.1, 1, ["yes", "yes", "undecided"], "undecided"),  # the scene is shown by both
+        (0.3, 0.1, None, ["yes", "yes"], "yes"),
+        (0.01, 0.1, 0, ["no", "yes", "yes"], "no"),
+        (0.3, 0.3, None, ["yes", "no"], "no"),
+    ],
+)
+def test_c9_without_moa_layers_the_context_is_lost(change, pc, scenes, verdicts, verdict):
+    rows = _rows(context_change_outside=_by_method(moa=0.05, no_moa=change), pc=_by_method(0.2, 0.2, pc))
+    rows = rows if scenes is None else _share("scene_shown", rows, prior=1, moa=1, no_moa=scenes)
+    claim = _claim("C9", rows)
+    assert (_verdicts(claim), claim["verdict"]) == (verdicts, verdict)
+    assert (claim["value"]["mean"], claim["against"]["mean"]) == pytest.approx((change, 0.05))
+    assert claim["value"]["label"] == "Without MoA"
+
+
+@pytest.mark.parametrize(("no_spacetime", "verdict"), [(0.3, "yes"), (0.5, "no"), (0.4, "undecided")])
+def test_c10_without_spacetime_identity_is_lower(no_spacetime, verdict):
     claim = _claim("C10", _rows(ip=_by_method(0.1, 0.4, no_spacetime=no_spacetime)))
-    assert claim["holds"] is holds and claim["value"]["label"] == "Without spacetime"
+    assert claim["verdict"] == verdict and claim["value"]["label"] == "Without spacetime"
     assert claim["value"]["mean"] == pytest.approx(no_spacetime)
 
 
 def test_what_a_run_does_not_measure_is_said():
     rows = _rows(ip=_by_method(moa=0.4))
     claims = make_claims(rows[rows["method"] == "moa"], [MOA], pairs=None, router=None, upper_bound=None)
-    assert {claim["id"]: claim["holds"] for claim in claims} == {f"C{n}": None for n in range(1, 11)}
-    assert all(claim["note"].startswith("not measured: ") for claim in claims)
+    assert {claim["id"]: claim["verdict"] for claim in claims} == {f"C{n}": "unmeasured" for n in range(1, 11)}
+    assert all(claim["note"].startswith("not measured: ") and claim["tests"] == [] for claim in claims)
+    assert all(claim["measure"] and claim["criterion"] for claim in claims)
     assert claims[2]["value"]["mean"] == pytest.approx(0.4)  # MoA's own number is shown
 
 
 def test_one_person_proves_nothing():
     rows = _rows(ip=_by_method(0.1, 0.4))
-    claim = _claim("C3", rows[rows["subject"] == "a"])
-    assert claim["holds"] is None and "a single identity has no interval" in claim["note"]
+    assert _claim("C3", rows[rows["subject"] == "a"])["verdict"] == "undecided"
 
 
 def test_lost_images_count_for_nobody():
     rows = _rows(ip=_by_method(0.1, 0.4))
-    rows.loc[(rows["method"] == "moa") & (rows["seed"] == 1), "outcome"] = "missing"
+    for seed, outcome in ((0, "no_reference"), (1, "missing")):
+        rows.loc[(rows["method"] == "moa") & (rows["seed"] == seed) & (rows["category"] == "context"), "outcome"] = (
+            outcome
+        )
     assert _claim("C3", rows)["value"]["n"] == 8
 
 
 def test_ablations_of_another_base_are_not_asked():
-    rows = _rows(context_change_outside=_by_method(moa=0.05, no_moa=0.2))
-    assert _claim("C2", rows)["holds"] is True
+    rows = _rows(context_change_outside=_by_method(moa=0.05, no_moa=0.2), pc=_by_method(0.2, 0.2, 0.1))
+    assert _claim("C9", rows)["verdict"] == "yes"
     elsewhere = [PRIOR, MOA, replace(NO_MOA, compared_with="community"), NO_SPACETIME]
-    assert _claim("C2", rows, elsewhere)["holds"] is None
+    assert _claim("C9", rows, elsewhere)["verdict"] == "unmeasured"
 
 
 def test_without_moa_there_is_nothing_to_claim():

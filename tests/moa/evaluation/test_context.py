@@ -15,7 +15,7 @@ from moa.evaluation.journal import Journal
 from moa.evaluation.measure import Measurement
 from moa.evaluation.metrics import PersonBox
 
-PERSON = PersonBox(side=0.5, above=0.0, below=0.0)  # the face alone
+PERSON = PersonBox(head=0.5, side=0.5, above=0.0, below=0.0)  # the face alone
 SMALL, LARGE = (0.0, 0.0, 4.0, 4.0), (0.0, 0.0, 8.0, 8.0)  # 16 and 64 of 256 pixels
 
 
@@ -31,7 +31,8 @@ def picture(folder: Path, name: str, white: tuple[float, ...] | None) -> None:
 def seen(name: str, *boxes: tuple[float, float, float, float]) -> Measurement:
     nothing = np.zeros(1, np.float32)
     faces = tuple(Face(box, 0.9) for box in boxes)
-    return Measurement(name, 16, 16, faces, (nothing,) * len(faces), nothing, np.zeros((8, 8, 3), np.uint8), None)
+    layout = np.zeros((8, 8, 3), np.uint8)
+    return Measurement(name, 16, 16, faces, (nothing,) * len(faces), nothing, layout, None, None)
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def compare(tmp_path):
     def columns(images: tuple[str, ...], prior: str | None, faces: dict[str, tuple]):
         with Journal(tmp_path / "journal.jsonl") as journal:
             known = {name: seen(name, *boxes) for name, boxes in faces.items()}
-            return SceneComparer(tmp_path, PERSON, journal).columns(Scene(images, prior), known)
+            return SceneComparer(tmp_path, PERSON, journal).columns(Scene("swap_change", images, prior), known)
 
     return columns
 
@@ -65,3 +66,8 @@ def test_a_swap_is_local_where_neither_person_stands(compare):
     columns = compare(("grown.png", "kept.png"), None, {"grown.png": (LARGE,), "kept.png": (SMALL,)})
     for image in columns.values():
         assert (image["swap_change_inside"], image["swap_change_outside"]) == pytest.approx((48 / 64, 0.0))
+
+
+def test_images_of_which_one_shows_nobody_are_not_compared(compare):
+    columns = compare(("grown.png", "kept.png"), None, {"grown.png": (LARGE,), "kept.png": ()})
+    assert columns == {"grown.png": {}, "kept.png": {}}

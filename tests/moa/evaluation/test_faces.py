@@ -91,14 +91,15 @@ def test_the_largest_face_comes_first(photographs):
 
 
 @needs_photographs
-def test_the_preflight_passes_on_the_photographs_and_fails_without_one(tmp_path, capsys):
+def test_the_preflight_looks_at_the_photographs_without_weights(tmp_path, capsys):
     suite = str(PROJECT / "datasets" / "suites" / "celeba-15.yaml")
     people = tmp_path / "people"
     people.mkdir()
     for folder in sorted(PHOTOGRAPHS.iterdir()):
         (people / folder.name).symlink_to(folder)
-    assert check([suite, "--images", str(people)]) == 0
-    assert "photographs: 15 of 15 ready" in capsys.readouterr().out
+    assert check([suite, "--images", str(people)]) == 1
+    printed = capsys.readouterr().out
+    assert printed.count("PROBLEM") == 2 and "vggface2.pt: an evaluator's weights are missing" in printed
     (people / "000268").unlink()
     (people / "000612").unlink()
     (people / "000612").mkdir()
@@ -108,9 +109,10 @@ def test_the_preflight_passes_on_the_photographs_and_fails_without_one(tmp_path,
     Image.new("RGB", (64, 64)).save(people / "000667" / "a.jpg")
     assert check([suite, "--images", str(people)]) == 1
     printed = capsys.readouterr().out
-    assert "photographs: 12 of 15 ready, 1 without a face, 2 unusable" in printed
-    assert "subjects.items.000268.image" in printed and "a.jpg cannot be read as an image" in printed
-    assert "NO FACE" in printed
+    assert "not ready: 5 problems" in printed and "NO FACE" in printed
+    assert "subjects.items.000268.image: 000268 holds no photograph" in printed
+    assert "subjects.items.000612.image: 000612/a.jpg cannot be read as an image" in printed
+    assert "subject 000667: no face was found in 000667/a.jpg" in printed
 
 
 def test_odd_images_have_no_face_instead_of_an_error():
@@ -160,7 +162,7 @@ def test_the_miniature_persons_box_holds_the_person_and_not_the_scene():
     alone = [scene for scene in map(world.scene, range(60)) if len(scene.people) == 1]
     held, background = zip(*(_shares(scene, MINIATURE_PERSON) for scene in alone), strict=True)
     assert np.mean(held) > 0.97 and np.percentile(held, 5) > 0.93 and np.mean(background) < 0.3
-    assert np.mean([_shares(scene, REAL_PERSON)[1] for scene in alone]) > 0.7
+    assert np.mean([_shares(scene, REAL_PERSON)[1] for scene in alone]) > 0.5
 
 
 def _shares(scene, person) -> tuple[float, float]:
@@ -171,6 +173,6 @@ def _shares(scene, person) -> tuple[float, float]:
 
 
 def test_the_persons_box_is_written_into_the_results(embedder):
-    assert FacenetFaces(embedder).describe()["person"] == {"side": 1.75, "above": 0.75, "below": 7.0}
+    assert FacenetFaces(embedder).describe()["person"] == {"head": 0.9, "side": 1.75, "above": 0.6, "below": 7.0}
     miniature = MiniatureFaces(None, weights="w")
     assert miniature.person == MINIATURE_PERSON and miniature.describe()["person"]["side"] == MINIATURE_PERSON.side

@@ -24,7 +24,8 @@ from moa.evaluation.clip import ClipScorer
 from moa.evaluation.clip_towers import TransformersTowers
 from moa.evaluation.faces import FacenetFaces
 from moa.evaluation.generate import Method, image_path
-from moa.evaluation.score import Scorer
+from moa.evaluation.measure import Measurer, MeasuringModels
+from moa.evaluation.score import Scorer, embed_texts
 from moa.evaluation.subjects import SuiteSubject, resolve_subjects
 from moa.evaluation.suite import load_suite
 from moa.evaluation.summary import summarise
@@ -114,9 +115,8 @@ def rows(people, embedder, clip, images, tmp_path_factory) -> pd.DataFrame:
         path = folder / image_path(METHOD, subject, "", SUITE.prompts[place].id, 0)
         path.parent.mkdir(parents=True, exist_ok=True)
         image.save(path)
-    scorer = Scorer(
-        folder, SUITE, people, FacenetFaces(embedder), ClipScorer(TransformersTowers(*clip, tiny_image_processor()))
-    )
+    models = MeasuringModels(FacenetFaces(embedder), ClipScorer(TransformersTowers(*clip, tiny_image_processor())))
+    scorer = Scorer(SUITE, people, Measurer(folder, models), embed_texts(SUITE, people, models.clip))
     return scorer.score([METHOD])
 
 

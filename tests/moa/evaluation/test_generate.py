@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
@@ -14,6 +15,8 @@ from PIL import Image
 from moa.errors import EvaluationError, SuiteError
 from moa.evaluation.generate import Method, generate, noise_seed, read_chunk, shots
 from moa.evaluation.methods import open_pipeline
+from moa.evaluation.subjects import SuiteSubject
+from moa.pipeline import EXPERT_INTERVAL
 from tests.moa.evaluation.fakes import tiny_suite
 
 PRIOR = Method("prior", "Prior only", "prior", "sha256:base")
@@ -21,14 +24,22 @@ MOA = Method("moa", "MoA", "moa", "sha256:moa", compared_with="prior")
 PAIRS = {"count": 1, "prompts": [{"id": "park", "text": "a {first} and a {second} in the park"}], "seeds": [0, 1]}
 
 
+class Activations:
+    """Stands for what a call of a pipeline keeps in memory."""
+
+
 class NoiseSampler:
     """Paints the noise it is given; runs out of memory above `most` images."""
 
     def __init__(self, most: int = 100):
-        self.calls, self.most = [], most
+        self.calls, self.most, self.held, self.failed = [], most, [], 0
 
     def __call__(self, prompt, **options):
+        assert not any(activations() for activations in self.held)  # the failed call's memory has been given back
         if len(prompt) > self.most:
+            activations = Activations()
+            self.held.append(weakref.ref(activations))
+            self.failed += 1
             raise torch.OutOfMemoryError("too many")
         self.calls.append({"prompt": prompt, **options})
         size = (options["height"], options["width"], 3)
@@ -103,11 +114,27 @@ def test_a_batch_that_does_not_fit_is_halved(people, tmp_path):
     sampler = NoiseSampler(most=2)
     generate(tmp_path / "halved", tiny_suite(), people, [MOA], lambda *_: sampler, batch_size=8)
     generate(tmp_path / "whole", tiny_suite(), people, [MOA], _noise, batch_size=8)
-    assert [len(call["prompt"]) for call in sampler.calls] == [2, 2, 2, 2]
+    assert [len(call["prompt"]) for call in sampler.calls] == [2, 2, 2, 2] and sampler.failed == 2  # 8, 4
     for shot in shots(tiny_suite(), people, MOA):
         assert np.array_equal(_pixels(tmp_path / "halved", shot.path), _pixels(tmp_path / "whole", shot.path))
     with pytest.raises(EvaluationError, match=r"^cpu: images/moa/boy-2/beach/1.png: OutOfMemoryError: too many"):
         generate(tmp_path / "none", tiny_suite(), people, [MOA], lambda *_: NoiseSampler(most=0))
+
+
+def test_the_expert_interval_of_the_digest_is_the_pipelines(people, tmp_path, monkeypatch):
+    sampler = NoiseSampler()
+    generate(tmp_path, tiny_suite(), people, [MOA], lambda *_: sampler)
+    assert {call["expert_interval"] for call in sampler.calls} == {EXPERT_INTERVAL}
+    monkeypatch.setattr("moa.evaluation.generate.EXPERT_INTERVAL", 3)
+    assert generate(tmp_path, tiny_suite(), people, [MOA], lambda *_: sampler) == 8
+    assert sampler.calls[-1]["expert_interval"] == 3
+
+
+def test_nobody_without_a_reference_is_drawn(people):
+    lost = SuiteSubject("kim", "woman", None, None, "kim", problem="kim holds no photograph")
+    suite = tiny_suite(pairs={**PAIRS, "count": 3})
+    for method in (PRIOR, MOA):
+        assert shots(suite, [*people, lost], method) == shots(tiny_suite(pairs=PAIRS), people, method)
 
 
 def test_a_real_pipeline_shows_the_subject_whatever_the_batch(people, pipeline, tmp_path):

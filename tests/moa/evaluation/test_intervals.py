@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap
 
-from moa.evaluation.intervals import bootstrap_interval, paired_difference, ratio_of_means
+from moa.evaluation.intervals import bootstrap_interval, difference_of_ratios, paired_difference, ratio_of_means
 
 
 def test_the_interval_is_scipys_when_every_identity_has_one_image():
@@ -56,6 +56,24 @@ def test_a_ratio_is_of_means_and_its_interval_scipys():
     ).confidence_interval
     assert ours.mean == pytest.approx(above.mean() / below.mean()) and ours.std is None
     assert (ours.low, ours.high) == (pytest.approx(theirs.low, abs=2e-3), pytest.approx(theirs.high, abs=2e-3))
+
+
+def test_a_difference_of_ratios_is_drawn_together_and_its_interval_scipys():
+    rng = np.random.default_rng(6)
+    below = rng.uniform(0.5, 1.5, (2, 40))
+    above = [0.3 * below[0] + rng.normal(0, 0.05, 40), 0.2 * below[1] + rng.normal(0, 0.05, 40)]
+    ours = difference_of_ratios((above[0], below[0]), (above[1], below[1]), np.arange(40), draws=20_000)
+    theirs = bootstrap(
+        (above[0], below[0], above[1], below[1]),
+        lambda a, b, c, d, axis: c.mean(axis) / d.mean(axis) - a.mean(axis) / b.mean(axis),
+        paired=True,
+        n_resamples=20_000,
+        method="percentile",
+        rng=1,
+    ).confidence_interval
+    assert ours.mean == pytest.approx(above[1].sum() / below[1].sum() - above[0].sum() / below[0].sum())
+    assert (ours.low, ours.high) == (pytest.approx(theirs.low, abs=2e-3), pytest.approx(theirs.high, abs=2e-3))
+    assert difference_of_ratios((above[0], 0 * below[0]), (above[1], below[1]), np.arange(40)) is None
 
 
 def test_a_ratio_to_nothing_is_none():

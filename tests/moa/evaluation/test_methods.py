@@ -8,11 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
 from safetensors.torch import save_file
+from transformers import CLIPConfig
 
 from moa.errors import EvaluationError
 from moa.evaluation.methods import find_methods, open_pipeline
+from moa.pipeline import MoAPipeline
 from moa.unet import is_moa_key
+from tests.tiny_models import tiny_image_encoder
 
 LAYER = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_q"
 
@@ -70,6 +74,29 @@ def test_what_is_missing_is_named(pipeline, adapters, tmp_path):
             EvaluationError, match=r"--community 'c': .* must be a LoRA's .safetensors file or a folder"
         ):
             find_methods(pipeline, community={"c": place})
+
+
+def test_no_image_is_blacked_out(pipeline, tmp_path):
+    """A pipeline folder with a safety checker that flags every image, as FastComposer's evaluation has it: off."""
+    folder = tmp_path / "checked"
+    shutil.copytree(pipeline, folder)
+    config = CLIPConfig(vision_config=tiny_image_encoder().config.to_dict(), projection_dim=24)
+    checker = StableDiffusionSafetyChecker(config)
+    checker.concept_embeds_weights.data -= 100  # every similarity is above its threshold
+    checker.save_pretrained(folder / "safety_checker")
+    method = find_methods(folder)[0]
+    made = [
+        pipe("a man", num_inference_steps=1, height=32, width=32, output_type="np").images
+        for pipe in (MoAPipeline.from_pretrained(folder), open_pipeline(folder, method, "cpu"))
+    ]
+    assert made[0].max() == 0 and made[1].max() > 0
+
+
+def test_a_precision_is_the_whole_pipelines(pipeline, adapters):
+    for method in find_methods(pipeline, champion=adapters[1]):
+        pipe = open_pipeline(pipeline, method, "cpu", precision="bf16")
+        modules = (pipe.unet, pipe.vae, pipe.text_encoder, pipe.image_encoder)
+        assert {parameter.dtype for module in modules for parameter in module.parameters()} == {torch.bfloat16}
 
 
 def test_a_lora_changes_the_prior_and_leaves_the_adapter_alone(pipeline, tmp_path):

@@ -7,6 +7,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 
+from moa.evaluation.faces import REAL_PERSON
 from moa.evaluation.metrics import (
     PersonBox,
     change,
@@ -79,20 +80,28 @@ def test_pc_is_the_cosine_and_not_clamped():
 
 def test_the_prompt_rank_counts_the_better_ones():
     image, texts = np.array([1.0, 0.0]), np.array([[0.6, 0.8], [0.8, 0.6], [0.0, 1.0], [0.6, -0.8]])
-    assert [prompt_rank(image, texts, own) for own in range(4)] == [2, 1, 4, 2]
-    assert prompt_rank(image, texts[:1], 0) is None
+    assert [prompt_rank(image, np.roll(texts, -own, axis=0)) for own in range(4)] == [2, 1, 4, 2]
+    assert prompt_rank(image, texts[:1]) is None
 
 
 def test_the_person_region_follows_the_face_and_stays_in_the_image():
-    real = PersonBox(side=1.75, above=0.75, below=7)
+    real = PersonBox(head=1, side=1.75, above=0.75, below=7)
     region = person_region((30, 10, 34, 14), real, width=64, height=64)
     rows, columns = np.flatnonzero(region.any(axis=1)), np.flatnonzero(region.any(axis=0))
     assert (rows[0], rows[-1]) == (7, 41)  # 10 - 0.75 * 4 ... 14 + 7 * 4
     assert (columns[0], columns[-1]) == (25, 38)  # 32 -+ 1.75 * 4
-    assert person_region((-5, -5, 80, 80), real, width=64, height=32).all()
+    head, body = np.flatnonzero(region[13]), np.flatnonzero(region[14])
+    assert (head[0], head[-1]) == (28, 35) and (body[0], body[-1]) == (25, 38)  # 32 -+ 4 down to the chin
+    assert person_region((-80, -5, 160, 80), real, width=64, height=32).all()
     assert person_region((30, 10, 34, 14), real, width=64, height=32).shape == (32, 64)
-    small = person_region((30, 10, 34, 14), PersonBox(side=0.5, above=0, below=0), width=64, height=64)
+    small = person_region((30, 10, 34, 14), PersonBox(head=0.5, side=0.5, above=0, below=0), width=64, height=64)
     assert small.sum() == 16 and small[10:14, 30:34].all()
+
+
+def test_a_portrait_leaves_background_beside_the_head():
+    """A face of 40 % of the width: shoulders fill the picture, the scene is beside the head."""
+    region = person_region((150, 100, 350, 360), REAL_PERSON, width=500, height=600)
+    assert not region[:360, :50].any() and region[360:].all() and 0.7 < region.mean() < 0.9
 
 
 def test_change_parts_inside_from_outside():

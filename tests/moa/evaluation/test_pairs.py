@@ -10,11 +10,11 @@ from PIL import Image
 
 from moa.errors import ScoresError
 from moa.evaluation.faces import Face
-from moa.evaluation.measure import LAYOUT, Measurement
+from moa.evaluation.measure import LAYOUT, Measurement, Measurer
 from moa.evaluation.pairs import COLUMNS, read_pairs, score_pairs, true_faces, write_pairs
-from moa.evaluation.score import Scorer
+from moa.evaluation.score import Scorer, embed_texts
 from moa.evaluation.subjects import SuiteSubject
-from tests.moa.evaluation.fakes import MOA, PRIOR, ColourClip, ColourFaces, text_direction, tiny_suite
+from tests.moa.evaluation.fakes import MOA, PRIOR, ColourClip, colour_models, text_direction, tiny_suite
 
 PAIRS = {"count": 1, "prompts": [{"id": "park", "text": "a {first} and a {second} in the park"}], "seeds": [0, 1]}
 SUITE = tiny_suite(pairs=PAIRS)
@@ -33,21 +33,22 @@ def _seen(*faces: tuple[list[float], float, float]) -> Measurement:
     """An image with faces of (identity, probability, height)."""
     found = tuple(Face((0.0, 0.0, height, height), probability) for _, probability, height in faces)
     identities = tuple(np.array(identity, np.float32) for identity, *_ in faces)
-    return Measurement("sha256:0", 64, 64, found, identities, GREY, np.zeros((LAYOUT, LAYOUT, 3), np.uint8), 0.5)
+    layout = np.zeros((LAYOUT, LAYOUT, 3), np.uint8)
+    return Measurement("sha256:0", 64, 64, found, identities, GREY, layout, None, 0.5)
 
 
-class Told(Scorer):
-    """A scorer that is told what the images show."""
+class Told(Measurer):
+    """A measurer that is told what the images show."""
 
-    def measure(self, images, **_):
+    def __call__(self, images, **_):
         assert list(images) == list(self.told)
         return self.told
 
 
 def _score(tmp_path, told, people=(ANN, BOB), suite=SUITE):
-    scorer = Told(tmp_path, suite, people, ColourFaces(), ColourClip())
-    scorer.told = told
-    return score_pairs(scorer, [PRIOR, MOA])
+    measurer = Told(tmp_path, colour_models())
+    measurer.told = told
+    return score_pairs(Scorer(suite, people, measurer, embed_texts(suite, people, ColourClip())), [PRIOR, MOA])
 
 
 def _paths(method: str, pair: str) -> list[str]:
@@ -87,6 +88,20 @@ def test_what_cannot_be_scored_says_why(tmp_path):
     hidden = replace(BOB, photo=Image.new("RGB", (32, 32)))  # no face in his reference
     rows = _score(tmp_path, told, (ANN, hidden))
     assert set(rows["outcome"]) == {"no_reference_face", "missing", "unreadable"} and rows["ip"].isna().all()
+
+
+def test_a_pair_with_a_lost_person_keeps_its_place(tmp_path):
+    """Who is paired with whom does not depend on whose photograph is there."""
+    lost = SuiteSubject("kim", "man", None, None, "kim", problem="kim holds no photograph")
+    suite = tiny_suite(pairs={**PAIRS, "count": 3, "seeds": [0]})
+    told = {"images/prior/woman+man/park/0.png": _seen(), "images/moa/ann+bob/park/0.png": _seen()}
+    rows = _score(tmp_path, told, (ANN, BOB, lost), suite)
+    assert rows.groupby(["first", "second"])["outcome"].unique().map(list).to_dict() == {
+        ("ann", "bob"): ["too_few_faces"],
+        ("ann", "kim"): ["no_reference"],
+        ("bob", "kim"): ["no_reference"],
+    }
+    assert rows.loc[rows["outcome"] == "no_reference", "pc"].isna().all()
 
 
 def test_a_suite_without_pairs_has_no_rows(tmp_path):

@@ -14,11 +14,12 @@ from PIL import Image
 from moa.adapter import save_adapter
 from moa.config import MoAConfig
 from moa.evaluation.generate import Method, generate
+from moa.evaluation.measure import Measurer
 from moa.evaluation.methods import open_pipeline
 from moa.evaluation.router import TILE, prior_shares, record_router, sprite_of
-from moa.evaluation.score import Scorer
+from moa.evaluation.score import Scorer, embed_texts
 from moa.unet import MoAUNet2DConditionModel
-from tests.moa.evaluation.fakes import MOA, ColourClip, ColourFaces, tiny_suite
+from tests.moa.evaluation.fakes import MOA, ColourClip, ColourFaces, colour_models, tiny_suite
 from tests.tiny_models import IMAGE_DIM, tiny_unet
 
 SUITE = tiny_suite()
@@ -52,7 +53,8 @@ def done(people, pipeline, tmp_path_factory) -> Path:
 
 
 def _scorer(folder: Path, people, faces=None) -> Scorer:
-    return Scorer(folder, SUITE, people, faces or ColourFaces(), ColourClip())
+    measurer = Measurer(folder, colour_models(faces))
+    return Scorer(SUITE, people, measurer, embed_texts(SUITE, people, ColourClip()))
 
 
 def test_it_writes_what_the_format_says(done):
@@ -66,6 +68,9 @@ def test_it_writes_what_the_format_says(done):
     assert {(e["subject"], e["prompt_id"]) for e in content["examples"]} == {
         (who, what) for who in ("man-0", "boy-2") for what in ("hat", "beach")
     }
+    for side in ("background", "foreground"):
+        shares = [example[side] for example in content["examples"]]
+        assert np.mean(shares) == pytest.approx(np.mean(content[side])) and len(set(shares)) > 1
     first, second = content["examples"][:2]
     assert first["subject"] != second["subject"] and first["prompt_id"] != second["prompt_id"]
     assert (done / first["image"]).is_file()

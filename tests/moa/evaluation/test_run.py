@@ -19,19 +19,20 @@ from moa.evaluation import run
 from moa.evaluation.pairs import read_pairs
 from moa.evaluation.run import Source, evaluate
 from moa.evaluation.score import read_scores
-from tests.moa.evaluation.fakes import ColourClip, ColourFaces, declaration, tiny_suite
+from tests.moa.evaluation.fakes import ColourClip, ColourFaces, colour_models, declaration, tiny_suite
 
 PAIRS = {"count": 1, "prompts": [{"id": "park", "text": "a {first} and a {second} in the park"}], "seeds": [0]}
 ZOO = Path(__file__).resolve().parents[3] / "zoo"
 
 
+FOLDER = tiny_suite(
+    subjects={"kind": "folder", "items": [{"id": who, "word": "man", "image": who} for who in ("ann", "ben", "kim")]}
+)
+
+
 def _evaluate(pipeline, shards, adapters, out, suite=None, **options) -> Path:
-    given = {
-        "shards": shards,
-        "ablations": {"Other adapter": adapters[1]},
-        "faces": ColourFaces(),
-        "clip": ColourClip(),
-    }
+    ablations = {"Other adapter": adapters[1]} if adapters else {}
+    given = {"shards": shards, "ablations": ablations, "models": colour_models()}
     return evaluate(pipeline, suite or tiny_suite(pairs=PAIRS), out, **{**given, **options})
 
 
@@ -60,7 +61,11 @@ def test_it_writes_what_the_format_says(done, pipeline):
     adapter = json.loads((pipeline / "adapter" / "manifest.json").read_text())["digest"]
     provenance = summary["provenance"]
     assert (provenance["repo_id"], provenance["commit"], provenance["adapter_digest"]) == ("me/moa", "abc", adapter)
-    assert provenance["command"] == "the command"
+    assert provenance["command"] == "the command" and summary["unscored"] == []
+    found = summary["environment"]
+    assert (found["precision"], found["scheduler"], found["expert_interval"]) == ("fp32", "UniPCMultistepScheduler", 2)
+    assert {"torch", "diffusers", "transformers"} < set(found["packages"]) and found["devices"][0].startswith("cpu: ")
+    assert "facenet-pytorch" not in found["packages"] and found["threads"] == 1
     suite = json.loads((done / "suite.json").read_text())
     assert [(p["id"], p["source"]) for p in suite["people"]] == [("man-0", "000000000"), ("boy-2", "000000002")]
     with Image.open(done / "references" / "man-0.png") as reference:
@@ -133,7 +138,8 @@ def test_another_suite_or_version_is_not_mixed_in(done, pipeline, shards, adapte
 @pytest.mark.slow
 def test_two_devices_give_the_images_and_rows_of_one(pipeline, shards, tmp_path):
     """With the real miniature models: processes of their own load them by name."""
-    places = {"faces": {"kind": "miniature", "path": str(ZOO / "identity")}, "clip": {"path": str(ZOO / "clip")}}
+    places = {name: {"path": str(ZOO / name)} for name in ("clip", "attributes")}
+    places["faces"] = {"kind": "miniature", "path": str(ZOO / "identity")}
     suite, seen = tiny_suite(seeds=[0], pairs=PAIRS, evaluators=places), []
     given = {"shards": shards, "batch_size": 2, "progress": lambda *x: seen.append(x)}
     evaluate(pipeline, suite, tmp_path / "one", **given)
@@ -153,8 +159,7 @@ def test_two_devices_give_the_images_and_rows_of_one(pipeline, shards, tmp_path)
 @pytest.fixture
 def command(pipeline, shards, tmp_path, monkeypatch) -> list[str]:
     """Arguments of the command line, with measuring models that need no weights."""
-    monkeypatch.setattr(run, "load_faces", lambda *_: ColourFaces())
-    monkeypatch.setattr(run, "load_clip", lambda *_: ColourClip())
+    monkeypatch.setattr(run.MeasuringModels, "load", lambda *_: colour_models())
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(declaration(seeds=[0])), encoding="utf-8")
     parts = {"--pipeline": pipeline, "--suite": tmp_path / "tiny.yaml", "--shards": shards, "--out": tmp_path / "out"}
     return [str(part) for pair in parts.items() for part in pair]
@@ -178,7 +183,9 @@ def test_an_image_that_went_bad_is_named_in_the_exit_status(command, tmp_path, m
 
     monkeypatch.setattr(run.Scorer, "score", damage_first)
     assert run.main(command) == 2
-    assert f"unreadable: {broken}" in capsys.readouterr().err
+    assert "images/moa/man-0/hat/0.png: the image cannot be read" in capsys.readouterr().err
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    assert [line["what"] for line in summary["unscored"]] == ["images/moa/man-0/hat/0.png"]
     assert (read_scores(tmp_path / "out")["outcome"] == "scored").sum() == 7
 
 
@@ -190,9 +197,9 @@ def test_a_subject_without_a_face_is_named_in_the_exit_status(command, tmp_path,
                 [] if image in boys[1:] else faces for image, faces in zip(images, super().detect(images), strict=True)
             ]
 
-    monkeypatch.setattr(run, "load_faces", lambda *_: Blind())
+    monkeypatch.setattr(run.MeasuringModels, "load", lambda *_: colour_models(Blind()))
     assert run.main(command) == 2
-    assert "no face in the reference of subject boy-2" in capsys.readouterr().err
+    assert "subject boy-2: no face was found in the reference" in capsys.readouterr().err
     assert Counter(read_scores(tmp_path / "out")["outcome"]) == {"scored": 4, "no_reference_face": 4}
 
 
@@ -211,6 +218,93 @@ def test_bad_input_ends_with_one_line(command, change, message, capsys):
     assert run.main([*command, *change]) == 1
     errors = capsys.readouterr().err
     assert errors.startswith("error: ") and message in errors and "Traceback" not in errors
+
+
+def test_a_photograph_that_is_bad_costs_its_own_subject(pipeline, photographs, tmp_path):
+    """Named in the summary, in suite.json and by the exit status; the others are scored."""
+    out = tmp_path / "out"
+    _evaluate(pipeline, None, None, out, suite=FOLDER, images=photographs)
+    rows, summary = read_scores(out), json.loads((out / "summary.json").read_text())
+    assert rows.groupby("subject")["outcome"].unique().map(list).to_dict() == {
+        "ann": ["scored"],
+        "ben": ["no_reference"],
+        "kim": ["no_reference"],
+    }
+    assert summary["unscored"] == [
+        {
+            "what": "subject ben",
+            "why": "subjects.items.ben.image: ben/1.jpg cannot be read as an image (UnidentifiedImageError)",
+        },
+        {"what": "subject kim", "why": "subjects.items.kim.image: kim holds no photograph"},
+    ]
+    people = json.loads((out / "suite.json").read_text())["people"]
+    assert [(person["digest"] is None, bool(person["problem"])) for person in people] == [(False, False)] + [
+        (True, True)
+    ] * 2
+    assert summary["methods"][1]["outcomes"] == {"no_reference": 8, "scored": 4} and summary["methods"][1]["n"] == 4
+    assert {path.name for path in (out / "references").iterdir()} == {"ann.png"}
+    assert {path.name for path in (out / "images/moa").iterdir()} == {"ann"}
+    seen = []
+    _evaluate(pipeline, None, None, out, suite=FOLDER, images=photographs, progress=lambda *x: seen.append(x[0]))
+    assert seen == ["up to date"]
+    shutil.copy(photographs / "ann" / "1.png", photographs / "kim" / "1.png")
+    _evaluate(pipeline, None, None, out, suite=FOLDER, images=photographs)
+    assert set(read_scores(out).query("subject == 'kim'")["outcome"]) == {"scored"}
+
+
+@pytest.fixture
+def photographs(tmp_path) -> Path:
+    """Of three people: a picture, a broken one, none."""
+    for name in ("ann", "ben", "kim"):
+        (tmp_path / "photographs" / name).mkdir(parents=True)
+    Image.new("RGB", (32, 32), "teal").save(tmp_path / "photographs/ann/1.png")
+    (tmp_path / "photographs/ben/1.jpg").write_bytes(b"no picture")
+    return tmp_path / "photographs"
+
+
+def test_nobody_with_a_reference_is_refused(pipeline, photographs, tmp_path):
+    (photographs / "ann/1.png").unlink()
+    with pytest.raises(EvaluationError, match="nobody has a reference; the first problem: .*ann holds no photograph"):
+        _evaluate(pipeline, None, None, tmp_path / "out", suite=FOLDER, images=photographs)
+    with pytest.raises(EvaluationError, match="absent is no folder; name the right one with --images"):
+        _evaluate(pipeline, None, None, tmp_path / "out", suite=FOLDER, images=tmp_path / "absent")
+
+
+def test_a_prompt_too_long_for_clip_stops_before_anything_is_generated(pipeline, shards, adapters, tmp_path):
+    class Short(ColourClip):
+        def encode_texts(self, texts):
+            raise EvaluationError(
+                f"the prompt {max(texts, key=len)!r} has more than the 3 tokens CLIP takes; shorten it"
+            )
+
+    with pytest.raises(EvaluationError, match="'a boy and a man in the park|'a man and a boy in the park"):
+        _evaluate(pipeline, shards, adapters, tmp_path / "out", models=colour_models(clip=Short()))
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_precision_makes_other_images(done, pipeline, shards, adapters, tmp_path):
+    """bf16, which a CPU can do; the suite's own precision is for GPUs."""
+    suite = tiny_suite(seeds=[0], images={"size": 32, "steps": 2, "guidance": 2.0, "precision": "fp16"})
+    _evaluate(pipeline, shards, adapters, tmp_path / "fp32", suite)
+    _evaluate(pipeline, shards, adapters, tmp_path / "bf16", suite, precision="bf16")
+    found = [json.loads((tmp_path / name / "summary.json").read_text())["environment"] for name in ("fp32", "bf16")]
+    assert [each["precision"] for each in found] == ["fp32", "bf16"]
+    assert json.loads((tmp_path / "bf16/suite.json").read_text())["images"]["precision"] == "bf16"
+    exact, half = (
+        np.asarray(Image.open(tmp_path / name / "images/moa/man-0/hat/0.png")).astype(int) for name in ("fp32", "bf16")
+    )
+    assert 0 < np.abs(exact - half).mean() < 8  # the same picture, from the same noise
+
+
+def test_a_sampler_of_another_version_makes_all_images_again(done, pipeline, shards, adapters, tmp_path, monkeypatch):
+    out, made = tmp_path / "copy", []
+    shutil.copytree(done, out)
+    for module in ("generate", "manifest"):
+        monkeypatch.setattr(f"moa.evaluation.{module}.SAMPLING", 99)
+    _evaluate(pipeline, shards, adapters, out, progress=lambda *x: made.append(x[:3]))
+    assert [x for x in made if x[0].startswith("generate")] == [
+        (f"generate {method}", 9, 9) for method in ("prior", "moa", "other-adapter")
+    ]
 
 
 def test_missing_weights_stop_before_anything_is_generated(pipeline, shards, tmp_path):

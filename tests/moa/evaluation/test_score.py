@@ -15,8 +15,9 @@ from PIL import Image, PngImagePlugin
 from moa.errors import ScoresError
 from moa.evaluation import measure
 from moa.evaluation.generate import image_path, shots
+from moa.evaluation.measure import Measurer
 from moa.evaluation.metrics import change, person_region
-from moa.evaluation.score import COLUMNS, KEY, Scorer, read_scores, write_scores
+from moa.evaluation.score import COLUMNS, KEY, Scorer, embed_texts, read_scores, write_scores
 from moa.evaluation.subjects import SuiteSubject
 from tests.moa.evaluation.fakes import (
     BOX,
@@ -24,7 +25,9 @@ from tests.moa.evaluation.fakes import (
     PRIOR,
     ColourClip,
     ColourFaces,
+    ColourJudge,
     colour_direction,
+    colour_models,
     text_direction,
     tiny_suite,
 )
@@ -66,8 +69,12 @@ def folder(tmp_path) -> Path:
     return tmp_path
 
 
-def _score(folder, people=PEOPLE, faces=None, clip=None, methods=METHODS, **options):
-    return Scorer(folder, SUITE, people, faces or ColourFaces(), clip or ColourClip()).score(methods, **options)
+def _score(
+    folder, people=PEOPLE, faces=None, clip=None, methods=METHODS, judge=None, suite=SUITE, batch_size=None, **options
+):
+    models = colour_models(faces, clip, judge)
+    measurer = Measurer(folder, models, batch_size=batch_size)
+    return Scorer(suite, people, measurer, embed_texts(suite, people, models.clip)).score(methods, **options)
 
 
 def _row(rows, **key):
@@ -107,6 +114,62 @@ def test_the_rank_is_among_the_prompts_of_the_category(folder):
         else:
             assert row.pc_rank == (1 if (hat > mask) == (row.prompt_id == "hat") else 2)
     assert set(rows["pc_rank"].dropna()) == {1, 2}
+
+
+def test_the_rank_is_in_the_own_scene_where_scenes_are_declared(folder):
+    """The hat on the beach against the mask on the beach, not against the mask on the moon."""
+    prompts = [
+        {
+            "id": "hat",
+            "category": "accessory",
+            "text": "a {word} with a hat on the beach",
+            "shows": {"scene": "on the beach"},
+        },
+        {
+            "id": "mask",
+            "category": "accessory",
+            "text": "a {word} with a mask on the moon",
+            "shows": {"scene": "on the moon"},
+        },
+        {"id": "beach", "category": "context", "text": "a {word} on the beach", "shows": {"scene": "on the beach"}},
+    ]
+    rows, clip = _score(folder, suite=(suite := tiny_suite(prompts=prompts, seeds=[0]))), ColourClip()
+    for row in rows[rows["prompt_id"] == "hat"].itertuples():
+        image = colour_direction(Image.open(folder / row.image))
+        hat, mask = (image @ text_direction(f"a {row.word} with a {thing} on the beach") for thing in ("hat", "mask"))
+        assert row.pc_rank == (1 if hat > mask else 2) and row.pc == pytest.approx(hat)
+    texts = embed_texts(suite, PEOPLE, clip)
+    assert {text for text in texts if "woman" in text} == {
+        *("a woman with a hat on the beach", "a woman with a mask on the beach"),
+        *("a woman with a hat on the moon", "a woman with a mask on the moon", "a woman on the beach"),
+    }
+
+
+def test_what_an_image_shows_is_asked_of_the_classifier(folder):
+    prompts = [
+        {"id": "hat", "category": "accessory", "text": "a {word} with a hat", "shows": {"item": "with a hat"}},
+        {"id": "mask", "category": "accessory", "text": "a {word} with a mask"},
+        {"id": "beach", "category": "context", "text": "a {word} on the beach", "shows": {"scene": "on the beach"}},
+    ]
+    suite = tiny_suite(prompts=prompts)
+    rows = _score(folder, judge=ColourJudge(), suite=suite)
+    for row in rows.itertuples():
+        bright = np.asarray(Image.open(folder / row.image).convert("L")).mean() > 127
+        wanted = {"hat": (float(bright), np.nan), "mask": (np.nan, np.nan), "beach": (np.nan, 1.0)}[row.prompt_id]
+        assert (row.item_shown, row.scene_shown) == pytest.approx(wanted, nan_ok=True)
+    assert set(rows["item_shown"].dropna()) == {0, 1}
+    assert _score(folder, suite=suite)[["item_shown", "scene_shown"]].isna().all(axis=None)  # nobody to ask
+
+
+def test_a_prior_is_compared_with_itself_at_another_seed(folder):
+    rows = _score(folder)
+    images = [_image(folder, f"prior/woman/hat/{seed}.png") for seed in (0, 1)]
+    for who, seed in (("ann", 0), ("eve", 0), ("eve", 1)):
+        row = _row(rows, method="prior", subject=who, prompt_id="hat", seed=seed)
+        assert (row.seed_change_inside, row.seed_change_outside) == pytest.approx(_change(*images))
+    assert rows.loc[rows["method"] == "moa", ["seed_change_inside", "seed_change_outside"]].isna().all(axis=None)
+    one = _score(folder, suite=tiny_suite(prompts=[p.model_dump() for p in SUITE.prompts], seeds=[0]))
+    assert one["seed_change_outside"].isna().all()
 
 
 def test_a_swap_is_compared_with_everybody_of_the_same_word(folder):
@@ -197,6 +260,15 @@ def test_a_reference_without_a_face_has_no_ip_but_a_pc(folder):
     assert affected["pc"].notna().all() and (rows[rows["subject"] == "ann"]["outcome"] == "scored").all()
 
 
+def test_a_person_without_a_reference_costs_their_own_rows(folder):
+    lost = SuiteSubject("kim", "man", None, None, "kim", problem="kim holds no photograph")
+    rows, without = _score(folder, [*PEOPLE, lost]), _score(folder)
+    affected = rows["subject"] == "kim"
+    assert affected.sum() == 2 * 6 and set(rows.loc[affected, "outcome"]) == {"no_reference"}
+    assert rows.loc[affected, ["ip", "pc", "seed_change_outside", "diversity_layout"]].isna().all(axis=None)
+    pd.testing.assert_frame_equal(rows[~affected].reset_index(drop=True), without)
+
+
 def test_the_batch_size_changes_nothing(folder):
     one = _score(folder, batch_size=1)
     (folder / "measurements.jsonl").unlink()
@@ -260,9 +332,9 @@ def test_processes_share_the_measuring(folder):
     (folder / "measurements.jsonl").unlink()
     images = list(dict.fromkeys(whole["image"]))
     for part in (0, 1):
-        worker = Scorer(folder, SUITE, PEOPLE, ColourFaces(), ColourClip(), part=part)
+        worker = Measurer(folder, colour_models(), part=part)
         for start in (0, 8):
-            worker.measure(images[part::2][start : start + 8])
+            worker(images[part::2][start : start + 8])
     assert {path.name for path in folder.glob("*.jsonl")} == {"measurements.0.jsonl", "measurements.1.jsonl"}
     clip = ColourClip()
     pd.testing.assert_frame_equal(whole, _score(folder, clip=clip))

@@ -116,13 +116,26 @@ def test_the_model_is_given_the_cut_out_person_and_all_of_a_picture_without_one(
     assert two.reference is two.photo
 
 
-def test_a_photograph_that_cannot_be_had_names_its_person(photographs):
+def test_a_photograph_that_cannot_be_had_is_its_persons_problem(photographs):
     (photographs / "two" / "b.png").write_bytes(b"GIF89a")
-    with pytest.raises(SuiteError, match=r"subjects.items.two.image: .*b.png cannot be read as an image"):
-        resolve_subjects(_folder_suite(), images=photographs)
+    one, two = resolve_subjects(_folder_suite(), images=photographs)
+    assert one.usable and one.problem is None
+    assert two.problem == "subjects.items.two.image: two/b.png cannot be read as an image (UnidentifiedImageError)"
+    assert (two.usable, two.photo, two.reference, two.digest, two.word) == (False, None, None, None, "woman")
     (photographs / "two" / "b.png").unlink()
-    with pytest.raises(SuiteError, match=r"subjects.items.two.image: .*holds no photograph"):
-        resolve_subjects(_folder_suite(), images=photographs)
+    assert resolve_subjects(_folder_suite(), images=photographs)[1].problem.endswith("two/b.png holds no photograph")
+    (photographs / "one" / "b.jpg").write_bytes(b"no picture")
+    assert resolve_subjects(_folder_suite(), images=photographs)[0].other is None
+
+
+def test_a_picture_like_a_bomb_is_not_opened(photographs, monkeypatch):
+    monkeypatch.setattr("moa.evaluation.subjects.MAX_PIXELS", 599)
+    assert "has 30x20 pixels; scale it down first" in resolve_subjects(_folder_suite(), images=photographs)[0].problem
+
+
+def test_a_folder_that_is_not_there_is_no_persons_problem(photographs):
+    with pytest.raises(SuiteError, match="subjects.root: .*absent is no folder"):
+        resolve_subjects(_folder_suite(), images=photographs / "absent")
 
 
 def test_the_digest_follows_pixels_and_word(photographs):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections import Counter
@@ -46,6 +47,56 @@ def test_miniature_has_two_prompts_of_each_category():
     assert suite.subjects.kind == "shards" and suite.subjects.split == "heldout" and suite.subjects.count == 6
 
 
+@pytest.mark.parametrize("name", ["miniature", "miniature-40"])
+def test_miniature_prompts_declare_every_item_and_scene_that_the_classifier_knows(name):
+    suite = load_suite(SUITES / f"{name}.yaml")
+    config = Path(suite.evaluators.attributes.path) / "config.json"
+    vocabulary = json.loads(config.read_text(encoding="utf-8"))["vocabulary"]
+    for prompt in suite.prompts:
+        for attribute, declared in prompt.shows:
+            named = [words for words in vocabulary[attribute] if words and words in prompt.text]
+            assert [declared] == (named or [None])
+    assert sum(prompt.shows.item is not None for prompt in suite.prompts) == {"miniature": 3, "miniature-40": 16}[name]
+
+
+def test_what_a_prompt_shows_must_be_a_word_of_the_classifier(tmp_path):
+    prompts = _prompts(text="a {word} in a hat at sea", shows={"item": "in a hat", "scene": "at sea"})
+    evaluators = declaration()["evaluators"] | {"attributes": {"path": "judge"}}
+    path = _write(tmp_path, declaration(prompts=prompts, evaluators=evaluators))
+    assert load_suite(path).evaluators.attributes.path == str(tmp_path / "judge")  # the preflight says it is missing
+    (tmp_path / "judge").mkdir()
+    config = tmp_path / "judge" / "config.json"
+    config.write_text(json.dumps({"vocabulary": {"item": ["", "in a hat"], "scene": ["on land"]}}))
+    with pytest.raises(SuiteError, match=r"prompts.p.shows.scene: 'at sea' is no word of .*which knows 'on land'"):
+        load_suite(path)
+    config.write_text(json.dumps({"vocabulary": {"item": ["", "in a hat"], "scene": ["at sea"]}}))
+    assert load_suite(path).prompts[0].shows.scene == "at sea"
+    config.write_text("[]")
+    with pytest.raises(SuiteError, match="evaluators.attributes: .*config.json is no classifier's"):
+        load_suite(path)
+
+
+def test_the_background_cannot_decide_the_rank():
+    suite = load_suite(SUITES / "miniature.yaml")
+    rivals = {prompt.id: suite.rivals(prompt) for prompt in suite.prompts}
+    assert rivals["accessory-santa-hat"] == (
+        "a {word} wearing a santa hat on the moon",
+        "a {word} wearing a wizard hat on the moon",
+    )
+    assert rivals["action-guitar"][1] == "a {word} riding a skateboard in a city at night"
+    assert rivals["context-moon"] == ("a {word} on the moon", "a {word} in a flower field")  # only scenes differ
+    celeba = load_suite(SUITES / "celeba-15.yaml")
+    assert len(celeba.rivals(celeba.prompts[0])) == 10 and celeba.rivals(celeba.prompts[0])[0] == celeba.prompts[0].text
+
+
+def test_precision_is_for_gpus_unless_it_is_asked_for():
+    suite = load_suite(SUITES / "celeba-15.yaml")
+    precisions = [suite.for_devices(devices).images.precision for devices in (["cuda:0", "cuda:1"], ["cpu"] * 2)]
+    assert precisions == ["fp16", "fp32"] and suite.for_devices(["cpu", "cuda:0"]).images.precision == "fp32"
+    assert suite.for_devices(["cpu"], "bf16").images.precision == "bf16"
+    assert suite.for_devices(["cuda:0"], "fp32").images.precision == "fp32"
+
+
 def test_every_shipped_suite_loads_and_bears_its_file_name():
     files = sorted(SUITES.glob("*.yaml"))
     assert files and [load_suite(path).name for path in files] == [path.stem for path in files]
@@ -68,7 +119,7 @@ def _write(folder: Path, content: object) -> Path:
     return path
 
 
-def _prompts(**changes: str) -> list[dict[str, str]]:
+def _prompts(**changes: object) -> list[dict[str, object]]:
     return [{"id": "p", "category": "c", "text": "a {word}", **changes}]
 
 
@@ -102,6 +153,10 @@ FOLDER = {"kind": "folder", "items": [{"id": "a", "word": "man", "image": "a"}]}
         ({"pairs": _pairs(prompts=_pairs()["prompts"] * 2)}, "pairs.prompts holds 'p' more than once"),
         ({"pairs": _pairs(seeds=[0, 0])}, "pairs.seeds holds 0 more than once"),
         ({"evaluators": {"faces": {"kind": "facenet", "path": "f", "sha256": "abc"}, "clip": {"path": "c"}}}, "sha256"),
+        ({"images": {"size": 32, "steps": 2, "guidance": 1, "precision": "fp8"}}, "images.precision"),
+        ({"prompts": _prompts(text="a {word} in a hat", shows={"item": "in a cap"})}, "shows.item: 'in a cap' must be"),
+        ({"prompts": _prompts(text="a {word} in a hat", shows={"item": ""})}, "prompts.0.shows.item"),
+        ({"prompts": _prompts(text="a {word} in a hat", shows={"colour": "red"})}, "prompts.0.shows.colour"),
     ],
 )
 def test_a_wrong_declaration_names_file_and_field(tmp_path, change, field):

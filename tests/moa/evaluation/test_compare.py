@@ -1,0 +1,101 @@
+"""Two finished evaluations, paired: the differences, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flows.files import write_json
+from moa.evaluation.compare import compare_runs, main
+from moa.evaluation.score import COLUMNS, NUMBER_COLUMNS, write_scores
+from tests.moa.evaluation.test_summary import _table
+
+
+def _evaluation(folder: Path, better: float = 0.0, precision: str = "fp32") -> Path:
+    """A finished evaluation of a prior and MoA on three people, whose IP of MoA is better by some."""
+    folder.mkdir()
+    rows = _table(("prior", "moa"))
+    rows["ip"] += better * (rows["method"] == "moa")
+    write_scores(folder, rows.reindex(columns=COLUMNS).astype(dict.fromkeys(NUMBER_COLUMNS, "float64")))
+    people = [{"id": who, "word": "man", "digest": f"sha256:{who}"} for who in "abc"]
+    write_json(folder / "suite.json", {"name": "tiny", "version": "1", "people": people})
+    methods = [("prior", "Prior only", "prior"), ("moa", "MoA", "moa")]
+    summary = {
+        "format": "moa-evaluation/4",
+        "methods": [dict(zip(("method", "label", "kind"), method, strict=True)) for method in methods],
+        "provenance": {"commit": "abc", "adapter_digest": f"sha256:{better}"},
+        "environment": {"precision": precision},
+    }
+    write_json(folder / "summary.json", summary)
+    write_json(folder / "manifest.json", {})
+    return folder
+
+
+@pytest.fixture
+def before(tmp_path) -> Path:
+    return _evaluation(tmp_path / "before")
+
+
+def test_rows_are_compared_in_pairs(before, tmp_path):
+    found = compare_runs(before, _evaluation(tmp_path / "after", better=0.05))
+    assert (found["format"], found["suite"], found["version"]) == ("moa-comparison/1", "tiny", "1")
+    assert (found["before"]["adapter_digest"], found["after"]["adapter_digest"]) == ("sha256:0.0", "sha256:0.05")
+    prior, moa = found["methods"]
+    assert (prior["method"], prior["n"], prior["ip"]["n"], prior["ip"]["mean"]) == ("prior", 12, 4, 0)
+    assert moa["ip"]["mean"] == pytest.approx(0.05) and moa["ip"]["low"] == pytest.approx(0.05)
+    assert (moa["ip"]["n"], moa["pc"]["mean"], moa["item_shown"]) == (12, 0, None)
+
+
+def test_the_command_prints_a_table_and_writes_json(before, tmp_path, capsys):
+    after = _evaluation(tmp_path / "after", better=0.05, precision="fp16")
+    assert main([str(before), str(after), "--out", str(tmp_path / "comparison.json")]) == 0
+    printed = capsys.readouterr().out
+    assert "+0.050 (+0.050 to +0.050)" in printed and "made in fp16 and fp32" in printed
+    assert "items shown" not in printed
+    assert json.loads((tmp_path / "comparison.json").read_text()) == compare_runs(before, after)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("suite.json", {"version": "2"}, r"their versions differ \(1 and 2\)"),
+        ("suite.json", {"name": "other"}, r"their suites differ \(tiny and other\)"),
+        ("suite.json", {"people": []}, "their people differ, so their scores do not compare"),
+        ("summary.json", {"format": "moa-evaluation/3"}, "summary.json: has format moa-evaluation/3, and only"),
+        ("summary.json", {"methods": []}, "have no method in common"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(before, tmp_path, capsys, name, change, message):
+    after = _evaluation(tmp_path / "after")
+    write_json(after / name, json.loads((after / name).read_text()) | change)
+    assert main([str(before), str(after)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and re.search(message, error)
+
+
+def test_unfinished_and_damaged_runs_are_refused(before, tmp_path, capsys):
+    after = _evaluation(tmp_path / "after")
+    rows = _table(("prior", "moa")).reindex(columns=COLUMNS)
+    write_scores(after, rows[:-1])
+    assert main([str(before), str(after)]) == 1
+    assert "1 rows of MoA are in one run only" in capsys.readouterr().err
+    write_scores(after, rows.drop(columns="item_shown"))
+    assert main([str(before), str(after)]) == 1
+    assert "scores.parquet: lacks column item_shown" in capsys.readouterr().err
+    (after / "manifest.json").unlink()
+    assert main([str(before), str(after)]) == 1
+    assert "is no finished evaluation, it lacks manifest.json" in capsys.readouterr().err
+
+
+def test_lost_images_are_in_no_pair(before, tmp_path):
+    after = tmp_path / "after"
+    shutil.copytree(before, after)
+    rows = _table(("prior", "moa"))
+    rows.loc[rows.index[-1], ["outcome", "ip"]] = ["missing", np.nan]
+    write_scores(after, rows.reindex(columns=COLUMNS))
+    assert [method["n"] for method in compare_runs(before, after)["methods"]] == [12, 11]
