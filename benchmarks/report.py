@@ -80,7 +80,7 @@ def make_run(run: Path, sources: list[Path], prompts: int, seeds: int) -> int:
     scores.to_parquet(folder / "scores.parquet")
     pairs = make_pairs(folder, people, 0, METHODS[:4])
     make_router(folder, scores)
-    write_json(folder / "summary.json", summary(scores, pairs, METHODS[:4]) | {"suite": "celeba-15"})
+    write_json(folder / "summary.json", summary(scores, pairs, METHODS[:4], "celeba-15"))
     write_json(run / "config.json", {"seed": 0})
     return len(rows)
 

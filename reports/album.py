@@ -29,11 +29,11 @@ class PromptName:
 class Album:
     """The images of `rows`, which has one row per image; `thumbs` is shared by all evaluations of a page.
 
-    `share` is the part of the page's bytes that this evaluation may take.
+    `room` is how many shots the grid of this evaluation may hold.
     """
 
-    def __init__(self, evaluation: Evaluation, rows: pd.DataFrame, thumbs: Thumbnails, share: float = 1.0) -> None:
-        self.evaluation, self.rows, self.thumbs, self.share = evaluation, rows, thumbs, share
+    def __init__(self, evaluation: Evaluation, rows: pd.DataFrame, thumbs: Thumbnails, room: int) -> None:
+        self.evaluation, self.rows, self.thumbs, self.room = evaluation, rows, thumbs, room
         self.tones = tones(evaluation.methods)
         self.shown, self.prior = evaluation.shown, evaluation.prior
         self.seed = int(rows["seed"].min())
@@ -80,6 +80,7 @@ class Album:
         has_file = isinstance(row.image, str) and row.image
         path = self.evaluation.folder / row.image if has_file else None
         return Shot(
+            suite=self.evaluation.folder.name,
             method=row.method,
             label=self._labels.get(row.method, row.method),
             tone=self.tones.get(row.method, "ablation-3"),

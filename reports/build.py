@@ -11,6 +11,7 @@ from reports import provenance, quality, tables, training
 from reports.album import Album
 from reports.charts import Chart, Interval, scatter
 from reports.claims import ClaimsTable, claims_table
+from reports.decision import decision
 from reports.files import write_text
 from reports.galleries import failure_cards, ranked_cards
 from reports.grids import ablation_grids, grid
@@ -23,6 +24,7 @@ from reports.pairs import pair_grid
 from reports.router import router_view
 from reports.run_folder import Evaluation, Run, read_run
 from reports.shots import tones
+from reports.size import Room, fitting
 from reports.swaps import swap_grid
 
 
@@ -43,6 +45,13 @@ class SuiteView:
     pictures: dict[str, Any] | None
     links: list[tuple[str, str]]
     miniature: bool
+    undecided = tables.UNDECIDED
+
+    @property
+    def shows_pairs(self) -> bool:
+        """Whether there is anything about two people in one picture: figures, images, or published figures alone."""
+        published = self.evaluation.suite and self.evaluation.suite.published_pairs
+        return bool(self.evaluation.summary.pairs or (self.pictures and self.pictures["pairs"]) or published)
 
 
 def build_report(run_folder: Path) -> Path:
@@ -50,19 +59,22 @@ def build_report(run_folder: Path) -> Path:
     broken."""
     run = read_run(Path(run_folder))
     page = run.folder / "report" / "index.html"
-    return write_text(page, render_report(run, page))
+    return write_text(page, fitting(lambda room: render_report(run, page, room)))
 
 
-def render_report(run: Run, page: Path) -> str:
+def render_report(run: Run, page: Path, room: Room) -> str:
     """The HTML of the report, with links relative to `page`."""
     ordered = sorted(run.evaluations, key=lambda evaluation: evaluation is not run.main)
     data = run.dataset
-    with Thumbnails(page.parent) as thumbs:
-        share = 1 / max(len(ordered), 1)
+    with Thumbnails(page.parent, room.scale) as thumbs:
+        shots = room.shots // max(len(ordered), 1)
         return render(
             "report.html.j2",
             run=run,
-            suites=[suite_view(f"suite{index}", e, thumbs, share) for index, e in enumerate(ordered)],
+            decision=decision(run),
+            size_note=room.note,
+            most_methods=max((len(e.summary.methods) for e in ordered), default=0),
+            suites=[suite_view(f"suite{index}", e, thumbs, shots) for index, e in enumerate(ordered)],
             card=model_card(run),
             panels=training.panels(run.metrics),
             rejections=quality.rejections(data) if data else None,
@@ -78,8 +90,8 @@ def render_report(run: Run, page: Path) -> str:
         )
 
 
-def suite_view(name: str, evaluation: Evaluation, thumbs: Thumbnails, share: float) -> SuiteView:
-    """Everything the template shows of one evaluation; its images may take `share` of the page's bytes."""
+def suite_view(name: str, evaluation: Evaluation, thumbs: Thumbnails, shots: int) -> SuiteView:
+    """Everything the template shows of one evaluation; its grid may hold that many shots."""
     rows = evaluation.scores
     files = [evaluation.folder / file for file in ("scores.csv", "pairs.csv", "summary.json")]
     return SuiteView(
@@ -88,16 +100,17 @@ def suite_view(name: str, evaluation: Evaluation, thumbs: Thumbnails, share: flo
         tones=tones(evaluation.methods),
         finding=finding(evaluation),
         figures=figures(evaluation),
-        claims=claims_table(evaluation.summary.claims),
+        claims=claims_table(evaluation.summary.claims, evaluation.methods),
         scatter=_scatter(evaluation),
         columns={
             "main": tables.measured(tables.MAIN, evaluation.methods),
+            "compared": tables.measured(tables.COMPARED, evaluation.summary.comparisons),
             "locality": tables.measured(tables.LOCALITY, evaluation.methods),
             "pairs": tables.measured(tables.PAIRS, evaluation.summary.pairs or []),
         },
         comparisons=tables.comparison_rows(evaluation),
         breakdowns=tables.breakdowns(evaluation, rows),
-        pictures=_pictures(Album(evaluation, rows, thumbs, share)) if rows is not None and len(rows) else None,
+        pictures=_pictures(Album(evaluation, rows, thumbs, shots)) if rows is not None and len(rows) else None,
         links=[(file.name, thumbs.href(file)) for file in files if file.is_file()],
         miniature=provenance.is_miniature(evaluation),
     )
@@ -129,4 +142,5 @@ def _pictures(album: Album) -> dict[str, Any]:
         "galleries": ranked_cards(album),
         "failures": failure_cards(album),
         "outcomes": tables.outcome_counts(evaluation.methods, album.rows),
+        "unscored": [(lost.what, lost.why) for lost in evaluation.summary.unscored],
     }

@@ -1,4 +1,5 @@
-"""The charts of the reports: functions from numbers to a `Chart`, which holds the drawing and the numbers drawn.
+"""The charts of the reports: functions from numbers to a `Chart`, which holds the drawing and the numbers drawn. Lines
+are in `reports.lines`, strips in `reports.strips`.
 
 The drawings are altair specifications rendered while the page is built (`reports.vector`); the page offers each as SVG
 and PNG, and its numbers as CSV.
@@ -8,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -20,9 +20,12 @@ from markupsafe import Markup
 from reports.vector import colour, inline_svg
 
 WIDE, TALL = 380, 240  # units of the scatter plot
-POINTS = 240  # more would be finer than a pixel of the widest chart
-HOVERED = 30  # points of a line that say their value when pointed at
-DASHES = ([1, 0], [5, 3], [2, 2])  # lines differ in more than colour
+CHARACTER = 7.2  # units of a character at the size of labels, in the wider ones of the fonts a browser may have
+# Numbers beside an axis: 20, 0.05, 12k, 1e-5. Vega's own choice of digits makes 1e+2 of 100.
+TICKS = (
+    "abs(datum.value) >= 10000 ? format(datum.value, '~s') : "
+    "datum.value != 0 && abs(datum.value) < 0.001 ? format(datum.value, '.2~e') : format(datum.value, '~g')"
+)
 
 
 @dataclass(frozen=True)
@@ -44,16 +47,6 @@ class Chart:
         stream = io.StringIO()
         csv.writer(stream, lineterminator="\n").writerows(self.rows)
         return "data:text/csv;charset=utf-8," + quote(stream.getvalue())
-
-
-@dataclass(frozen=True)
-class Line:
-    """One series. `tone` names a colour of the style sheet; `xs` ascending, `ys` the same length."""
-
-    label: str
-    tone: str
-    xs: Sequence[float]
-    ys: Sequence[float]
 
 
 @dataclass(frozen=True)
@@ -79,13 +72,6 @@ class Interval:
         return f"{self.label}: {self.mean:.3f}, 95 % interval {self.low:.3f} to {self.high:.3f}"
 
 
-def thin(xs: Sequence[float], ys: Sequence[float], points: int = POINTS) -> tuple[list[float], list[float]]:
-    """At most `points` points, each the mean of a run of neighbours: no peak hides, and none is invented."""
-    size = max(1, math.ceil(len(xs) / points))
-    runs = [slice(start, start + size) for start in range(0, len(xs), size)]
-    return [sum(xs[run]) / len(xs[run]) for run in runs], [sum(ys[run]) / len(ys[run]) for run in runs]
-
-
 def short(value: float) -> str:
     """A number for people in a hurry: 1e-04, 0.05, 3, 2k, 1.5M."""
     if 0 < abs(value) < 1e-3:
@@ -94,57 +80,6 @@ def short(value: float) -> str:
         if abs(value) >= limit:
             return f"{value / limit:.3g}{unit}"
     return f"{value:.3g}"
-
-
-def line_chart(
-    title: str, lines: Sequence[Line], *, x: str = "step", low: float | None = None, high: float | None = None
-) -> Chart | None:
-    """Lines over `x`. `low` and `high` fix the y range, else the data does. None without a point."""
-    drawn = [(line, *thin(line.xs, line.ys)) for line in lines if line.xs]
-    if not drawn:
-        return None
-    y_scale = (
-        alt.Scale(domain=[low, high]) if low is not None and high is not None else alt.Scale(zero=False, nice=True)
-    )
-    y = alt.Y("y:Q", title=None, scale=y_scale, axis=alt.Axis(tickCount=4, format="~g"))
-    x_axis = alt.X("x:Q", title=x, scale=alt.Scale(nice=False, zero=False), axis=alt.Axis(tickCount=5, format="~s"))
-    layers = []
-    for number, (line, xs, ys) in enumerate(drawn):
-        points = [
-            {"x": a, "y": b, "said": f"{line.label}, {x} {short(a)}: {b:.4g}"} for a, b in zip(xs, ys, strict=True)
-        ]
-        base = alt.Chart(alt.Data(values=points)).encode(x=x_axis, y=y)
-        dash = DASHES[number % len(DASHES)]
-        layers.append(base.mark_line(color=colour(line.tone), strokeWidth=1.8, strokeDash=dash, aria=False))
-        every = math.ceil(len(points) / HOVERED)
-        shown = alt.Chart(alt.Data(values=points[::-every])).encode(x=x_axis, y=y, description="said:N")
-        layers.append(shown.mark_point(filled=True, size=90, opacity=0.001, color=colour(line.tone)))
-        last = alt.Chart(alt.Data(values=points[-1:])).encode(x=x_axis, y=y)
-        layers.append(last.mark_point(filled=True, size=34, opacity=1, color=colour(line.tone), aria=False))
-    said = "; ".join(f"{line.label}: {short(ys[0])} at the first, {short(ys[-1])} at the last" for line, _, ys in drawn)
-    rows: list[Sequence[object]] = [["series", x, "value"]]
-    rows += [[line.label, a, b] for line, xs, ys in drawn for a, b in zip(xs, ys, strict=True)]
-    chart = alt.layer(*layers).properties(width=380, height=150)
-    return Chart(title, inline_svg(chart, f"{title}. {said}."), rows)
-
-
-def interval_strip(title: str, rows: Sequence[Interval], *, low: float, high: float) -> Markup:
-    """One row per method: a dot at the mean and a bar over its interval, on a common scale low..high, no axes. Its
-    numbers stand beside it, so it is no `Chart` of its own."""
-    values = [
-        {"row": i, "from": max(row.ends[0], low), "to": min(row.ends[1], high), "mean": min(max(row.mean, low), high)}
-        | {"tone": colour(row.tone), "said": row.said, "low": low, "high": high}
-        for i, row in enumerate(rows)
-    ]
-    scale = alt.Scale(domain=[low, high], nice=False)
-    base = alt.Chart(alt.Data(values=values)).encode(y=alt.Y("row:O", axis=None), color=alt.Color("tone:N", scale=None))
-    rule = base.mark_rule(color=colour("line"), aria=False).encode(
-        x=alt.X("low:Q", axis=None, scale=scale), x2="high:Q", color=alt.value(colour("line"))
-    )
-    bar = base.mark_rule(strokeWidth=3, opacity=0.5, strokeCap="round", aria=False).encode(x="from:Q", x2="to:Q")
-    dot = base.mark_point(filled=True, size=60, opacity=1).encode(x="mean:Q", description="said:N")
-    chart = alt.layer(rule, bar, dot).properties(width=250, height=alt.Step(13))
-    return inline_svg(chart, f"{title}. {'; '.join(row.said for row in rows)}.", "strip")
 
 
 def scatter(title: str, points: Sequence[tuple[Interval, Interval]]) -> Chart | None:
@@ -184,9 +119,11 @@ def scatter(title: str, points: Sequence[tuple[Interval, Interval]]) -> Chart | 
 def _labels(
     points: Sequence[tuple[float, float]], labels: Sequence[str], xs: list[float], ys: list[float]
 ) -> list[tuple[int, Literal["left", "right"], int]]:
-    """(point, alignment, shift down) of the names that find room beside their dots and off all others; the rest keep
-    their tooltip."""
-    places: list[tuple[Literal["left", "right"], int]] = [("left", -9), ("left", 11), ("right", -9), ("right", 11)]
+    """(point, alignment, shift down) of the names that find room beside their dots and off all others, inside the plot;
+    the rest keep their tooltip."""
+    places: list[tuple[Literal["left", "right"], int]] = [
+        (align, shift) for shift in (-9, 11, -22, 24) for align in ("left", "right")
+    ]
     dots = [
         ((x - xs[0]) / (xs[1] - xs[0]) * WIDE, (ys[1] - y) / (ys[1] - ys[0]) * TALL) for x, y in points
     ]  # as pixels of the drawing, y downwards
@@ -194,10 +131,10 @@ def _labels(
     found = []
     for index, ((across, down), label) in enumerate(zip(dots, labels, strict=True)):
         for align, shift in places:
-            start = across + 8 if align == "left" else across - 8 - 6.5 * len(label)
-            end, middle = start + 6.5 * len(label), down + shift
+            start = across + 8 if align == "left" else across - 8 - CHARACTER * len(label)
+            end, middle = start + CHARACTER * len(label), down + shift
             free = all(end < a or start > b or abs(middle - other) > 13 for a, b, other in taken)
-            if free and start >= 0 and end <= WIDE + 70:
+            if free and start >= 0 and end <= WIDE:
                 taken.append((start, end, middle))
                 found.append((index, align, shift))
                 break
@@ -219,9 +156,9 @@ def histogram(title: str, edges: Sequence[float], counts: Sequence[float]) -> Ch
         alt.Chart(alt.Data(values=values))
         .mark_bar(color=colour("prior"), binSpacing=1)
         .encode(
-            x=alt.X("from:Q", bin="binned", title=None, axis=alt.Axis(format="~g", tickCount=4)),
+            x=alt.X("from:Q", bin="binned", title=None, axis=alt.Axis(labelExpr=TICKS, tickCount=4)),
             x2="to:Q",
-            y=alt.Y("n:Q", title=None, axis=alt.Axis(tickCount=2, format="~s")),
+            y=alt.Y("n:Q", title=None, axis=alt.Axis(tickCount=2, labelExpr=TICKS, minExtent=44, maxExtent=44)),
             description="said:N",
         )
         .properties(width=300, height=90)
@@ -240,7 +177,8 @@ def spans(
         | {"said": f"{label}: {names[0]} {a:.3f}", "said2": f"{label}: {names[1]} {b:.3f}"}
         for label, a, b in rows
     ]
-    base = alt.Chart(alt.Data(values=values)).encode(y=alt.Y("row:N", sort=None, title=None))
+    room = alt.Axis(minExtent=8 + CHARACTER * max((len(label) for label, _, _ in rows), default=0))
+    base = alt.Chart(alt.Data(values=values)).encode(y=alt.Y("row:N", sort=None, title=None, axis=room))
     axis: dict[str, Any] = {"title": "prior share", "scale": alt.Scale(domain=[0, 1])}
     x, other = (alt.X(f"{name}:Q", axis=alt.Axis(tickCount=5, grid=True), **axis) for name in ("first", "second"))
     bar = base.mark_rule(strokeWidth=2, color=colour("line"), aria=False).encode(x=x, x2="second:Q")

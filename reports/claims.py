@@ -1,20 +1,36 @@
-"""The claims of the paper, each with what was measured here and what follows from it."""
+"""The claims of the paper, each with what was measured here, what it was held against, and the tests that judge it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from reports.charts import Interval, interval_strip
-from reports.evaluation_format import Claim, Measured
+from reports.charts import Interval
+from reports.evaluation_format import Claim, ClaimTest, Measured, MethodSummary, Verdict
+from reports.shots import tones
+from reports.strips import bound_strip, interval_strip
 
-# holds -> (class of the style sheet, mark, words): never by colour alone
-VERDICTS = {
-    True: ("holds", "✓", "holds"),
-    False: ("fails", "✕", "does not hold"),
-    None: ("open", "–", "not measured here"),
+# verdict -> (class of the style sheet, mark, words): never by colour alone
+VERDICTS: dict[Verdict, tuple[str, str, str]] = {
+    "yes": ("yes", "✓", "yes"),
+    "no": ("no", "✕", "no"),
+    "undecided": ("undecided", "?", "undecided"),
+    "unmeasured": ("unmeasured", "–", "not measured"),
 }
+NEUTRAL = "soft"  # the tone of a figure that is no method's, such as a router's share
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One test of a claim: its verdict as mark and words, and a drawing of its interval and bound."""
+
+    test: ClaimTest
+    kind: str
+    mark: str
+    words: str
+    strip: Markup
 
 
 @dataclass(frozen=True)
@@ -26,27 +42,45 @@ class ClaimRow:
     mark: str
     words: str
     strip: Markup
+    tests: list[Judged]
 
 
 @dataclass(frozen=True)
 class ClaimsTable:
-    """`counts` are (words, kind, number of claims) for the verdicts that occur."""
+    """`counts` are (words, kind, number of claims) for the verdicts that occur, `tones` those of figures by label."""
 
     rows: list[ClaimRow]
     counts: list[tuple[str, str, int]]
+    tones: Mapping[str, str]
+
+    def tone(self, figure: Measured) -> str:
+        """The tone of a figure: that of the method it is labelled with."""
+        return self.tones.get(figure.label, NEUTRAL)
+
+    def of(self, kind: str) -> list[ClaimRow]:
+        """The claims with that verdict."""
+        return [row for row in self.rows if row.kind == kind]
 
 
-def claims_table(claims: list[Claim]) -> ClaimsTable | None:
+def claims_table(claims: list[Claim], methods: list[MethodSummary]) -> ClaimsTable | None:
     """All claims in the order of the summary; None without any."""
-    rows = [ClaimRow(claim, *VERDICTS[claim.holds], _strip(claim)) for claim in claims]
+    named = tones(methods)
+    by_label = {method.label: named[method.method] for method in methods}
+    rows = [
+        ClaimRow(claim, *VERDICTS[claim.verdict], _strip(claim, by_label), [_test(test) for test in claim.tests])
+        for claim in claims
+    ]
     kinds = [row.kind for row in rows]
     counts = [(words, kind, kinds.count(kind)) for kind, _, words in VERDICTS.values() if kind in kinds]
-    return ClaimsTable(rows, counts) if rows else None
+    return ClaimsTable(rows, counts, by_label) if rows else None
 
 
-def _strip(claim: Claim) -> Markup:
-    sides = [(side, tone) for side, tone in ((claim.value, "moa"), (claim.against, "prior")) if side]
-    intervals = [interval for interval in (_interval(side, tone) for side, tone in sides) if interval]
+def _strip(claim: Claim, tones: Mapping[str, str]) -> Markup:
+    intervals = [
+        Interval(side.label, tones.get(side.label, NEUTRAL), side.mean, side.low, side.high)
+        for side in (claim.value, claim.against)
+        if side
+    ]
     if not intervals:
         return Markup("")
     ends = [end for interval in intervals for end in (*interval.ends, interval.mean)]
@@ -54,5 +88,15 @@ def _strip(claim: Claim) -> Markup:
     return interval_strip(f"Claim {claim.id}", intervals, low=low, high=low + (high - low) * 1.05 or 1.0)
 
 
-def _interval(side: Measured, tone: str) -> Interval | None:
-    return None if side.mean is None else Interval(side.label, tone, side.mean, side.low, side.high)
+def _test(test: ClaimTest) -> Judged:
+    found = Interval(test.quantity, NEUTRAL, test.mean, test.low, test.high)
+    kind, mark, _ = VERDICTS[test.verdict]
+    return Judged(test, kind, mark, _words(test), bound_strip(found, test.bound, test.side))
+
+
+def _words(test: ClaimTest) -> str:
+    """Where the interval lies: "above 0", "not above 0", "spans 0"."""
+    if test.low is None or test.high is None:
+        return "no interval to judge by"
+    side = f"{test.side} {test.bound:g}"
+    return {"yes": side, "no": f"not {side}"}.get(test.verdict, f"spans {test.bound:g}")

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from reports.errors import CorruptFileError
+from reports.errors import CorruptFileError, ReportError
 from reports.formats import FileModel, Metric
 
 Model = TypeVar("Model", bound=FileModel)
@@ -83,7 +83,9 @@ def read_metrics(path: Path) -> list[Metric]:
 
 def write_text(path: Path, text: str) -> Path:
     """Writes to a temporary name in the same folder, then renames: a reader sees the old page or the new one, never
-    half."""
+    half. Raises `ReportError` where a folder has that name."""
+    if path.is_dir():
+        raise ReportError(f"{path} is a folder, and the page has that name: rename the folder")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

@@ -70,6 +70,46 @@ class Promotion(FileModel):
     tag: str | None = None
 
 
+class Difference(FileModel):
+    """A mean difference with its 95 % interval over people."""
+
+    mean: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+class Rival(FileModel):
+    """What a candidate was compared with."""
+
+    method: str
+    label: str
+    kind: str
+
+
+class Candidate(FileModel):
+    """The model that was judged."""
+
+    repo_id: str | None = None
+    branch: str | None = None
+    commit: str | None = None
+    adapter_digest: str | None = None
+
+
+class Gate(FileModel):
+    """`gate.json`: `ip` and `pc` are MoA minus `against` over `n` pairs of images; `reasons` say in sentences why the
+    candidate was rejected."""
+
+    decision: Literal["promoted", "rejected"]
+    reasons: list[str] = []
+    rule: str
+    against: Rival
+    n: int = Field(ge=0)
+    ip: Difference | None = None
+    pc: Difference | None = None
+    candidate: Candidate
+    suite: str | None = None
+
+
 class DatasetName(FileModel):
     """Which dataset the shards came from."""
 

@@ -11,7 +11,6 @@ from reports.selection import spread
 from reports.shots import Shot
 
 SMALL_GRID_EDGE = 104
-GRID_SHOTS = 2400  # at SMALL_GRID_EDGE about 5 kB of page each: it stays under 15 MB
 MANY_SHOTS = 500  # beyond this a grid uses the smaller thumbnails
 CAPTION = ("ip", "pc")
 QUESTIONS = {
@@ -61,7 +60,7 @@ def grid(album: Album) -> Grid:
     rows = album.rows[album.rows["seed"] == album.seed]
     all_subjects, all_prompts = album.subjects(rows), album.prompts(rows)
     methods = album.evaluation.methods
-    fit = int(GRID_SHOTS * album.share) // len(methods)
+    fit = album.room // len(methods)
     prompts = spread(all_prompts, max(fit // len(all_subjects), 8))
     subjects = spread(all_subjects, max(fit // len(prompts), 1))
     edge = GRID_EDGE if len(methods) * len(prompts) * len(subjects) <= MANY_SHOTS else SMALL_GRID_EDGE

@@ -1,5 +1,5 @@
-"""The first screen in numbers: four figures with their intervals, and the finding in one or two sentences made from
-them."""
+"""The first screen in numbers: four figures with their intervals, and the finding in a few sentences made from the
+paired comparisons, so that they say no more than the tables below them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from reports.charts import Interval, interval_strip
+from reports.charts import Interval
 from reports.evaluation_format import MethodSummary, Statistic
 from reports.run_folder import Evaluation
 from reports.shots import tones
+from reports.strips import interval_strip
+from reports.tables import UNDECIDED, verdict
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ def figures(evaluation: Evaluation) -> list[Figure]:
         ("Identity (IP)", "Is it the person?", "ip", False, "higher is better"),
         ("Prompt (PC)", "Is it what was asked for?", "pc", False, "higher is better"),
         ("Faces found", "Is there a face to recognise?", "detection_rate", True, "higher is better"),
-        ("Scene change", "Did the scene stay the prior's?", "context_change_outside", False, "lower is better"),
+        ("Scene change", "Did the scene stay the prior’s?", "context_change_outside", False, "lower is better"),
     ]
     made = [_figure(evaluation, shown, *row) for row in wanted]
     return [figure for figure in made if figure]
@@ -61,52 +63,36 @@ def _figure(
     return Figure(title, question, value, percent, rivals, strip, better)
 
 
-def apart(a: Statistic, b: Statistic) -> bool | None:
-    """Whether two intervals do not touch; None where one has no interval."""
-    if a.low is None or a.high is None or b.low is None or b.high is None:
-        return None
-    return a.low > b.high or b.low > a.high
-
-
 def finding(evaluation: Evaluation) -> str:
-    """What the numbers say, in words that follow from them: larger only where the intervals are apart."""
+    """What the numbers say, in words that follow from them: higher or lower only where the paired interval excludes
+    0."""
     moa, prior = evaluation.first("moa"), evaluation.prior
-    ablation = next(iter(evaluation.ablations), None)
     if moa is None:
         return "This evaluation holds no MoA method; the figures are those of its last method."
-    parts = [_identity(moa, prior), _prompt(moa, prior), _context(moa, ablation)]
-    return " ".join(part for part in parts if part)
-
-
-def _identity(moa: MethodSummary, prior: MethodSummary | None) -> str:
-    if moa.ip.mean is None:
-        return "No image could be scored for identity."
-    if prior is None or prior.ip.mean is None:
-        return f"Identity preservation is {moa.ip.mean:.3f}; no prior was measured beside it."
-    more = "above" if moa.ip.mean > prior.ip.mean else "not above"
-    note = {True: "the intervals are apart", False: "the intervals overlap", None: "no intervals"}[
-        apart(moa.ip, prior.ip)
+    ablation = next(iter(evaluation.ablations), None)
+    parts = [
+        _against(evaluation, "ip", "Identity (IP)", moa, prior),
+        _against(evaluation, "pc", "prompt consistency (PC)", moa, prior),
+        _against(evaluation, "context_change_outside", "change outside the person", moa, ablation),
     ]
-    return f"With a subject, identity is {moa.ip.mean:.3f}, {more} the {prior.ip.mean:.3f} of the prior alone ({note})."
+    said = "; ".join(part for part in parts if part)
+    return f"{said[0].upper()}{said[1:]}." if said else "No image could be scored."
 
 
-def _prompt(moa: MethodSummary, prior: MethodSummary | None) -> str:
-    if prior is None or prior.pc.mean is None or moa.pc.mean is None:
+def _against(evaluation: Evaluation, name: str, title: str, moa: MethodSummary, rival: MethodSummary | None) -> str:
+    """One score of MoA beside that of a rival, with the paired difference where it tells the two apart."""
+    ours: Statistic | None = getattr(moa, name)
+    if ours is None or ours.mean is None:
         return ""
-    if apart(moa.pc, prior.pc) is False:
-        return f"Prompt consistency, {moa.pc.mean:.3f}, is not told apart from the prior's {prior.pc.mean:.3f}."
-    change = moa.pc.mean - prior.pc.mean
-    return (
-        f"Prompt consistency is {moa.pc.mean:.3f}, {abs(change):.3f} {'above' if change > 0 else 'below'} the prior's."
-    )
-
-
-def _context(moa: MethodSummary, ablation: MethodSummary | None) -> str:
-    ours, theirs = moa.context_change_outside, ablation and ablation.context_change_outside
-    if ours is None or ours.mean is None or not theirs or theirs.mean is None or ablation is None:
-        return ""
-    rival = f"“{ablation.label}” ({theirs.mean:.3f})"
-    if apart(ours, theirs) is False:
-        return f"Outside the person the picture changes by {ours.mean:.3f}, not told apart from {rival}."
-    verb = "less" if ours.mean < theirs.mean else "no less"
-    return f"Outside the person the picture changes by {ours.mean:.3f}, {verb} than with {rival}."
+    theirs: Statistic | None = getattr(rival, name) if rival else None
+    if rival is None or theirs is None or theirs.mean is None:
+        return f"{title} is {ours.mean:.3f}"
+    whose = f"the prior’s {theirs.mean:.3f}" if rival.kind == "prior" else f"{theirs.mean:.3f} of “{rival.label}”"
+    paired = next((c for c in evaluation.summary.comparisons if c.before == rival.method), None)
+    found: Statistic | None = getattr(paired, name) if paired else None
+    if found is None or found.mean is None:
+        return f"{title} is {ours.mean:.3f} beside {whose}, not compared in pairs"
+    said = verdict(found)
+    if said in UNDECIDED:
+        return f"{title} is {ours.mean:.3f}, not told apart from {whose}"
+    return f"{title} is {ours.mean:.3f}, {said} by {abs(found.mean):.3f} than {whose}"

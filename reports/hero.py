@@ -22,11 +22,12 @@ GROUPS = {
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the hero strip: a method, and the subject injected (None for the prior)."""
+    """A column of the hero strip: a method, and the subject injected with its class word (None for the prior)."""
 
     method: MethodSummary
     tone: str
     subject: str | None
+    word: str | None
     reference: Thumb | None
 
 
@@ -55,7 +56,7 @@ def hero(album: Album, subjects: int = 3, prompts: int = 2) -> Hero | None:
         return None
     columns = [_column(album, album.shown, subject) for subject in named]
     if album.prior and album.prior is not album.shown:
-        columns.insert(0, Column(album.prior, album.tones[album.prior.method], None, None))
+        columns.insert(0, Column(album.prior, album.tones[album.prior.method], None, None, None))
     columns += [_column(album, method, named[0]) for method in ablations if method is not album.shown]
     of_shown = rows[rows["method"] == album.shown.method]
     chosen = one_prompt_per_category(of_shown, album.prompts(of_shown), prompts)
@@ -63,7 +64,8 @@ def hero(album: Album, subjects: int = 3, prompts: int = 2) -> Hero | None:
 
 
 def _column(album: Album, method: MethodSummary, subject: str) -> Column:
-    return Column(method, album.tones[method.method], subject, album.reference(subject))
+    word = album.rows.loc[album.rows["subject"] == subject, "word"].iloc[0]
+    return Column(method, album.tones[method.method], subject, word, album.reference(subject))
 
 
 def _row(album: Album, columns: list[Column], first: str, prompt: str) -> tuple[str, list[Shot | None]]:

@@ -1,7 +1,7 @@
 """`runs/` -> `runs/index.html`: every run with its headline figures and a link to its report, newest first.
 
-Manifests hold no clock times, so a run's place in time is the modification time of the first file it wrote
-(lifecycle.json, else config.json). A broken run keeps its row, with the error in it.
+Manifests hold no clock times, so a run's place in time is the modification time of the oldest of its records: a stage
+that runs again writes some of them anew, never all. A broken run keeps its row, with the error in it.
 """
 
 from __future__ import annotations
@@ -10,15 +10,19 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from reports.charts import Chart, Line, line_chart
+from reports.charts import Chart, Interval
 from reports.claims import ClaimRow, ClaimsTable, claims_table
+from reports.decision import Decision, decision
 from reports.errors import ReportError, RunNotFoundError
-from reports.evaluation_format import MethodSummary
+from reports.evaluation_format import MethodSummary, Statistic
 from reports.files import write_text
 from reports.images import Thumbnails
+from reports.lines import run_chart
 from reports.page import render
 from reports.run_folder import Evaluation, Run, read_run
-from reports.tables import ComparisonRow, comparison_row
+from reports.tables import UNDECIDED, ComparisonRow, comparison_row
+
+RECORDS = ("*.json", "*.jsonl", "train.log", "export/manifest.json", "evaluation/*/manifest.json")
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,12 @@ class Entry:
     @property
     def claims(self) -> ClaimsTable | None:
         """The claims of the evaluation shown."""
-        return claims_table(self.evaluation.summary.claims) if self.evaluation else None
+        return claims_table(self.evaluation.summary.claims, self.evaluation.methods) if self.evaluation else None
+
+    @property
+    def decision(self) -> Decision | None:
+        """What the gate decided."""
+        return decision(self.run) if self.run else None
 
     @property
     def step_forward(self) -> ComparisonRow | None:
@@ -78,8 +87,9 @@ def build_history(runs_folder: Path) -> tuple[Path, list[str]]:
         render(
             "history.html.j2",
             entries=entries,
-            chart=_chart(comparable),
+            charts=[chart for chart in (_chart(comparable, name) for name in ("ip", "pc")) if chart],
             verdicts=_verdicts(comparable),
+            undecided=UNDECIDED,
             compared=comparable,
         ),
     )
@@ -91,8 +101,8 @@ def _is_run(folder: Path) -> bool:
 
 
 def _entry(folder: Path, page: Path) -> Entry:
-    first = next((p for p in (folder / "lifecycle.json", folder / "config.json") if p.is_file()), folder)
-    when = datetime.fromtimestamp(first.stat().st_mtime, UTC)
+    records = [path for pattern in RECORDS for path in folder.glob(pattern)] or [folder]
+    when = datetime.fromtimestamp(min(path.stat().st_mtime for path in records), UTC)
     index = folder / "report" / "index.html"
     report = Thumbnails(page.parent).href(index) if index.is_file() else ""
     try:
@@ -111,16 +121,24 @@ def _comparable(entries: list[Entry]) -> list[Entry]:
     return [entry for entry in reversed(entries) if entry.shown and entry.suite == commonest]
 
 
-def _chart(entries: list[Entry]) -> Chart | None:
-    """IP and PC over the runs; nothing for fewer than two."""
-    lines = []
-    for label, name, tone in (("IP", "ip", "moa"), ("PC", "pc", "ablation")):
-        means = [(number, getattr(entry.shown, name).mean) for number, entry in enumerate(entries, 1)]
-        points = [(number, mean) for number, mean in means if mean is not None]
-        if len(points) > 1:
-            lines.append(Line(label, tone, *zip(*points, strict=True)))
-    title = f"IP and PC over the runs of suite {entries[0].suite}" if entries else ""
-    return line_chart(title, lines, x="run, oldest first", low=0.0, high=1.0)
+def _chart(entries: list[Entry], name: str) -> Chart | None:
+    """One score over the runs, of the shown method and of its prior; nothing for fewer than two."""
+    series = [
+        [_interval(method, name, tone) for method in methods]
+        for tone, methods in (
+            ("moa", [entry.shown for entry in entries]),
+            ("prior", [entry.prior for entry in entries]),
+        )
+    ]
+    title = f"{name.upper()} over the runs of suite {entries[0].suite}" if entries else ""
+    return run_chart(title, [entry.name for entry in entries], series)
+
+
+def _interval(method: MethodSummary | None, name: str, tone: str) -> Interval | None:
+    found: Statistic | None = getattr(method, name) if method else None
+    if method is None or found is None or found.mean is None:
+        return None
+    return Interval(method.label, tone, found.mean, found.low, found.high)
 
 
 def _verdicts(entries: list[Entry]) -> list[tuple[str, str, list[ClaimRow | None]]]:

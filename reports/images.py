@@ -76,13 +76,14 @@ def absent(problem: str) -> Thumb:
 
 
 class Thumbnails:
-    """Makes pictures, each once; links lead from the folder `page` to the originals by relative path.
+    """Makes pictures, each once, their edges times `scale`; links lead from the folder `page` to the originals by
+    relative path.
 
     A context manager: leaving it ends the threads.
     """
 
-    def __init__(self, page: Path) -> None:
-        self._page = page
+    def __init__(self, page: Path, scale: float = 1.0) -> None:
+        self._page, self._scale = page, scale
         self._made: dict[Hashable, Future[Picture]] = {}
         self._threads = ThreadPoolExecutor(max_workers=os.cpu_count() or 1, thread_name_prefix="thumbnail")
 
@@ -92,17 +93,14 @@ class Thumbnails:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._threads.shutdown(cancel_futures=True)
 
-    @property
-    def bytes(self) -> int:
-        """Size of all data URIs made so far; a picture shown twice is counted once."""
-        return sum(len(picture.result().uri) for picture in self._made.values())
-
     def thumb(self, path: Path, edge: int) -> Thumb:
         """The picture with its longer edge at most `edge` pixels."""
+        edge = round(edge * self._scale)
         return self._submit(path, ("thumb", path, edge), lambda: shrink(path, edge))
 
     def difference(self, path: Path, other: Path, edge: int, gain: float) -> Thumb:
         """Absolute difference of two pictures of one size, times `gain`, black where they agree."""
+        edge = round(edge * self._scale)
         return self._submit(path, ("difference", path, other, edge, gain), lambda: difference(path, other, edge, gain))
 
     def router_maps(self, path: Path, columns: int, rows: int) -> Thumb:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -35,6 +35,7 @@ def render(template: str, **values: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters["score"] = score
+    environment.filters["interval"] = interval
     environment.filters["signed"] = lambda value: f"{value:+.3f}".replace("-", "−")
     environment.filters["count"] = lambda value: f"{value:,.0f}"
     environment.filters["number"] = lambda value: f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
@@ -44,11 +45,24 @@ def render(template: str, **values: Any) -> str:
     )
 
 
+class Bounded(Protocol):
+    """Something with an interval."""
+
+    low: float | None
+    high: float | None
+
+
 def score(value: float | None, percent: bool = False) -> str:
     """A score as people read it: three decimals, or one decimal of a percentage; a dash where there is none."""
     if value is None:
         return "–"
-    return f"{value * 100:.1f} %" if percent else f"{value:.3f}"
+    return f"{value * 100:.1f} %".replace("100.0", "100") if percent else f"{value:.3f}"
+
+
+def interval(found: Bounded, percent: bool = False) -> str:
+    """An interval as people read it: "0.512 – 0.659", "93.8 – 100 %"."""
+    low, high = score(found.low, percent), score(found.high, percent)
+    return f"{low.removesuffix(' %')} – {high}"
 
 
 def brief(value: str) -> str:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import dataclass
 from typing import Any
 
 from reports.run_folder import Evaluation, Run
+
+Pairs = list[tuple[str, object]]  # (name, value), None for a value that is not known
 
 MANY_SUBJECTS = 30  # below this the intervals are wide enough to need a word
 FEW_SUBJECTS = "{} subjects: the intervals are over subjects and wide. Differences inside them are not findings."
@@ -37,53 +40,75 @@ def flatten(value: Any, path: str = "") -> list[tuple[str, str]]:
     return [(path, value if isinstance(value, str) else json.dumps(value))]
 
 
-def facts(run: Run) -> list[tuple[str, str]]:
-    """Digests, commits and versions that identify what was measured; what is not known is left out."""
-    pairs: list[tuple[str, object]] = []
-    if run.dataset:
-        manifest = run.dataset.manifest
-        pairs += [
-            ("Dataset", f"{manifest.dataset.name}, version {manifest.dataset.version}"),
-            ("Shards digest", manifest.digest),
-        ]
-        pairs += [("Shards made by commit", manifest.commit)]
-    if run.adapter:
-        pairs += [
-            ("Adapter digest", run.adapter.digest),
-            ("Adapter after step", run.adapter.step),
-            ("Trained by commit", run.adapter.commit),
-        ]
-        pairs += [(f"Adapter input: {name}", digest) for name, digest in run.adapter.inputs.items()]
-    if run.publication:
-        place = run.publication
-        pairs += [
-            ("Published as", place.repo_id),
-            ("Hub revision", place.commit),
-            ("Hub branch", place.branch),
-            ("Hub endpoint", place.endpoint),
-        ]
-    pairs += [("Training seed", run.config.get("seed"))]
+@dataclass(frozen=True)
+class Facts:
+    """A table of names and values under one heading."""
+
+    title: str
+    rows: list[tuple[str, str]]
+
+
+def facts(run: Run) -> list[Facts]:
+    """Digests, commits, seeds and versions that identify what was measured; what is not known is left out."""
+    groups = [("Training data", _data(run)), ("Adapter", _adapter(run)), ("Publication", _publication(run))]
     for evaluation in run.evaluations:
-        pairs += _evaluation_facts(evaluation)
-    return [(name, str(value)) for name, value in pairs if value is not None]
+        suite = evaluation.summary.suite
+        groups += [(f"Suite {suite}", _suite(evaluation)), (f"Environment of suite {suite}", _environment(evaluation))]
+    known = [(title, [(name, str(value)) for name, value in pairs if value is not None]) for title, pairs in groups]
+    return [Facts(title, rows) for title, rows in known if rows]
 
 
-def _evaluation_facts(evaluation: Evaluation) -> list[tuple[str, object]]:
-    summary, source = evaluation.summary, evaluation.summary.provenance
-    name = f"Suite {summary.suite}"
-    pairs: list[tuple[str, object]] = [(name, f"version {summary.version}, {summary.format}")]
-    pairs += [
-        (f"{name}: model", source.repo_id),
-        (f"{name}: model revision", source.commit),
-        (f"{name}: adapter digest", source.adapter_digest),
+def _data(run: Run) -> Pairs:
+    if run.dataset is None:
+        return []
+    manifest = run.dataset.manifest
+    name = f"{manifest.dataset.name}, version {manifest.dataset.version}"
+    return [("Dataset", name), ("Shards digest", manifest.digest), ("Made by commit", manifest.commit)]
+
+
+def _adapter(run: Run) -> Pairs:
+    seed: Pairs = [("Training seed", run.config.get("seed"))]
+    if run.adapter is None:
+        return seed
+    found: Pairs = [("Digest", run.adapter.digest), ("After step", run.adapter.step)]
+    found += [("Trained by commit", run.adapter.commit), *seed]
+    return found + [(f"Made from {name}", digest) for name, digest in run.adapter.inputs.items()]
+
+
+def _publication(run: Run) -> Pairs:
+    place = run.publication
+    if place is None:
+        return []
+    return [
+        ("Repository", place.repo_id),
+        ("Revision", place.commit),
+        ("Branch", place.branch),
+        ("Endpoint", place.endpoint),
     ]
-    pairs += [(f"{name}: evaluated by commit", source.code_commit)]
-    pairs += [(f"{name}: evaluator {path}", value) for path, value in flatten(source.evaluators)]
-    pairs += [
-        (f"{name}: images {path}", value)
-        for path, value in flatten(evaluation.suite.images if evaluation.suite else {})
-    ]
-    return pairs
+
+
+def _suite(evaluation: Evaluation) -> Pairs:
+    summary, suite, source = evaluation.summary, evaluation.suite, evaluation.summary.provenance
+    pairs: Pairs = [("Version", f"{summary.version}, {summary.format}"), ("Model", source.repo_id)]
+    pairs += [("Model revision", source.commit), ("Adapter digest", source.adapter_digest)]
+    pairs += [("Evaluated by commit", source.code_commit)]
+    if suite:
+        pairs += [("Seeds", ", ".join(map(str, suite.seeds)) or None), ("Prompts", len(suite.prompts) or None)]
+        pairs += [("Subjects", len(suite.people) or None)]
+        pairs += [(f"Images, {path}", value) for path, value in flatten(suite.images)]
+    return pairs + [(f"Evaluator {path}", value) for path, value in flatten(source.evaluators)]
+
+
+def _environment(evaluation: Evaluation) -> Pairs:
+    found = evaluation.summary.environment
+    pairs: Pairs = [("Python", found.python), ("Devices", ", ".join(found.devices) or None), ("Threads", found.threads)]
+    pairs += [("Precision", found.precision), ("Scheduler", found.scheduler)]
+    pairs += [("Personalization expert", found.expert_interval and _every(found.expert_interval))]
+    return pairs + list(found.packages.items())
+
+
+def _every(interval: int) -> str:
+    return "on every step" if interval == 1 else f"on every {interval} steps"
 
 
 def is_miniature(evaluation: Evaluation) -> bool:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from reports.album import HERO_EDGE, Album
-from reports.charts import Chart, Line, line_chart, spans
+from reports.charts import Chart, spans
 from reports.evaluation_format import RouterMaps
 from reports.images import Thumb
+from reports.lines import Line, line_chart
 
 PARTS = {"down_blocks": "down", "mid_block": "mid", "up_blocks": "up", "attn1": "self", "attn2": "cross"}
 LEFT_OUT = ("attentions", "transformer_blocks")
@@ -29,10 +30,12 @@ class Example:
 
 @dataclass(frozen=True)
 class RouterView:
-    """`layers` and `steps` name the rows and columns of every sprite; `charts` show the means over `n` images."""
+    """`layers` and `steps` name the rows and columns of every sprite, `opened` is the map to begin with, as (layer,
+    step); `charts` show the means over `n` images."""
 
     layers: list[str]
     steps: list[str]
+    opened: tuple[int, int]
     n: int
     examples: list[Example]
     charts: list[Chart]
@@ -59,7 +62,19 @@ def router_view(album: Album, maps: RouterMaps) -> RouterView:
         for example in maps.examples
     ]
     charts = [chart for chart in (_by_layer(maps, layers), _by_step(maps)) if chart]
-    return RouterView(layers, [f"{step:g}" for step in maps.steps], maps.n, examples, charts)
+    return RouterView(layers, [f"{step:g}" for step in maps.steps], clearest(maps), maps.n, examples, charts)
+
+
+def clearest(maps: RouterMaps) -> tuple[int, int]:
+    """The layer and step whose router tells person and background apart most, so that a reader sees one at once."""
+    places = [(layer, step) for layer in range(len(maps.layers)) for step in range(len(maps.steps))]
+
+    def gap(place: tuple[int, int]) -> float:
+        layer, step = place
+        background, person = maps.background[layer][step], maps.foreground[layer][step]
+        return background - person if background is not None and person is not None else -1.0
+
+    return max(places, key=gap)
 
 
 def short_name(layer: str) -> str:

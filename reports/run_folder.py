@@ -16,7 +16,7 @@ import pandas as pd
 from reports.errors import RunNotFoundError
 from reports.evaluation_format import MethodSummary, RouterMaps, Suite, Summary
 from reports.files import read_lines, read_mapping, read_metrics, read_model
-from reports.formats import AdapterManifest, Metric, Promotion, Publication, Rejection, ShardManifest
+from reports.formats import AdapterManifest, Gate, Metric, Promotion, Publication, Rejection, ShardManifest
 from reports.score_tables import PAIRS, SCORES, read_table
 
 KIND_ORDER = {"prior": 0, "moa": 1, "champion": 2, "ablation": 3}
@@ -103,6 +103,7 @@ class Run:
     adapter: AdapterManifest | None
     publication: Publication | None
     promotion: Promotion | None
+    gate: Gate | None
     dataset: Dataset | None
     evaluations: list[Evaluation]
     missing: list[str] = field(default_factory=list)
@@ -128,6 +129,7 @@ def read_run(folder: Path) -> Run:
     adapter = read_model(folder / "export" / "manifest.json", AdapterManifest)
     publication = read_model(folder / "publication.json", Publication)
     promotion = read_model(folder / "promotion.json", Promotion)
+    gate = read_model(folder / "gate.json", Gate)
     evaluations = read_evaluations(folder / "evaluation", missing)
     if not (lifecycle or config or metrics or adapter or evaluations):
         raise RunNotFoundError(
@@ -140,7 +142,9 @@ def read_run(folder: Path) -> Run:
         missing.append("No adapter was exported: export/manifest.json is absent.")
     if publication is None:
         missing.append("Nothing was published: publication.json is absent.")
-    return Run(folder, lifecycle, config, metrics, adapter, publication, promotion, dataset, evaluations, missing)
+    elif gate is None:
+        missing.append("Nobody decided yet whether the candidate is promoted: gate.json is absent.")
+    return Run(folder, lifecycle, config, metrics, adapter, publication, promotion, gate, dataset, evaluations, missing)
 
 
 def read_evaluations(folder: Path, missing: list[str]) -> list[Evaluation]:

@@ -1,8 +1,9 @@
 """The reports of a folder of runs in a browser: `python -m reports.server --root runs --port 4201`.
 
 `make ui` starts it beside Prefect, so that run pages can link to reports (a page of the UI cannot open a file). It
-reads only, answers on 127.0.0.1 to loopback names, and gives away what reports are made of: the index of runs and the
-files of `<run>/report` and `<run>/evaluation`; no checkpoints, no configuration, no folder listings.
+reads only, answers on 127.0.0.1 to loopback names, and gives away what reports are made of and link to: the index of
+runs, the files of `<run>/report` and `<run>/evaluation`, and `<run>/train.log`; no checkpoints, no configuration, no
+folder listings.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-FOLDERS = ("report", "evaluation")
+FOLDERS, LOG = ("report", "evaluation"), "train.log"
 NAMES = ("127.0.0.1", "localhost")
 
 
 class ReportHandler(SimpleHTTPRequestHandler):
     """GET and HEAD of the files of reports below `directory`; everything else does not exist."""
+
+    extensions_map = {**SimpleHTTPRequestHandler.extensions_map, ".log": "text/plain; charset=utf-8"}  # read, not saved
 
     def send_head(self) -> Any:
         """The file behind the path, opened, its headers sent; None after an error was sent."""
@@ -49,7 +52,7 @@ def is_of_a_report(path: Path, root: Path) -> bool:
         return False
     if not path.is_file():
         return parts == () and (path / "index.html").is_file()
-    return parts == ("index.html",) or (len(parts) > 2 and parts[1] in FOLDERS)
+    return parts == ("index.html",) or parts[1:] == (LOG,) or (len(parts) > 2 and parts[1] in FOLDERS)
 
 
 def make_server(root: Path, port: int) -> ThreadingHTTPServer:

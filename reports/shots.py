@@ -16,6 +16,7 @@ OUTCOMES = {
     "no_face": "no face found",
     "too_few_faces": "fewer than two faces found",
     "no_reference_face": "no face in the reference",
+    "no_reference": "reference missing or unreadable",
     "missing": "image missing",
     "unreadable": "image unreadable",
 }
@@ -44,6 +45,7 @@ class Measure:
 class Shot:
     """One cell of a grid. `measures` are the figures of its caption, those that were taken."""
 
+    suite: str
     method: str
     label: str
     tone: str
@@ -58,8 +60,8 @@ class Shot:
 
     @property
     def key(self) -> str:
-        """The same for the images of all methods at one subject (or pair of them), prompt and seed."""
-        return f"{self.subject}|{self.prompt_id}|{self.seed}"
+        """The same for the images of all methods at one subject (or pair of them), prompt and seed of a suite."""
+        return f"{self.suite}|{self.subject}|{self.prompt_id}|{self.seed}"
 
     @property
     def trouble(self) -> str:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from reports.evaluation_format import Breakdown, Comparison, MethodSummary, PairSummary, Statistic
+from reports.evaluation_format import Breakdown, Comparison, MethodSummary, Statistic
+from reports.formats import FileModel
 from reports.run_folder import Evaluation
 from reports.shots import OUTCOMES
 
@@ -29,6 +30,10 @@ MAIN = (
     Column(
         "Followed", "share of images whose own prompt ranks first among its category's by CLIP", "followed", "↑", True
     ),
+    Column("Item shown", "share of images in which a classifier sees the item of the prompt", "item_shown", "↑", True),
+    Column(
+        "Scene shown", "share of images in which a classifier sees the scene of the prompt", "scene_shown", "↑", True
+    ),
     Column("Faces found", "share of images with a face", "detection_rate", "↑", True),
     Column(
         "Scene change",
@@ -37,11 +42,17 @@ MAIN = (
         "↓",
     ),
 )
+COMPARED = tuple(
+    column for column in MAIN if column.field in ("ip", "pc", "item_shown", "scene_shown", "context_change_outside")
+)
+PARTS = tuple(column for column in MAIN if column.field in Breakdown.model_fields)
 LOCALITY = (
     Column("Person, against the prior", "mean absolute difference inside the person", "context_change_inside"),
     Column("Scene, against the prior", "mean absolute difference outside the person", "context_change_outside", "↓"),
     Column("Person, under a swap", "against the other subjects, inside the person", "swap_change_inside"),
     Column("Scene, under a swap", "against the other subjects, outside the person", "swap_change_outside", "↓"),
+    Column("Person, another seed", "the prior against itself, inside the person", "seed_change_inside"),
+    Column("Scene, another seed", "the prior against itself, outside the person", "seed_change_outside"),
     Column("Layout diversity", "mean distance over seeds of pixels shrunk to 8 x 8", "diversity_layout", "↑"),
     Column("Content diversity", "mean distance over seeds of CLIP image embeddings", "diversity_content", "↑"),
 )
@@ -54,19 +65,23 @@ PAIRS = (
 )
 
 
-def measured(columns: tuple[Column, ...], rows: Sequence[MethodSummary | PairSummary]) -> list[Column]:
-    """The columns in which at least one row has a figure."""
+UNDECIDED = ("not told apart", "no interval")  # verdicts that say neither higher nor lower
+
+
+def measured(columns: tuple[Column, ...], rows: Sequence[FileModel]) -> list[Column]:
+    """The columns in which at least one row, a summary of a method or a comparison, has a figure."""
     return [c for c in columns if any((value := getattr(row, c.field)) and value.mean is not None for row in rows)]
 
 
 @dataclass(frozen=True)
 class ComparisonRow:
-    """The shown method minus another; `parts` are (difference, verdict), None where it was not measured."""
+    """The shown method minus another; `parts` are (difference, verdict) by the name of the score, without those that
+    were not measured."""
 
     label: str
     method: str
     n: int
-    parts: list[tuple[Statistic, str] | None]
+    parts: dict[str, tuple[Statistic, str]]
 
 
 def comparison_rows(evaluation: Evaluation) -> list[ComparisonRow]:
@@ -84,8 +99,8 @@ def comparison_row(evaluation: Evaluation, comparison: Comparison) -> Comparison
     """One comparison in words."""
     after, before = evaluation.method(comparison.after), evaluation.method(comparison.before)
     assert after and before  # checked when the summary was read
-    found = (comparison.ip, comparison.pc, comparison.context_change_outside)
-    parts = [(value, verdict(value)) if value and value.mean is not None else None for value in found]
+    found = {column.field: getattr(comparison, column.field) for column in COMPARED}
+    parts = {name: (value, verdict(value)) for name, value in found.items() if value and value.mean is not None}
     return ComparisonRow(f"{after.label} minus {before.label}", before.method, comparison.n, parts)
 
 
@@ -100,7 +115,8 @@ def verdict(difference: Statistic) -> str:
 
 @dataclass(frozen=True)
 class BreakdownTable:
-    """`rows` are (key, note, scores per method); scores parallel to `methods`, None where one lacks the key."""
+    """`rows` are (key, note, scores per method); scores parallel to `methods`, None where one lacks the key. The page
+    shows one table for each of `columns`."""
 
     title: str
     key_heading: str
@@ -110,8 +126,11 @@ class BreakdownTable:
     @property
     def columns(self) -> list[Column]:
         """The scores that at least one cell holds."""
-        parts = [part for _, _, found in self.rows for part in found if part]
-        return [column for column in MAIN[:3] if any(getattr(part, column.field) for part in parts)]
+        return measured(PARTS, [part for _, _, found in self.rows for part in found if part])
+
+    def filled(self, column: Column) -> list[tuple[str, str, list[Breakdown | None]]]:
+        """The rows in which at least one method has that score."""
+        return [row for row in self.rows if measured((column,), [part for part in row[2] if part])]
 
 
 def breakdowns(evaluation: Evaluation, rows: pd.DataFrame | None) -> list[BreakdownTable]:
@@ -120,7 +139,7 @@ def breakdowns(evaluation: Evaluation, rows: pd.DataFrame | None) -> list[Breakd
         ("By category", "Category", "by_category", {}),
         ("By prompt", "Prompt", "by_prompt", _prompt_texts(evaluation, rows)),
         ("By subject", "Subject", "by_subject", _words(rows)),
-        ("By face size", "Height of the found face, share of the image", "by_face_size", {}),
+        ("By face size", "Face height, share of the image", "by_face_size", {}),
     ]
     tables = [_breakdown(evaluation.methods, *table) for table in wanted]
     return [table for table in tables if table.rows]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from reports.charts import Chart, Line, line_chart
+from reports.charts import Chart
 from reports.formats import Metric
+from reports.lines import Line, line_chart
 
 LABELS = {
     "loss": "total loss",

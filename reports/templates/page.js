@@ -2,6 +2,8 @@
 "use strict";
 document.documentElement.classList.add("js");
 
+const MANY = 8; // rows from which the grid keeps its full height, so that it may be laid out when it comes into sight
+
 // Filters: a row, column or card stays while it matches every chosen value.
 for (const section of document.querySelectorAll(".switch")) {
   const form = section.querySelector(".filters");
@@ -14,6 +16,7 @@ for (const section of document.querySelectorAll(".switch")) {
     const rows = section.querySelectorAll(".grid tbody tr:not([hidden])").length;
     const columns = section.querySelectorAll(".grid thead th[data-prompt]:not([hidden])").length;
     form.querySelector("output").textContent = `${rows} × ${columns} shown`;
+    section.querySelector(".tall").classList.toggle("many", rows >= MANY);
   };
   form.addEventListener("change", apply);
   form.addEventListener("submit", (event) => event.preventDefault());

@@ -65,6 +65,7 @@ def make_run(
     root: Path,
     name: str = "week-01",
     *,
+    suites: Sequence[str] = ("miniature",),
     subjects: Sequence[tuple[str, str]] = SUBJECTS,
     prompts: Sequence[tuple[str, str, str]] = PROMPTS,
     seeds: Sequence[int] = (11, 12),
@@ -89,8 +90,25 @@ def make_run(
         | {"files": {"adapter/moa.safetensors": {"sha256": DIGEST, "bytes": 187_000_000}}},
     )
     write_json(run / "promotion.json", {"repo_id": "team/moa", "commit": "ab" * 20, "tag": f"{name}-ababab"})
-    make_evaluation(run / "evaluation" / "miniature", subjects, prompts, seeds, methods, draw)
+    write_json(run / "gate.json", gate())
+    for suite in suites:
+        make_evaluation(run / "evaluation" / suite, subjects, prompts, seeds, methods, draw)
     return run
+
+
+def gate(*reasons: str) -> dict[str, Any]:
+    """The decision on a candidate: rejected for the reasons, or promoted."""
+    return {
+        "decision": "rejected" if reasons else "promoted",
+        "reasons": list(reasons),
+        "rule": "The low end of the 95 % interval of MoA - Champion has to lie above -0.02 in IP.",
+        "against": {"method": "champion", "label": "Champion", "kind": "champion"},
+        "n": 32,
+        "ip": {"mean": 0.0712, "low": 0.031, "high": 0.112},
+        "pc": {"mean": -0.0021, "low": -0.008, "high": 0.004},
+        "candidate": {"repo_id": "team/moa", "branch": "run", "commit": "ab" * 20, "adapter_digest": DIGEST},
+        "suite": "miniature, version 1",
+    }
 
 
 def metric(step: int) -> dict[str, float]:
@@ -138,11 +156,11 @@ def make_evaluation(
     methods: Sequence[FakeMethod],
     draw: Draw,
 ) -> None:
-    """References, images, scores, pairs, router maps and summary of one suite."""
+    """References, images, scores, pairs, router maps and summary of the suite `folder.name`."""
     suite = {
-        "name": "miniature",
+        "name": folder.name,
         "version": 1,
-        "title": "Miniature world",
+        "title": f"{folder.name.capitalize()} world",
         "prompts": [{"id": i, "category": c, "text": t} for i, c, t in prompts],
         "seeds": list(seeds),
         "images": {"size": 64, "steps": 20, "guidance": 5.0},
@@ -154,8 +172,8 @@ def make_evaluation(
     scores = make_scores(folder, subjects, prompts, seeds, methods, draw)
     pairs = make_pairs(folder, subjects, seeds[0], methods)
     make_router(folder, scores)
-    write_json(folder / "summary.json", summary(scores, pairs, methods))
-    write_json(folder / "manifest.json", {"format": "moa-evaluation/3"})
+    write_json(folder / "summary.json", summary(scores, pairs, methods, folder.name))
+    write_json(folder / "manifest.json", {"format": "moa-evaluation/4"})
 
 
 def make_scores(
@@ -241,12 +259,16 @@ def score(method: FakeMethod, subject: str, prompt: str, seed: int) -> dict[str,
         "ip": min(1.0, max(0.0, ip + 0.3 * (luck - 0.5))) if found else 0.0,
         "pc": pc + 0.04 * (unit("pc", *key) - 0.5),
         "pc_rank": 1 if unit("rank", *key) < 2.6 * pc + 0.2 else 2,
+        "item_shown": float(unit("item", *key) < 3 * pc) if prompt == "hat" else None,
+        "scene_shown": None if prompt == "hat" else float(unit("scene", *key) < 3.5 * pc),
         "face_x0": 23.0 if found else None,
         "face_size": 0.1 + 0.3 * luck if found else None,
         "context_change_inside": None if prior else 0.2,
         "context_change_outside": None if prior else change * (0.5 + luck),
         "swap_change_inside": None if prior else 0.18,
         "swap_change_outside": None if prior else change * 0.7 * (0.5 + luck),
+        "seed_change_inside": 0.19 if prior else None,
+        "seed_change_outside": 0.11 * (0.5 + luck) if prior else None,
         "diversity_layout": 0.12 + 0.02 * luck,
         "diversity_content": 0.2 + 0.05 * luck,
         "generation_seconds": 0.5,

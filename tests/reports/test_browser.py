@@ -1,5 +1,5 @@
-"""The page in headless Chromium: opens without errors or requests, filters, compares, shows router maps, exports its
-charts, fits a phone, is dark when asked.
+"""The page in headless Chromium: opens without errors or requests, its links land, it filters, compares, shows router
+maps, exports its charts, fits screens of all widths, is dark when asked.
 
 pytest tests/reports/test_browser.py        (skips where no Chromium is installed)
 """
@@ -7,13 +7,17 @@ pytest tests/reports/test_browser.py        (skips where no Chromium is installe
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from reports.build import build_report
+from reports.router import clearest
+from reports.run_folder import read_run
 from tests.reports.chromium import Browser, find_chromium
+from tests.reports.fake_run import LAYERS, METHODS, PROMPTS, STEPS, make_run
 
 pytestmark = pytest.mark.skipif(find_chromium() is None, reason="Chromium is not installed (apt-get install chromium)")
 
@@ -23,6 +27,20 @@ def browser(complete_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
     page = build_report(complete_run)
     with Browser(str(find_chromium()), tmp_path_factory.mktemp("profile")) as browser:
         browser.open(page)
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A page of two suites with the same subjects, prompts and seeds, nine people and ten methods."""
+    people = [(f"m-{number}", "man") for number in range(9)]
+    methods = [*METHODS, *(replace(METHODS[3], method=f"more-{n}", label=f"More {n}") for n in range(3))]
+    root = tmp_path_factory.mktemp("large")
+    run = make_run(
+        root, suites=("again", "miniature"), subjects=people, prompts=PROMPTS[:2], seeds=[1], methods=methods
+    )
+    with Browser(str(find_chromium()), tmp_path_factory.mktemp("profile")) as browser:
+        browser.open(build_report(run))
         yield browser
 
 
@@ -44,6 +62,49 @@ def test_opens_without_errors_and_without_network(browser: Browser) -> None:
     assert browser.run("document.title") == "week-01 · MoA report"
     broken = "[...document.images].filter(i => i.getAttribute('src') && i.complete && !i.naturalWidth).length"
     assert browser.run(broken) == 0
+
+
+@pytest.mark.parametrize("target", ["suite0-results", "suite0-router", "suite1-grid", "training", "limits"])
+def test_link_lands_on_its_section(large: Browser, target: str) -> None:
+    large.run("scrollTo(0, 0)")
+    landed = f"""new Promise(done => {{ document.querySelector('a[href="#{target}"]').click(); setTimeout(() =>
+        done(document.getElementById('{target}').getBoundingClientRect().top), 400); }})"""
+    end = "innerHeight + scrollY >= document.documentElement.scrollHeight - 1"
+    top = large.run(landed)
+    assert 0 <= top < 100 or (0 <= top < 900 and large.run(end)), f"{top} px from the top"  # the last one cannot rise
+
+
+def test_compare_keeps_to_the_suite_of_the_image(large: Browser) -> None:
+    for suite, name in enumerate(("miniature", "again")):
+        large.run(f"document.querySelector('#suite{suite}-grid .shot[data-method=moa] a').click()")
+        for side in ("left", "right"):
+            assert f"/evaluation/{name}/images/" in large.run(f"document.querySelector('#compare .{side}-link').href")
+        press(large, "Escape")
+
+
+def test_every_one_of_ten_methods_has_its_button(large: Browser) -> None:
+    for method in ("more-1", "more-2", "moa"):
+        large.run(f"document.querySelector('#suite0-grid .methods input[value={method}]').click()")
+        assert shown(large, f"#suite0-grid .shot[data-method={method}]") == shown(large, "#suite0-grid .shot") == 18
+
+
+@pytest.mark.parametrize("width", [1280, 1440])
+def test_results_are_whole_on_ordinary_screens(browser: Browser, width: int) -> None:
+    browser.resize(width, 900)
+    boxes = "[...document.querySelectorAll('#suite0-results .scroll')].map(box => [box.scrollWidth, box.clientWidth])"
+    for inner, outer in browser.run(boxes):
+        assert inner <= outer
+    browser.resize(1280, 900)
+
+
+def test_names_of_methods_stay_beside_the_figures_on_a_phone(browser: Browser) -> None:
+    browser.resize(390, 844)
+    scrolled = """(() => { const box = document.querySelector('#suite0-results .scroll'); box.scrollLeft = 200;
+        const name = box.querySelector('tr.ours th').getBoundingClientRect();
+        return [box.scrollLeft, name.left - box.getBoundingClientRect().left, name.width, box.clientWidth]; })()"""
+    moved, left, width, whole = browser.run(scrolled)
+    browser.resize(1280, 900)
+    assert moved == 200 and left == 0 and width < 0.4 * whole
 
 
 def test_method_switch_shows_one_image_per_cell(browser: Browser) -> None:
@@ -112,7 +173,12 @@ def test_compare_turns_swaps_and_shows_the_difference(browser: Browser) -> None:
     assert browser.run("document.querySelector('#compare').open") is False
 
 
-def test_router_map_follows_pointer_and_sliders(browser: Browser) -> None:
+def test_router_map_opens_at_the_clearest_and_follows_pointer_and_sliders(browser: Browser, complete_run: Path) -> None:
+    router = read_run(complete_run).evaluations[0].router
+    assert router is not None
+    place = clearest(router)
+    opened = browser.run("document.querySelector('.router output').textContent")
+    assert opened == f"Layer {LAYERS[place[0]]}, t = {STEPS[place[1]]}"  # not a map that is dark all over
     browser.run("document.querySelector('.router').scrollIntoView({ behavior: 'instant', block: 'center' })")
     box = browser.run(
         "(b => [b.left, b.top, b.width, b.height])(document.querySelector('.sheet').getBoundingClientRect())"
@@ -125,7 +191,7 @@ def test_router_map_follows_pointer_and_sliders(browser: Browser) -> None:
     press(browser, "ArrowRight")
     assert browser.run("document.querySelector('.router output').textContent") == "Layer down 1, t = 750"
     assert browser.run("document.activeElement.getAttribute('aria-valuetext')") == "down 1"
-    assert shown(browser, ".router .map") == 2
+    assert browser.run("document.querySelectorAll('.router .map:not([hidden])').length") == 2
 
 
 def test_charts_export_with_the_colours_of_the_page(browser: Browser) -> None:
@@ -149,6 +215,7 @@ def test_without_scripts_everything_is_there(complete_run: Path, tmp_path: Path)
     with Browser(str(find_chromium()), tmp_path / "profile") as plain:
         plain.call("Emulation.setScriptExecutionDisabled", value=True)
         plain.open(complete_run / "report" / "index.html")
+        plain.run("document.querySelectorAll('details').forEach(part => { part.open = true; })")
         assert shown(plain, ".sheet img") == 2 and shown(plain, ".plot svg") >= 9
         assert shown(plain, ".knobs, .cursor, .filters, [data-export]") == 0
         plain.run("document.querySelector('.methods input[value=prior]').click()")  # the switch is style alone

@@ -1,4 +1,5 @@
-"""Charts: the marks stand where the numbers say, text is escaped, colours follow the page, nothing breaks on thin data.
+"""Charts: the marks stand where the numbers say, text is escaped, colours follow the page, labels have room, nothing
+breaks on thin data.
 
 pytest tests/reports/test_charts.py
 """
@@ -11,14 +12,16 @@ from urllib.parse import unquote
 
 import pytest
 
-from reports.charts import Interval, Line, histogram, interval_strip, line_chart, scatter, short, spans, thin
+from reports.charts import WIDE, Interval, histogram, scatter, short, spans
+from reports.lines import Line, line_chart, run_chart, thin, whole_ticks
+from reports.strips import bound_strip, interval_strip
 
 SVG = "{http://www.w3.org/2000/svg}"
 
 
 def titles(svg: str) -> list[str]:
     """The tooltips, in document order."""
-    return [element.text or "" for element in ElementTree.fromstring(str(svg)).iter(f"{SVG}title")]
+    return [element.text or "" for element in ElementTree.fromstring(str(svg)).iter() if element.tag.endswith("title")]
 
 
 def test_line_spans_the_plot_and_keeps_the_scale() -> None:
@@ -33,6 +36,71 @@ def test_lines_differ_in_more_than_colour() -> None:
     assert chart is not None
     assert 'stroke="var(--moa)"' in chart.svg and 'stroke="var(--prior)"' in chart.svg
     assert len(set(re.findall(r'stroke-dasharray="([^"]*)"', chart.svg))) == 2
+
+
+def labels(svg: str) -> list[str]:
+    """The texts of a drawing, in document order."""
+    return [element.text or "" for element in ElementTree.fromstring(str(svg)).iter(f"{SVG}text")]
+
+
+@pytest.mark.parametrize(
+    ("top", "said"),
+    [(1e-5, "1e-5"), (100, "100"), (0.3, "0.3"), (250, "250"), (40_000, "40k"), (0.0123, "0.005")],
+)
+def test_numbers_beside_an_axis_are_those_people_write(top: float, said: str) -> None:
+    chart = line_chart("n", [Line("a", "moa", [0, 1], [0.0, top])])
+    assert chart is not None and said in labels(chart.svg)
+    assert not [text for text in labels(chart.svg) if "e+" in text or len(text) > 7]
+
+
+def test_histogram_edges_are_plain_numbers() -> None:
+    chart = histogram("brightness", [0, 50, 100, 150, 200, 250], [3, 100, 300, 40, 5])
+    assert chart is not None and {"100", "200"} <= set(labels(chart.svg))
+
+
+def test_steps_are_whole() -> None:
+    assert whole_ticks(0, 2) == [0, 1, 2] and whole_ticks(1, 3) == [1, 2, 3]
+    assert whole_ticks(5, 150) == [20, 40, 60, 80, 100, 120, 140] and whole_ticks(7, 7) == [7]
+
+
+def test_every_name_has_room_left_of_its_layer() -> None:
+    longest = "down 0.0 cross and more"
+    chart = spans("r", [(longest, 0.9, 0.2), ("mid", 0.5, 0.4)], ("prior", "moa"), ("background", "person"))
+    assert longest in labels(chart.svg)
+    width = float(ElementTree.fromstring(str(chart.svg)).attrib["viewBox"].split()[2])
+    assert width - 300 > 7 * len(longest)  # beside the 300 units of the plot, in the widest usual font
+
+
+def test_names_in_the_scatter_end_inside_the_plot() -> None:
+    values = [
+        (Interval(name, "moa", x), Interval(name, "moa", 0.5)) for name, x in (("left", 0.1), ("Prior only", 0.9))
+    ]
+    chart = scatter("s", values)
+    assert chart is not None
+    texts = ElementTree.fromstring(str(chart.svg)).iter(f"{SVG}text")
+    found = {e.text: (e.attrib["transform"], e.attrib["text-anchor"]) for e in texts}
+    place, anchor = found["Prior only"]
+    assert anchor == "end" and float(re.findall(r"[\d.]+", place)[0]) < WIDE
+
+
+def test_runs_stand_at_places_of_their_own_with_intervals() -> None:
+    runs = ["week-01", "week-02", "week-03"]
+    ours = [Interval("MoA", "moa", 0.5, 0.4, 0.6), None, Interval("MoA", "moa", 0.7, 0.65, 0.75)]
+    chart = run_chart("IP", runs, [ours, [Interval("Prior", "prior", 0.1)] * 3])
+    assert chart is not None and set(runs) <= set(labels(chart.svg))
+    assert "week-01, MoA: 0.500, 95 % interval 0.400 to 0.600" in titles(chart.svg)
+    assert chart.rows[1:3] == [["week-01", "MoA", 0.5, 0.4, 0.6], ["week-03", "MoA", 0.7, 0.65, 0.75]]
+    assert run_chart("IP", runs[:1], [ours[:1]]) is run_chart("IP", runs, [[None] * 3]) is None
+
+
+def test_bound_strip_shades_the_claimed_side() -> None:
+    above = bound_strip(Interval("IP", "soft", 0.5, 0.4, 0.6), 0.0, "above")
+    below = bound_strip(Interval("IP", "soft", 0.5, 0.4, 0.6), 0.0, "below")
+    assert titles(above) == titles(below) == ["IP: 0.500, 95 % interval 0.400 to 0.600"]
+    found = [re.search(r'<rect x="([\d.]+)" y="0" width="([\d.]+)"', str(svg)) for svg in (above, below)]
+    (start, wide), (low, narrow) = [map(float, rect.groups()) for rect in found if rect]
+    assert low == 5 and start == low + narrow and start + wide == 255  # from the bound to the end of the claimed side
+    assert "claimed above 0" in above and 'fill="var(--good)"' in above
 
 
 def test_long_series_are_thinned_to_means() -> None:
@@ -71,8 +139,8 @@ def test_nothing_to_draw_is_nothing() -> None:
 
 def test_interval_bar_spans_its_interval() -> None:
     svg = interval_strip("s", [Interval("a", "moa", 0.5, 0.25, 0.75)], low=0, high=1)
-    bar = re.search(r'<line transform="translate\(([\d.]+),[\d.]+\)" x2="([\d.]+)"[^>]*stroke-linecap', svg)
-    assert bar and [float(end) for end in bar.groups()] == [62.5, 125]  # of 250 units
+    bar = re.search(r'<line x1="([\d.]+)" y1="6.5" x2="([\d.]+)"[^>]*stroke-linecap', svg)
+    assert bar and [float(end) - 5 for end in bar.groups()] == [62.5, 187.5]  # of 250 units
     assert titles(svg) == ["a: 0.500, 95 % interval 0.250 to 0.750"]
 
 

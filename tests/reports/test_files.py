@@ -12,8 +12,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from reports.errors import CorruptFileError
-from reports.evaluation_format import Statistic, Summary
+from reports.errors import CorruptFileError, ReportError
+from reports.evaluation_format import Summary
 from reports.files import read_metrics, write_text
 from reports.score_tables import SCORES, read_table
 
@@ -67,12 +67,6 @@ def test_parquet_and_csv_read_alike(complete_run: Path, tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(one[columns], other[columns], check_dtype=False)
 
 
-def test_bare_number_reads_as_mean_without_interval() -> None:
-    assert Statistic.model_validate(0.5) == Statistic(mean=0.5)
-    with pytest.raises(ValueError):
-        Statistic.model_validate(True)
-
-
 def test_method_twice_is_refused(complete_run: Path) -> None:
     summary = json.loads((complete_run / "evaluation/miniature/summary.json").read_text())
     summary["methods"].append(summary["methods"][0])
@@ -86,3 +80,9 @@ def test_failed_write_leaves_the_old_page(tmp_path: Path) -> None:
         write_text(page, "\ud800")
     assert page.read_text() == "old"
     assert list(tmp_path.iterdir()) == [page]
+
+
+def test_folder_in_the_place_of_a_page_is_named(tmp_path: Path) -> None:
+    (tmp_path / "index.html").mkdir()
+    with pytest.raises(ReportError, match=r"index\.html is a folder.*rename"):
+        write_text(tmp_path / "index.html", "page")

@@ -1,42 +1,63 @@
-"""The sentences of the first screen say no more than the intervals do."""
+"""The sentences of the first screen say no more than the paired comparisons do.
+
+pytest tests/reports/test_headline.py
+"""
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from pathlib import Path
 
 import pytest
 
-from reports.evaluation_format import MethodSummary, Statistic
+from reports.evaluation_format import Comparison, MethodSummary, Statistic, Summary
 from reports.headline import finding
+from reports.run_folder import Evaluation
 
 
-def method(kind: str, outside: tuple[float, float, float] | None, pc: float = 0.6) -> MethodSummary:
-    scores = {
-        name: Statistic(mean=value, low=value - 0.01, high=value + 0.01) for name, value in (("ip", 0.5), ("pc", pc))
-    }
-    change = None if outside is None else Statistic(mean=outside[0], low=outside[1], high=outside[2])
+def statistic(mean: float, spread: float = 0.01) -> Statistic:
+    return Statistic(n=8, mean=mean, low=mean - spread, high=mean + spread)
+
+
+def method(kind: str, label: str, ip: float, outside: float | None) -> MethodSummary:
     return MethodSummary(
         method=kind,
-        label="without X",
+        label=label,
         kind=kind,
-        n=4,
-        detection_rate=Statistic(mean=1.0),
-        context_change_outside=change,
-        **scores,
+        compared_with=None if kind == "prior" else "prior",
+        n=8,
+        ip=statistic(ip),
+        pc=statistic(0.6),
+        detection_rate=statistic(1.0),
+        context_change_outside=None if outside is None else statistic(outside),
     )
 
 
+def evaluation(*comparisons: Comparison) -> Evaluation:
+    methods = [
+        method("prior", "Prior only", 0.1, None),
+        method("moa", "MoA", 0.5, 0.02),
+        method("ablation", "without X", 0.5, 0.06),
+    ]
+    summary = Summary(
+        format="moa-evaluation/4", suite="tiny", version=1, methods=methods, comparisons=list(comparisons)
+    )
+    return Evaluation(Path("tiny"), summary, None, None, None, None)
+
+
+def test_identity_is_held_against_the_prior() -> None:
+    found = finding(evaluation(Comparison(before="prior", after="moa", n=8, ip=statistic(0.4))))
+    assert found.startswith("Identity (IP) is 0.500, higher by 0.400 than the prior’s 0.100; ")
+    assert "prompt consistency (PC) is 0.600 beside the prior’s 0.600, not compared in pairs" in found
+
+
 @pytest.mark.parametrize(
-    ("theirs", "words"),
+    ("mean", "spread", "words"),
     [
-        ((0.06, 0.05, 0.07), "changes by 0.020, less than with “without X” (0.060)"),
-        ((0.023, 0.02, 0.03), "changes by 0.020, not told apart from “without X” (0.023)"),
-        ((0.005, 0.004, 0.006), "changes by 0.020, no less than with “without X” (0.005)"),
-        (None, ""),
+        (-0.04, 0.01, "is 0.020, lower by 0.040 than 0.060 of “without X”"),
+        (-0.04, 0.05, "is 0.020, not told apart from 0.060 of “without X”"),  # though the two intervals are apart
+        (0.001, 0.0005, "is 0.020, higher by 0.001 than 0.060 of “without X”"),
     ],
 )
-def test_the_scene_changes_less_only_where_the_intervals_are_apart(theirs, words):
-    moa = method("moa", (0.02, 0.018, 0.022))
-    evaluation = SimpleNamespace(first=lambda kind: moa, prior=None, ablations=[method("ablation", theirs)])
-    said = finding(evaluation)
-    assert words in said and ("Outside" in said) == bool(words)
+def test_methods_are_told_apart_by_their_paired_difference_alone(mean: float, spread: float, words: str) -> None:
+    compared = Comparison(before="ablation", after="moa", n=8, context_change_outside=statistic(mean, spread))
+    assert words in finding(evaluation(compared))

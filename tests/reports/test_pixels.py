@@ -72,9 +72,14 @@ def test_each_picture_is_made_once(tmp_path: Path) -> None:
         assert first.uri.startswith("data:image/webp;base64,") and first.pixelated and first.href == "m.png"
         path.unlink()
         assert thumbs.thumb(path, 100).uri == first.uri
-        assert thumbs.bytes == len(first.uri)
         lost = thumbs.thumb(tmp_path / "lost.png", 100)
         assert (lost.uri, lost.href, lost.problem) == ("", "", "image file missing")
+
+
+def test_a_page_with_little_room_gets_smaller_thumbnails(tmp_path: Path) -> None:
+    save(tmp_path / "p.png", np.zeros((256, 512, 3)))
+    with Thumbnails(tmp_path, scale=0.5) as thumbs:
+        assert (thumbs.thumb(tmp_path / "p.png", 160).width, thumbs.thumb(tmp_path / "p.png", 320).width) == (80, 160)
 
 
 def test_pixel_art_keeps_its_pixels_in_256_colours(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from PIL import Image
 from reports.__main__ import main
 from reports.build import build_report
 from reports.errors import CorruptFileError, RunNotFoundError
+from reports.size import NOTE, Room
 from tests.reports.fake_drawing import draw
 from tests.reports.fake_run import METHODS, PROMPTS, make_run
 from tests.reports.page_reader import Page
@@ -52,7 +53,7 @@ def test_every_section_is_there_and_reached_from_the_navigation(page: Page) -> N
     }
     assert expected | {"training", "data", "card", "reproduce", "limits"} <= sections
     links = [a.attributes["href"][1:] for a in page.all("a") if a.inside("nav")]
-    assert len(links) == 13 and set(links) <= sections
+    assert len(links) == 15 and set(links) <= sections
     for heading in ("Best", "Median", "Worst", "Random", "By category", "By prompt", "By subject"):
         assert heading in page.text
 
@@ -62,20 +63,26 @@ def test_title_names_run_dataset_and_adapter(page: Page) -> None:
     facts = {dt.text: dd.text for dt, dd in zip(page.all("dt"), page.all("dd"), strict=True)}
     assert facts["Dataset"] == "small"
     assert facts["Adapter"].startswith("step 120 · 5f5f5f")
-    assert facts["Suite"] == "miniature v1 · 224 images"
+    assert facts["Suite"] == "miniature v1 · 192 images"
 
 
 def test_table_numbers_are_those_of_the_summary(page: Page, complete_run: Path) -> None:
     summary = json.loads((complete_run / EVALUATION / "summary.json").read_text())
     for method in summary["methods"]:
         shown = [data for data in page.all("data") if data.inside("tr", **{"data-method": method["method"]})]
-        names = ["ip", "pc", "followed", "detection_rate", "context_change_outside"]
-        expected = [method[name]["mean"] for name in names if method[name]["mean"] is not None]
+        names = ["ip", "pc", "followed", "item_shown", "scene_shown", "detection_rate", "context_change_outside"]
+        expected = [method[name]["mean"] for name in names if method[name] is not None]
         assert [float(data.attributes["value"]) for data in shown] == expected
         assert shown[0].text == f"{method['ip']['mean']:.3f}"
         row = next(tr for tr in page.all("tr") if tr.attributes.get("data-method") == method["method"])
         assert f"{method['ip']['low']:.3f} – {method['ip']['high']:.3f}" in row.text
         assert f"{method['detection_rate']['mean'] * 100:.1f} %" in row.text
+        others = {method[name]["n"] for name in names if method[name] is not None} - {method["n"]}
+        assert {
+            int(span.text.removeprefix("n = "))
+            for span in page.all("span")
+            if row in span.parents and span.attributes.get("class") == "n"
+        } == others
 
 
 def test_published_rows_are_marked_and_kept_apart(page: Page) -> None:
@@ -90,8 +97,8 @@ def test_published_rows_are_marked_and_kept_apart(page: Page) -> None:
 
 def test_finding_follows_from_the_numbers(page: Page) -> None:
     lede = next(p for p in page.all("p") if p.attributes.get("class") == "lede")
-    assert "the intervals are apart" in lede.text
-    assert "less than with “Without MoA layers”" in lede.text
+    assert "Identity (IP) is 0." in lede.text and ", higher by 0." in lede.text
+    assert "of “Without MoA layers”" in lede.text
 
 
 def test_hero_shows_the_same_prompts_and_seed_for_all_its_columns(page: Page) -> None:
@@ -105,9 +112,9 @@ def test_hero_shows_the_same_prompts_and_seed_for_all_its_columns(page: Page) ->
         "no-spacetime",
     ] * 2
     keys = [shot.attributes["data-key"].split("|") for shot in shots]
-    assert {key[2] for key in keys} == {"11"}
-    assert len({key[1] for key in keys[:5]}) == 1 and len({key[1] for key in keys}) == 2
-    assert len({key[0] for key in keys[1:4]}) == 3
+    assert {key[0] for key in keys} == {"miniature"} and {key[3] for key in keys} == {"11"}
+    assert len({key[2] for key in keys[:5]}) == 1 and len({key[2] for key in keys}) == 2
+    assert len({key[1] for key in keys[1:4]}) == 3
 
 
 def test_grid_holds_every_subject_prompt_and_method_once(page: Page) -> None:
@@ -320,18 +327,36 @@ def test_method_without_rows_leaves_the_hero_out(run: Path) -> None:
 
 
 def test_large_grids_are_thinned_and_say_so(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reports.grids.GRID_SHOTS", 70)  # of 112: all 4 prompts, then as many subjects as fit
+    monkeypatch.setattr(
+        "reports.size.ROOMS", (Room(70, 1.0, NOTE),)
+    )  # of 112: all 4 prompts, then as many subjects as fit
     page = Page(build_report(run))
     grid = [f for f in page.all("figure") if f.inside("table", **{"class": "grid"})]
     assert len(grid) == 56
-    assert "2 of 4 subjects and 4 of 4 prompts are shown" in page.text
+    assert "2 of 4 subjects and 4 of 4 prompts are shown" in page.text and NOTE in page.text
 
 
-def test_two_suites_have_sections_of_their_own(run: Path) -> None:
-    shutil.copytree(run / EVALUATION, run / "evaluation/again")
-    path = run / "evaluation/again/summary.json"
-    path.write_text(path.read_text().replace('"suite": "miniature"', '"suite": "again"'))
-    page = Page(build_report(run))
+def test_two_suites_have_sections_of_their_own(tmp_path: Path) -> None:
+    page = Page(build_report(make_run(tmp_path, suites=("miniature", "again"), prompts=PROMPTS[:1], seeds=[1])))
     assert page.by_id("suite0-grid") is not None and page.by_id("suite1-grid") is not None
     ids = [element.attributes["id"] for element in page.elements if "id" in element.attributes]
     assert len(ids) == len(set(ids))
+    keys = {
+        figure.attributes["data-key"].split("|")[0] for figure in page.all("figure") if "data-key" in figure.attributes
+    }
+    assert keys == {"miniature", "again"}
+
+
+def test_every_method_has_a_rule_that_shows_it(tmp_path: Path) -> None:
+    many = [*METHODS, *(replace(METHODS[3], method=f"more-{number}", label=f"More {number}") for number in range(3))]
+    page = Page(build_report(make_run(tmp_path, methods=many, prompts=PROMPTS[:1], seeds=[1])))
+    style = page.all("style")[0].text
+    picks = [i.attributes["class"] for i in page.all("input") if i.attributes.get("class", "").startswith("pick")]
+    assert len(picks) == 10
+    for number, pick in enumerate(picks):
+        assert f".{pick}:checked) .grid .shot:not(.m{number})" in style
+
+
+def test_tables_have_captions(page: Page) -> None:
+    captioned = {id(caption.parents[-1]) for caption in page.all("caption") if caption.text.strip()}
+    assert page.all("table") and all(id(table) in captioned for table in page.all("table"))

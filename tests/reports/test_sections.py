@@ -15,11 +15,11 @@ import pytest
 
 from reports.build import build_report
 from reports.errors import CorruptFileError
-from reports.evaluation_format import Statistic
-from reports.router import short_name
+from reports.evaluation_format import RouterMaps, Statistic
+from reports.router import clearest, short_name
 from reports.run_folder import read_run
 from reports.tables import verdict
-from tests.reports.fake_run import LAYERS, METHODS, STEPS, make_run
+from tests.reports.fake_run import LAYERS, METHODS, STEPS, gate, make_run
 from tests.reports.page_reader import Element, Page
 
 EVALUATION = "evaluation/miniature"
@@ -35,30 +35,85 @@ def summary(complete_run: Path) -> dict[str, Any]:
     return json.loads((complete_run / EVALUATION / "summary.json").read_text())
 
 
+PUBLISHED = {"method": "FastComposer", "ip": 0.431, "pc": 0.243, "source": "arXiv 2305.10431, table 1"}
+
+
 def rows_of(page: Page, section: str) -> list[Element]:
-    return [tr for tr in page.all("tr") if tr.inside("section", id=f"suite0-{section}")]
+    return rows_in(page, f"suite0-{section}")
+
+
+def rows_in(page: Page, section: str) -> list[Element]:
+    return [tr for tr in page.all("tr") if tr.inside("section", id=section)]
 
 
 def test_each_claim_says_its_verdict_in_words(page: Page, summary: dict[str, Any]) -> None:
-    words = {True: "holds", False: "does not hold", None: "not measured here"}
+    words = {"yes": "yes", "no": "no", "undecided": "undecided", "unmeasured": "not measured"}
     rows = rows_of(page, "claims")[1:]
     assert len(rows) == 10
     for row, claim in zip(rows, summary["claims"], strict=True):
         assert claim["id"] in row.text and claim["claim"] in row.text and claim["criterion"] in row.text
         said = [span.text for span in page.all("span") if row in span.parents and "verdict" in str(span.attributes)]
-        assert said[0].endswith(words[claim["holds"]])
+        assert said[0].endswith(words[claim["verdict"]])
         figures = [data.text for data in page.all("data") if row in data.parents]
-        expected = [claim[side]["mean"] for side in ("value", "against") if claim[side]]
-        assert figures == [f"{mean:.3f}" for mean in expected]
+        expected = [f"{claim[side]['mean']:.3f}" for side in ("value", "against") if claim[side]]
+        assert figures == expected + [f"{test['mean']:+.3f}".replace("-", "−") for test in claim["tests"]]
     assert "no accessory prompts" in rows[6].text and "n = 4" in rows[0].text
+    judged = {row.text.split()[0]: row.text for row in rows}
+    assert "✓ below 0" in judged["C1"] and "✕ not above 0" in judged["C5"] and "? spans 0" in judged["C6"]
+
+
+def test_figures_of_a_claim_have_the_tone_of_their_method(page: Page) -> None:
+    keys = {
+        row.text.split()[0]: [
+            span.attributes["class"].split()[-1]
+            for span in page.all("span")
+            if row in span.parents and span.attributes.get("class", "").startswith("key")
+        ]
+        for row in rows_of(page, "claims")[1:]
+    }
+    assert keys["C3"] == ["t-moa", "t-prior"] and keys["C9"] == ["t-ablation", "t-moa"]
+    assert keys["C10"] == ["t-ablation-2", "t-moa"] and keys["C8"] == ["t-soft", "t-soft"]  # the router's are nobody's
+    drawn = {
+        row.text.split()[0]: "".join(str(s.attributes) for s in page.elements if row in s.parents)
+        for row in rows_of(page, "claims")[1:]
+    }
+    assert "var(--ablation)" in drawn["C9"] and "var(--prior)" not in drawn["C9"]
+    assert "var(--soft)" in drawn["C8"] and "var(--moa)" not in drawn["C8"]
 
 
 def test_verdicts_stand_on_the_first_screen(page: Page) -> None:
     chips = [a for a in page.all("a") if a.inside("ul", **{"class": "chips"})]
     assert [chip.attributes["href"] for chip in chips] == [f"#suite0-claim-{number}" for number in range(1, 11)]
     assert all(page.by_id(chip.attributes["href"][1:]) for chip in chips)
-    assert "does not hold" in chips[4].text and "✕" in chips[4].text
-    assert "8 hold, 1 does not hold, 1 not measured here of 10 claims" in page.text
+    assert "Layouts vary as much as the prior's" in chips[4].text and "✕" in chips[4].text
+    assert "Of 10 claims of the paper: 7 yes, 1 no, 1 undecided, 1 not measured." in page.text
+
+
+def test_decision_stands_first_with_its_numbers_and_rule(page: Page) -> None:
+    decision = next(div for div in page.all("div") if div.attributes.get("class") == "decision yes")
+    assert decision.parents[-1].attributes["class"] == "top"
+    for said in ("✓ promoted", "as week-01-ababab", "MoA minus “Champion”", "32 pairs", "+0.071 +0.031 to +0.112"):
+        assert said in " ".join(decision.text.split())
+    assert "The rule: The low end of the 95 % interval" in decision.text
+
+
+def test_rejected_candidate_is_shown_with_its_reasons(run: Path) -> None:
+    reasons = ["IP: the low end <i>is</i> not above -0.02.", "3 images of MoA could not be scored; evaluate again."]
+    judged = gate(*reasons) | {"pc": None}
+    judged["candidate"]["adapter_digest"] = "sha256:other"
+    (run / "gate.json").write_text(json.dumps(judged))
+    page = Page(build_report(run))
+    decision = next(div for div in page.all("div") if div.attributes.get("class") == "decision no")
+    assert "✕ not promoted" in decision.text and [li.text for li in page.all("li") if decision in li.parents] == reasons
+    assert "about adapter sha256:other, which is not the one in export/ now" in decision.text
+    assert "PC" not in decision.text
+
+
+def test_undecided_candidate_is_among_what_is_missing(run: Path) -> None:
+    (run / "gate.json").unlink()
+    page = Page(build_report(run))
+    assert not [div for div in page.all("div") if div.attributes.get("class", "").startswith("decision")]
+    assert "Nobody decided yet whether the candidate is promoted: gate.json is absent." in page.text
 
 
 def test_upper_bound_is_a_row_of_its_own(page: Page) -> None:
@@ -72,16 +127,19 @@ def test_upper_bound_is_a_row_of_its_own(page: Page) -> None:
 )
 def test_only_an_interval_without_zero_tells_methods_apart(low: float | None, high: float | None, said: str) -> None:
     middle = 0.1 if low is None or high is None else (low + high) / 2
-    assert verdict(Statistic(mean=middle, low=low, high=high)) == said
+    assert verdict(Statistic(n=4, mean=middle, low=low, high=high)) == said
 
 
 def test_champion_comes_first_among_the_paired_differences(page: Page, summary: dict[str, Any]) -> None:
     rows = [tr for tr in rows_of(page, "results") if "data-before" in tr.attributes]
-    assert [row.attributes["data-before"] for row in rows] == ["champion", "no-moa", "no-spacetime", "ink"]
+    assert [row.attributes["data-before"] for row in rows] == ["champion", "prior", "no-moa", "no-spacetime", "ink"]
     for row in rows:
         part = next(c for c in summary["comparisons"] if c["before"] == row.attributes["data-before"])
         shown = [float(data.attributes["value"]) for data in page.all("data") if row in data.parents]
-        assert shown == [part[name]["mean"] for name in ("ip", "pc", "context_change_outside")]
+        names = ("ip", "pc", "item_shown", "scene_shown", "context_change_outside")
+        assert shown == [part[name]["mean"] for name in names if part[name]]
+        fewer = {part[name]["n"] for name in names if part[name]} - {part["n"]}
+        assert fewer and all(f"n = {n}" in row.text for n in fewer)
 
 
 def test_one_grid_for_each_question_of_the_ablations(page: Page) -> None:
@@ -96,7 +154,7 @@ def test_one_grid_for_each_question_of_the_ablations(page: Page) -> None:
     assert other == ["prior", "moa", "ink-prior", "ink"]
     for shot in shots:
         row = next(parent for parent in shot.parents if parent.tag == "tr")
-        assert shot.attributes["data-key"].startswith(row.attributes["data-subject"] + "|")
+        assert shot.attributes["data-key"].startswith(f"miniature|{row.attributes['data-subject']}|")
 
 
 def test_priors_stand_before_what_is_compared_with_them(complete_run: Path) -> None:
@@ -109,8 +167,8 @@ def test_priors_stand_before_what_is_compared_with_them(complete_run: Path) -> N
 def test_swaps_share_prompt_and_seed_and_differ_in_the_subject(page: Page) -> None:
     shots = [f.attributes["data-key"].split("|") for f in page.all("figure") if f.inside("table", **{"class": "swaps"})]
     first = shots[1:4]  # after the prior's image
-    assert len({(prompt, seed) for _, prompt, seed in first}) == 1
-    assert len({subject for subject, _, _ in first}) == 3
+    assert len({(prompt, seed) for _, _, prompt, seed in first}) == 1
+    assert len({subject for _, subject, _, _ in first}) == 3
     said = [img.attributes["alt"] for img in page.all("img") if img.inside("tr", **{"class": "differences"})]
     assert len(said) == 2 * (3 + 2)  # two prompts; to the prior for each subject, to the left for all but the first
     assert said[3] == "Absolute difference, 3 times amplified: m-000002 minus m-000001"
@@ -120,14 +178,69 @@ def test_pairs_have_a_table_and_both_references(page: Page, summary: dict[str, A
     table = next(table for table in page.all("table") if table.attributes.get("id") == "suite0-pairs-table")
     for method in summary["pairs"]:
         row = next(tr for tr in page.all("tr") if table in tr.parents and tr.text.startswith(method["label"]))
-        assert (
-            f"{method['leakage']['mean']:.3f}" in row.text and f"{method['assigned']['mean'] * 100:.1f} %" in row.text
-        )
+        assigned = "100 %" if method["assigned"]["mean"] == 1 else f"{method['assigned']['mean'] * 100:.1f} %"
+        assert f"{method['leakage']['mean']:.3f}" in row.text and assigned in row.text
     grid = [tr for tr in rows_of(page, "pairs") if " + " in tr.text]
     assert len(grid) == 6
     for row in grid:
         assert len([img for img in page.all("img") if row in img.parents and "Reference" in img.attributes["alt"]]) == 2
         assert len([figure for figure in page.all("figure") if row in figure.parents]) == len(METHODS)
+
+
+def test_published_pairs_are_shown_where_none_were_measured(run: Path) -> None:
+    folder = run / EVALUATION
+    for name in ("pairs.parquet", "pairs.csv"):
+        (folder / name).unlink()
+    for name, change in (("summary.json", {"pairs": None}), ("suite.json", {"published_pairs": [PUBLISHED]})):
+        (folder / name).write_text(json.dumps(json.loads((folder / name).read_text()) | change))
+    page = Page(build_report(run))
+    section = page.by_id("suite0-pairs")
+    assert section is not None and "FastComposer" in section.text and "0.431" in section.text
+    assert "measured no pictures of two people" in section.text
+    assert "#suite0-pairs" in [a.attributes["href"] for a in page.all("a") if a.inside("nav")]
+
+
+def test_router_view_opens_where_person_and_background_differ_most() -> None:
+    maps = RouterMaps(
+        layers=[{"name": "a"}, {"name": "b"}],
+        steps=[9, 5, 1],
+        background=[[0.9, 0.9, 0.9], [0.9, 0.8, None]],
+        foreground=[[0.8, 0.9, 0.7], [0.7, 0.2, 0.0]],
+        n=1,
+        tile=8,
+    )
+    assert clearest(maps) == (1, 1)
+
+
+def test_environment_and_seeds_stand_with_the_digests(page: Page) -> None:
+    facts = {th.text: tr.text for tr in rows_in(page, "reproduce") for th in page.all("th") if tr in th.parents}
+    assert facts["Seeds"].endswith("11, 12") and facts["Training seed"].endswith("7")
+    assert facts["torch"].endswith("2.9.0") and facts["Devices"].endswith("cpu")
+    assert facts["Personalization expert"].endswith("on every 2 steps")
+    captions = [c.text for c in page.all("caption") if c.inside("section", id="reproduce")]
+    assert captions[:5] == [
+        "Training data",
+        "Adapter",
+        "Publication",
+        "Suite miniature",
+        "Environment of suite miniature",
+    ]
+
+
+def test_what_could_not_be_used_is_listed(page: Page) -> None:
+    assert any(
+        "m-000003, beach, seed 11 of MoA" in tr.text and "not an image" in tr.text for tr in rows_of(page, "failures")
+    )
+
+
+def test_breakdowns_have_a_table_for_each_score(page: Page, summary: dict[str, Any]) -> None:
+    captions = [c.text.split(":")[0] for c in page.all("caption") if c.inside("section", id="suite0-tables")]
+    assert captions[:5] == ["IP", "PC", "Followed", "Item shown", "Scene shown"]
+    shown = [tr.text for tr in rows_of(page, "tables") if tr.text.startswith("accessory")]
+    moa = next(m for m in summary["methods"] if m["method"] == "moa")["by_category"]["accessory"]
+    assert f"{moa['ip']['mean']:.3f}" in shown[0] and f"{moa['ip']['low']:.3f}" in shown[0]
+    assert f"{moa['followed']['mean'] * 100:.1f} %".replace("100.0", "100") in shown[2]
+    assert len(shown) == 4  # its prompts show no scene
 
 
 def test_router_maps_are_there_without_a_script(page: Page) -> None:
@@ -188,8 +301,8 @@ def test_parts_may_be_absent(run: Path, lost: str) -> None:
 
 def test_older_format_asks_to_evaluate_again(run: Path) -> None:
     path = run / EVALUATION / "summary.json"
-    path.write_text(path.read_text().replace("moa-evaluation/3", "moa-evaluation/1"))
-    with pytest.raises(CorruptFileError, match="moa-evaluation/1.*evaluate again") as caught:
+    path.write_text(path.read_text().replace("moa-evaluation/4", "moa-evaluation/3"))
+    with pytest.raises(CorruptFileError, match="moa-evaluation/3.*evaluate again") as caught:
         build_report(run)
     assert caught.value.field == "format"
 
@@ -202,10 +315,11 @@ def test_older_format_asks_to_evaluate_again(run: Path) -> None:
         ("summary.json", lambda value: value["comparisons"][0].update(before="nobody"), ""),
         ("summary.json", lambda value: value["claims"][2].pop("criterion"), "claims.2.criterion"),
         ("summary.json", lambda value: value["pairs"][0].update(n=-1), "pairs.0.n"),
+        ("../../gate.json", lambda value: value.update(decision="perhaps"), "decision"),
     ],
 )
 def test_broken_parts_are_named(run: Path, file: str, change: Any, field: str) -> None:
-    path = run / EVALUATION / file
+    path = (run / EVALUATION / file).resolve()
     value = json.loads(path.read_text())
     change(value)
     path.write_text(json.dumps(value))
@@ -222,6 +336,9 @@ def test_markup_in_claims_pairs_layers_and_files_shows_as_text(tmp_path: Path) -
     for name in ("claim", "measure", "criterion", "note", "id"):
         summary["claims"][0][name] = f"{name}{bad}"
     summary["claims"][0]["value"]["label"] = f"label{bad}"
+    summary["claims"][0]["tests"][0]["quantity"] = f"quantity{bad}"
+    summary["unscored"] = [{"what": f"what{bad}", "why": f"why{bad}"}]
+    summary["environment"]["devices"] = [f"device{bad}"]
     summary["pairs"][1]["label"] = f"pair{bad}"
     (folder / "summary.json").write_text(json.dumps(summary))
     router = json.loads((folder / "router.json").read_text())
@@ -233,7 +350,8 @@ def test_markup_in_claims_pairs_layers_and_files_shows_as_text(tmp_path: Path) -
     page = Page(build_report(run))
     assert not [e for e in page.elements if any(name.startswith("on") for name in e.attributes)]
     assert not [img for img in page.all("img") if img.attributes.get("src") == "x"]
-    for text in ("claim", "measure", "criterion", "note", "id", "label", "pair", "team", "file"):
+    made = ("claim", "measure", "criterion", "note", "id", "label", "quantity", "what", "why", "device")
+    for text in (*made, "pair", "team", "file"):
         assert text + bad in page.text, text
     layers = json.loads(next(d for d in page.all("div") if "data-layers" in d.attributes).attributes["data-layers"])
     assert layers[0] == f"layer\"'{bad}"

@@ -19,6 +19,9 @@ def runs(tmp_path: Path) -> Path:
         "demo/report/index.html",
         "demo/evaluation/mini/images/a.png",
         "demo/checkpoints/1/model",
+        "demo/train.log",
+        "demo/ablations/x/train.log",
+        "demo/metrics.jsonl",
         "index.html",
     ):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -49,6 +52,7 @@ def get(address: tuple[str, int], path: str, host: str | None = None, method: st
     [
         ("/demo/report/index.html", "demo/report/index.html"),
         ("/demo/evaluation/mini/images/a.png", "demo/evaluation/mini/images/a.png"),
+        ("/demo/train.log", "demo/train.log"),
         ("/index.html", "index.html"),
         ("/", "index.html"),
     ],
@@ -62,6 +66,9 @@ def test_reports_their_pictures_and_the_index_are_served(address, path, content)
     [
         "/demo/checkpoints/1/model",
         "/demo/config.json",
+        "/demo/metrics.jsonl",
+        "/demo/ablations/x/train.log",
+        "/train.log",
         "/demo/",
         "/demo/report/",
         "/demo/evaluation/mini/images/",
@@ -82,3 +89,9 @@ def test_a_foreign_name_is_refused_and_nothing_is_written(address):
     assert get(address, "/index.html", host="evil.example:80")[0] == 403
     assert get(address, "/index.html", host=f"localhost:{address[1]}")[0] == 200
     assert get(address, "/demo/report/index.html", method="PUT")[0] == 501
+
+
+def test_a_log_is_shown_not_saved(address):
+    connection = http.client.HTTPConnection(*address, timeout=10)
+    connection.request("GET", "/demo/train.log")
+    assert connection.getresponse().headers["Content-Type"] == "text/plain; charset=utf-8"
