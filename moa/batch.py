@@ -11,8 +11,6 @@ Letters: B samples, S subject slots (the most in this batch), T tokens, H, W ima
 from __future__ import annotations
 
 import dataclasses
-import os
-import signal
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +19,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from transformers import CLIPImageProcessor, CLIPTokenizer
 
 from moa.augment import augment_subject
@@ -29,6 +27,7 @@ from moa.binding import bind
 from moa.data import Sample, ShardDataset, batch_numbers, sample_index
 from moa.errors import WordTruncatedError
 from moa.latents import LatentCache
+from moa.loader import load
 from moa.subjects import encoder_pixels
 from moa.train_config import TrainConfig
 
@@ -191,42 +190,15 @@ def _stack(tensors: list[Tensor]) -> Tensor:
 
 
 def batches(samples: TrainingSet, start: int, rank: int, world: int, pin_memory: bool) -> Iterator[Batch]:
-    """The micro-batches of `rank` from step `start` (0-based) to the last: `accumulation` of them for each step.
-
-    With `num_workers` the samples are prepared ahead by that many processes; the batches are the same.
-    """
-    config = samples.config
-    loader = DataLoader(
-        samples,
-        batch_sampler=_MicroBatches(config, start, rank, world),
-        collate_fn=collate,
-        num_workers=config.num_workers,
-        worker_init_fn=_quiet_worker,
-        pin_memory=pin_memory,
-        generator=torch.Generator(),  # so that it leaves the global generator alone
-    )
-    return iter(loader)
+    """The micro-batches of `rank` from step `start` (0-based) to the last: `accumulation` of them for each step."""
+    lists = _micro_batches(samples.config, start, rank, world)
+    return load(samples, lists, workers=samples.config.num_workers, pin_memory=pin_memory, collate=collate)
 
 
-class _MicroBatches:
-    """Lists of sample numbers, one per micro-batch."""
-
-    def __init__(self, config: TrainConfig, start: int, rank: int, world: int):
-        self.config, self.start, self.rank, self.world = config, start, rank, world
-        self.size = config.micro_batch(world)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for step in range(self.start, self.config.steps):
-            numbers = batch_numbers(step, self.config.global_batch, self.rank, self.world)
-            for first in range(0, len(numbers), self.size):
-                yield list(numbers[first : first + self.size])
-
-    def __len__(self) -> int:
-        return (self.config.steps - self.start) * self.config.accumulation
-
-
-def _quiet_worker(_: int) -> None:
-    """One thread per worker; SIGTERM to the process group must not end it before the rank has finished its step."""
-    torch.set_num_threads(1)
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def _micro_batches(config: TrainConfig, start: int, rank: int, world: int) -> Iterator[list[int]]:
+    """Lists of sample numbers."""
+    size = config.micro_batch(world)
+    for step in range(start, config.steps):
+        numbers = batch_numbers(step, config.global_batch, rank, world)
+        for first in range(0, len(numbers), size):
+            yield list(numbers[first : first + size])

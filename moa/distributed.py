@@ -57,6 +57,12 @@ class Ranks:
         self.sum_(box)
         return int(box.item())
 
+    def any(self, flag: bool) -> bool:
+        """Whether it is true on at least one rank. Also a barrier."""
+        box = torch.tensor(int(flag), device=self.device)
+        self.sum_(box)
+        return bool(box.item())
+
     def barrier(self) -> None:
         """Waits until every rank is here."""
         self.from_first(0)

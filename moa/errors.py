@@ -51,7 +51,11 @@ class AdapterGeometryError(AdapterError):
 
 
 class PipelineFolderError(MoAError, ValueError):
-    """A pipeline folder or repository lacks a component or holds one of an unknown class."""
+    """A pipeline folder or repository lacks a component or holds one of an unknown class, or cannot be written."""
+
+
+class PipelineOptionError(MoAError, TypeError):
+    """A pipeline was loaded or saved with an option or component it does not have, or without one it needs."""
 
 
 class EvaluationError(MoAError, ValueError):
@@ -86,12 +90,28 @@ class ShardDataError(MoAError, ValueError):
     """A shard folder is of an unknown format, lacks a shard, or a shard's bytes are not what its manifest says."""
 
 
+class LoaderError(MoAError, ChildProcessError):
+    """A process that loads samples ended or hung."""
+
+
+class RunFolderError(MoAError, OSError):
+    """A run folder is in use by another training, or cannot be locked."""
+
+
+class ModelFolderError(MoAError, OSError):
+    """A folder of a model is incomplete, damaged, or holds weights in a format that is not read."""
+
+
 class LatentCacheError(MoAError, OSError):
     """The cache of latents could not be written, or holds a file that is not the one its manifest names."""
 
 
 class CheckpointError(MoAError, OSError):
     """A checkpoint could not be written or read."""
+
+
+class DamagedCheckpointError(CheckpointError):
+    """A checkpoint that could be read is not what was saved: a file is missing, cut or changed."""
 
 
 class NonFiniteError(MoAError, ArithmeticError):

@@ -32,6 +32,7 @@ from moa.data import ShardDataset
 from moa.distributed import GradientBuffer, Ranks, StopRequest, ranks
 from moa.errors import MoAError, NonFiniteError, TrainConfigError
 from moa.latents import LatentCache, open_latents
+from moa.loader import watched_loaders
 from moa.models import Models, code_commit, find_inputs, folder_digest, load_models
 from moa.step import training_losses
 from moa.train_config import FREE_KEYS, TrainConfig, load_config, refuse_changes
@@ -42,11 +43,12 @@ EXIT_STOPPED = 143  # 128 + SIGTERM
 STATISTICS = ("loss", "loss_masked", "loss_router", "loss_object", "router_background", "router_foreground", "routed")
 
 
+@watched_loaders()
 def train(config: TrainConfig, here: Ranks, stop: StopRequest) -> int:
     """Runs to the last step, or until `stop` is asked. Returns the exit code: 0, or 143 when stopped.
 
     Raises `MoAError` subclasses for everything the user can repair: missing inputs, a changed configuration, damaged
-    shards, too many non-finite steps, a full disk.
+    shards, lost loader processes, too many non-finite steps, a full disk.
     """
     # Preflight: the inputs are there, and the configuration fits the ranks and the run folder.
     share = config.micro_batch(here.world) / config.global_batch
@@ -66,7 +68,10 @@ def train(config: TrainConfig, here: Ranks, stop: StopRequest) -> int:
 
     # The model, and how far it is.
     models = load_models(config, here.device)
-    latents = _latents(config, models, here)
+    latents = None
+    if config.latent_cache is not None and not (latents := _latents(config, models, dataset, here, stop)):
+        _tell(here, event="stopped", step=done, message="SIGTERM: the same command continues")
+        return EXIT_STOPPED
     state = TrainState(models.unet, config)
     if done:
         state.load(checkpoints.at_step(folder, done))
@@ -134,17 +139,23 @@ def train(config: TrainConfig, here: Ranks, stop: StopRequest) -> int:
     return 0
 
 
-def _latents(config: TrainConfig, models: Models, here: Ranks) -> LatentCache | None:
-    """The images' latents, made now where they are not there; None without a `latent_cache`."""
-    if config.latent_cache is None:
-        return None
-    dataset = ShardDataset(config.shards, config.split)
+def _latents(
+    config: TrainConfig, models: Models, dataset: ShardDataset, here: Ranks, stop: StopRequest
+) -> LatentCache | None:
+    """The images' latents, made now where they are not there; None when stopped before they are."""
     inputs = {"shards": dataset.digest, "vae": folder_digest(config.base, ("vae",))}
     told = partial(_tell, here, event="latents")
     latents = open_latents(
-        config.latent_cache, dataset, models.vae, inputs, here, lambda done, total: told(done=done, total=total)
+        config.latent_cache or Path(),
+        dataset,
+        models.vae,
+        inputs,
+        here,
+        stop,
+        config.num_workers,
+        lambda done, total: told(done=done, total=total),
     )
-    if config.verify_shards:
+    if latents and config.verify_shards:
         latents.verify(here.rank, here.world)
     here.barrier()
     return latents

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import pickle
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,11 @@ import torch
 
 import moa.latents
 from moa.data import ShardDataset
-from moa.distributed import Ranks
+from moa.distributed import Ranks, StopRequest
 from moa.errors import LatentCacheError
 from moa.latents import LatentCache, open_latents, posterior
 from moa.models import load_models
+from moa.train import EXIT_STOPPED
 from tests.moa.training import ALONE, MakeConfig, metrics, run, tensors
 
 INPUTS = {"shards": "sha256:1", "vae": "sha256:2"}
@@ -48,7 +51,14 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def build(root: Path, shards: Path, vae: Any, **changes: Any) -> LatentCache:
-    return open_latents(root, ShardDataset(shards), vae, INPUTS | changes.pop("inputs", {}), ALONE, **changes)
+    inputs, stop = INPUTS | changes.pop("inputs", {}), changes.pop("stop", StopRequest())
+    return open_latents(root, ShardDataset(shards), vae, inputs, ALONE, stop, **changes)
+
+
+def again(cache: LatentCache) -> LatentCache:
+    """The same folder, opened anew as what its manifest says it is."""
+    manifest = json.loads((cache.folder / "manifest.json").read_text())
+    return LatentCache(cache.folder, manifest["samples"], manifest["inputs"])
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -108,11 +118,11 @@ def test_ranks_share_the_work(tmp_path, shards, vae, encoded):
     class Second(Ranks):
         """Rank 1 of 2, at the time when the first has not come yet."""
 
-        def from_first(self, value: int) -> int:
-            return 0
+        def sum_(self, tensor: torch.Tensor) -> None:
+            pass
 
     with pytest.raises(LatentCacheError, match="manifest.json"):  # it is the first rank's to write
-        open_latents(tmp_path, ShardDataset(shards), vae, INPUTS, Second(1, 2, torch.device("cpu")))
+        open_latents(tmp_path, ShardDataset(shards), vae, INPUTS, Second(1, 2, torch.device("cpu")), StopRequest())
     (folder,) = tmp_path.iterdir()
     assert [path.name for path in folder.iterdir()] == ["00001.npy"] and sum(encoded) == 3
     assert build(tmp_path, shards, vae)[7].shape == (2, *vae_shape(vae)) and sum(encoded) == 8
@@ -123,9 +133,84 @@ def vae_shape(vae: Any) -> tuple[int, int, int]:
     return vae.config.latent_channels, side, side
 
 
-def test_other_inputs_have_their_own_folder(tmp_path, shards, vae):
+def test_loader_processes_decode_the_same_bytes(tmp_path, shards, vae):
+    alone, workers = (build(tmp_path / str(n), shards, vae, workers=n) for n in (0, 2))
+    assert content(alone.folder) == content(workers.folder)
+
+
+def test_other_inputs_have_their_own_folder(tmp_path, shards, vae, monkeypatch):
     folders = {build(tmp_path, shards, vae, inputs=change).folder for change in ({}, {"vae": "sha256:3"}, {})}
-    assert len(folders) == 2
+    monkeypatch.setattr(moa.latents, "FORMAT", "moa-latents/0")
+    folders |= {build(tmp_path, shards, vae).folder}
+    assert len(folders) == 3
+
+
+def test_files_of_another_size_are_not_read_as_if_they_were_ours(tmp_path, shards, vae, monkeypatch):
+    threes = build(tmp_path, shards, vae)
+    monkeypatch.setattr(moa.latents, "PART", 2)
+    twos = build(tmp_path, shards, vae)
+    monkeypatch.setattr(moa.latents, "PART", 3)
+    third = threes[2]
+    monkeypatch.setattr(moa.latents, "PART", 2)
+    assert torch.allclose(twos[2], third, atol=1e-5) and twos.folder != threes.folder
+
+
+@pytest.mark.parametrize("change", [{"format": "moa-latents/9"}, {"samples": 7}, {"inputs": {"shards": "sha256:7"}}])
+def test_a_manifest_of_something_else_is_refused(tmp_path, shards, vae, change):
+    path = build(tmp_path, shards, vae).folder / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(LatentCacheError, match=rf"manifest.json: {next(iter(change))} is .*instead of.*delete"):
+        build(tmp_path, shards, vae)
+
+
+# Interruptions.
+
+
+def test_a_stop_is_noticed_between_batches_and_what_is_encoded_is_kept(tmp_path, shards, vae, encoded, monkeypatch):
+    stop = StopRequest()
+
+    def stopping(model: Any, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        encoded.append(len(images))
+        stop.asked = sum(encoded) >= 4  # in the second of three parts
+        return posterior(model, images)
+
+    monkeypatch.setattr(moa.latents, "posterior", stopping)
+    assert build(tmp_path, shards, vae, stop=stop) is None
+    (folder,) = tmp_path.iterdir()
+    assert encoded == [2, 1, 2] and [path.name for path in folder.iterdir()] == ["00000.npy"]
+    assert build(tmp_path, shards, vae) and sum(encoded[3:]) == 5
+
+
+def test_a_run_that_is_stopped_before_it_has_its_latents_exits_as_the_loop_does(make_config, tmp_path, capfd):
+    config = make_config(latent_cache=tmp_path / "latents")
+    stop = StopRequest()
+    stop.asked = True
+    assert run(config, stop) == EXIT_STOPPED
+    assert json.loads(capfd.readouterr().out.splitlines()[-1])["event"] == "stopped"
+    assert run(config) == 0
+
+
+def test_drafts_of_killed_writers_are_removed_and_those_of_others_stay(tmp_path, shards, vae):
+    cache = build(tmp_path, shards, vae)
+    old, fresh = cache.folder / ".00000.npy.1", cache.folder / ".00000.npy.2"
+    for draft in (old, fresh):
+        draft.write_bytes(b"half")
+    os.utime(old, (time.time() - 7200,) * 2)
+    (cache.folder / "manifest.json").unlink()
+    build(tmp_path, shards, vae)
+    assert fresh.exists() and not old.exists()
+
+
+def test_two_writers_of_one_process_number_do_not_share_a_draft(tmp_path):
+    """Two containers on one folder may both be process 1. The other one is done first: its file stays."""
+    path = tmp_path / "00000.npy"
+
+    def write(file: Any) -> None:
+        file.write(b"ours")
+        moa.latents._commit(path, lambda other: other.write(b"theirs"))
+
+    moa.latents._commit(path, write)
+    assert content(tmp_path) == {"00000.npy": b"theirs"}
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "gone"])
@@ -138,10 +223,10 @@ def test_a_damaged_file_is_named(tmp_path, shards, vae, damage):
     if damage != "gone":
         path.write_bytes(data if damage == "flip" else data[:-1])
     with pytest.raises(LatentCacheError, match=r"00002.npy.*delete"):
-        LatentCache(cache.folder).verify()
+        again(cache).verify()
     if damage != "flip":
         with pytest.raises(LatentCacheError, match="delete it, it is made again"):
-            LatentCache(cache.folder)[0]
+            again(cache)[0]
 
 
 def test_a_full_disk_leaves_no_part_behind(tmp_path, shards, vae, monkeypatch):
