@@ -48,6 +48,24 @@ class SuiteView:
     undecided = tables.UNDECIDED
 
     @property
+    def sections(self) -> list[tuple[str, str]]:
+        """(id, name) of the sections below the first screen, in their order."""
+        shown = self.pictures or {}
+        there = [
+            ("claims", "Claims", self.claims),
+            ("results", "Results", True),
+            ("swaps", "Swaps", shown.get("swaps")),
+            ("grid", "Grid", shown),
+            ("ablation", "Ablations", shown.get("ablations")),
+            ("pairs", "Pairs", self.shows_pairs),
+            ("router", "Router", shown.get("router")),
+            ("gallery", "Gallery", shown),
+            ("failures", "Failures", shown),
+            ("tables", "Breakdown", True),
+        ]
+        return [(f"{self.id}-{name}", title) for name, title, present in there if present]
+
+    @property
     def shows_pairs(self) -> bool:
         """Whether there is anything about two people in one picture: figures, images, or published figures alone."""
         published = self.evaluation.suite and self.evaluation.suite.published_pairs

@@ -47,15 +47,15 @@ class ClaimRow:
 
 @dataclass(frozen=True)
 class ClaimsTable:
-    """`counts` are (words, kind, number of claims) for the verdicts that occur, `tones` those of figures by label."""
+    """`counts` are (words, kind, number of claims) for the verdicts that occur, `tones` those of methods by label."""
 
     rows: list[ClaimRow]
     counts: list[tuple[str, str, int]]
     tones: Mapping[str, str]
 
     def tone(self, figure: Measured) -> str:
-        """The tone of a figure: that of the method it is labelled with."""
-        return self.tones.get(figure.label, NEUTRAL)
+        """The tone of a figure."""
+        return _tone(figure, self.tones)
 
     def of(self, kind: str) -> list[ClaimRow]:
         """The claims with that verdict."""
@@ -75,9 +75,15 @@ def claims_table(claims: list[Claim], methods: list[MethodSummary]) -> ClaimsTab
     return ClaimsTable(rows, counts, by_label) if rows else None
 
 
+def _tone(figure: Measured, tones: Mapping[str, str]) -> str:
+    """The tone of the method that a figure is labelled with: "Prior only", or "Prior only, another seed"."""
+    found = (tone for label, tone in tones.items() if figure.label == label or figure.label.startswith(f"{label}, "))
+    return next(found, NEUTRAL)
+
+
 def _strip(claim: Claim, tones: Mapping[str, str]) -> Markup:
     intervals = [
-        Interval(side.label, tones.get(side.label, NEUTRAL), side.mean, side.low, side.high)
+        Interval(side.label, _tone(side, tones), side.mean, side.low, side.high)
         for side in (claim.value, claim.against)
         if side
     ]

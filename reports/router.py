@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from reports.album import HERO_EDGE, Album
 from reports.charts import Chart, spans
-from reports.evaluation_format import RouterMaps
+from reports.evaluation_format import RouterExample, RouterMaps
 from reports.images import Thumb
 from reports.lines import Line, line_chart
 
@@ -18,11 +18,13 @@ TONES, NAMES = ("prior", "moa"), ("background", "person")
 
 @dataclass(frozen=True)
 class Example:
-    """An image and the sprite of its router maps: columns are steps, rows are layers."""
+    """An image and the sprite of its router maps: columns are steps, rows are layers. `shares` says how much of the
+    background and of the person came from the prior, in the mean over the maps, or ""."""
 
     subject: str
     prompt: str
     seed: int
+    shares: str
     reference: Thumb
     image: Thumb
     sprite: Thumb
@@ -55,6 +57,7 @@ def router_view(album: Album, maps: RouterMaps) -> RouterView:
             example.subject,
             album.prompt_for(example.prompt_id, example.subject) or example.prompt_id,
             example.seed,
+            _shares(example),
             album.reference(example.subject),
             thumbs.thumb(folder / example.image, HERO_EDGE),
             thumbs.router_maps(folder / example.sprite, len(maps.steps), len(maps.layers)),
@@ -63,6 +66,12 @@ def router_view(album: Album, maps: RouterMaps) -> RouterView:
     ]
     charts = [chart for chart in (_by_layer(maps, layers), _by_step(maps)) if chart]
     return RouterView(layers, [f"{step:g}" for step in maps.steps], clearest(maps), maps.n, examples, charts)
+
+
+def _shares(example: RouterExample) -> str:
+    if example.background is None or example.foreground is None:
+        return ""
+    return f"prior share {example.background:.2f} of the background, {example.foreground:.2f} of the person"
 
 
 def clearest(maps: RouterMaps) -> tuple[int, int]:

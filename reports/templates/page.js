@@ -24,6 +24,18 @@ for (const section of document.querySelectorAll(".switch")) {
   apply();
 }
 
+// The navigation marks the section that is being read: the last one whose start has passed the upper third of the window.
+const links = [...document.querySelectorAll(".toc a")].map((link) => [link, document.getElementById(link.hash.slice(1))]);
+let waiting = false;
+const mark = () => {
+  waiting = false;
+  const passed = links.filter(([, section]) => section && section.getBoundingClientRect().top < innerHeight / 3);
+  for (const [link] of links) link.removeAttribute("aria-current");
+  passed.at(-1)?.[0].setAttribute("aria-current", "true");
+};
+addEventListener("scroll", () => { if (!waiting) { waiting = true; requestAnimationFrame(mark); } }, { passive: true });
+mark();
+
 // Compare: the images of all methods at one subject, prompt and seed, found by their common key.
 const dialog = document.getElementById("compare");
 if (dialog) {
@@ -35,6 +47,13 @@ if (dialog) {
   let around = []; // the images one can turn over to: those of the same section, shown at the moment
   let place = 0;
 
+  // The reference images of the people in a shot, from the rows of its suite's grid.
+  const references = (shot) => {
+    const grid = `#${shot.closest("section").id.split("-")[0]}-grid`;
+    const names = new Set([shot.dataset.people, ...shot.dataset.people.split(" + ")]); // two people are "a + b"
+    const found = [...names].map((name) => document.querySelector(`${grid} tr[data-subject="${CSS.escape(name)}"] .ref img`));
+    return found.filter(Boolean).map((image) => image.cloneNode());
+  };
   const show = (side) => {
     const shot = shots.get(find(`.${side}`).value);
     const thumb = shot.querySelector("img");
@@ -77,6 +96,7 @@ if (dialog) {
     find(".right").value = shot.dataset.method;
     find(".left").value = others.includes(left) ? left : others[0] ?? shot.dataset.method;
     find(".prompt").textContent = shot.dataset.title;
+    find(".people").replaceChildren(...references(shot));
     find(".turn output").textContent = `${place + 1} of ${around.length}`;
     refresh();
   };

@@ -71,6 +71,8 @@ def test_link_lands_on_its_section(large: Browser, target: str) -> None:
         done(document.getElementById('{target}').getBoundingClientRect().top), 400); }})"""
     end = "innerHeight + scrollY >= document.documentElement.scrollHeight - 1"
     top = large.run(landed)
+    if target == "suite0-results":
+        assert large.run("document.querySelector('.toc [aria-current=true]').hash") == "#suite0-results"
     assert 0 <= top < 100 or (0 <= top < 900 and large.run(end)), f"{top} px from the top"  # the last one cannot rise
 
 
@@ -79,6 +81,15 @@ def test_compare_keeps_to_the_suite_of_the_image(large: Browser) -> None:
         large.run(f"document.querySelector('#suite{suite}-grid .shot[data-method=moa] a').click()")
         for side in ("left", "right"):
             assert f"/evaluation/{name}/images/" in large.run(f"document.querySelector('#compare .{side}-link').href")
+        press(large, "Escape")
+
+
+def test_compare_shows_who_was_asked_for(large: Browser) -> None:
+    for section, people in (("suite1-grid", 1), ("suite0-pairs", 2)):
+        large.run(f"document.querySelector('#{section} .shot[data-method=moa] a').click()")
+        names = large.run("[...document.querySelectorAll('#compare .people img')].map(image => image.alt)")
+        title = large.run("document.querySelector('#compare .prompt').textContent")
+        assert len(names) == people and all(name.split()[-1] in title for name in names)
         press(large, "Escape")
 
 

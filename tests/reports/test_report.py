@@ -341,6 +341,9 @@ def test_two_suites_have_sections_of_their_own(tmp_path: Path) -> None:
     assert page.by_id("suite0-grid") is not None and page.by_id("suite1-grid") is not None
     ids = [element.attributes["id"] for element in page.elements if "id" in element.attributes]
     assert len(ids) == len(set(ids))
+    nav, local = page.all("nav")
+    assert [a.attributes["href"] for a in page.all("a") if nav in a.parents].count("#suite1-top") == 1
+    assert "#suite1-grid" in [a.attributes["href"] for a in page.all("a") if local in a.parents]
     keys = {
         figure.attributes["data-key"].split("|")[0] for figure in page.all("figure") if "data-key" in figure.attributes
     }
