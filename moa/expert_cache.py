@@ -43,7 +43,8 @@ class ExpertCache:
 
         What is kept of a batch of another size (before guidance was switched off) is not used.
         """
-        step, again = divmod(self._passes + self.order - 1, self.order)
+        call = self._passes + self.order - 1
+        step, again = call // self.order, call % self.order  # not divmod: torch.compile does not trace it
         due = self.interval == 1 or (step % self.interval == 0 and (again == 0 or step == 0)) or rows != self._rows
         if due:
             self._outputs = {}
