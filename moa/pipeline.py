@@ -9,8 +9,9 @@ the same seed and the content stays.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,16 +22,16 @@ from diffusers import (
     StableDiffusionPipeline,
 )
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import CLIPImageProcessor, CLIPTokenizer, CLIPVisionModelWithProjection
 
-from moa.binding import bind, find_words
 from moa.conditioning import MoAInput
-from moa.errors import SubjectCountError, SubjectError
+from moa.errors import SubjectError
 from moa.expert_cache import ExpertCache
-from moa.pipeline_folder import PipelineParts, read_base, read_pipeline, write_pipeline
+from moa.pipeline_components import SubjectComponents
 from moa.preparation import PortraitPreparer, SubjectPreparer, is_photograph
 from moa.recorder import Recorder
+from moa.subject_rows import find_tokens, given_tokens, group_subjects, input_rows
 from moa.subjects import Subject, check_features, check_image, encoder_pixels, image_features
 from moa.unet import MoAUNet2DConditionModel
 
@@ -40,13 +41,14 @@ __all__ = ["MoAControlNetPipeline", "MoAImg2ImgPipeline", "MoAInpaintPipeline", 
 EXPERT_INTERVAL = 2  # LOG.md: images are not told from those of every step, and a guided step is a sixth cheaper
 
 
-class SubjectsMixin:
+class SubjectsMixin(SubjectComponents):
     """`subjects=` for a Stable Diffusion pipeline whose `unet` is a `MoAUNet2DConditionModel`."""
 
     unet: MoAUNet2DConditionModel
     tokenizer: CLIPTokenizer
-    image_encoder: CLIPVisionModelWithProjection
-    feature_extractor: CLIPImageProcessor
+    scheduler: Any
+    subject_encoder: CLIPVisionModelWithProjection | None
+    subject_processor: CLIPImageProcessor | None
     preparer: SubjectPreparer = PortraitPreparer()  # cuts people out of photographs; may be replaced
     _execution_device: torch.device
 
@@ -70,18 +72,19 @@ class SubjectsMixin:
                     People are cut out of photographs by `preparer`; cut-outs (RGBA) are taken as they are.
         recorder    collects router and attention maps (`Recorder(history=True)` for all steps)
         expert_interval     the personalization expert is computed on every n-th step and its last output mixed in on
-                    the others; 1: on every step, as in the paper. A recorder of attention maps gets every step
+                    the others; 1: on every step, as in the paper
+        prompt_embeds       hold no words: subjects need positions, which `bind_subjects` finds
 
         num_inference_steps, height, width, generator, output_type, callback_on_step_end and so on: as in diffusers.
         Raises `SubjectError`, `PersonNotFoundError`, `SubjectCountError`, `WordNotFoundError`, `WordTruncatedError`,
         `ConditioningError`.
         """
-        guided = guidance_scale > 1 and self.unet.config.time_cond_proj_dim is None
         moa = self.moa_input(
-            prompt if prompt_embeds is None else _unnamed(len(prompt_embeds)),
+            prompt,
             subjects,
-            guided=guided,
+            guided=guidance_scale > 1 and self.unet.config.time_cond_proj_dim is None,
             num_images_per_prompt=num_images_per_prompt,
+            prompt_embeds=prompt_embeds,
             recorder=recorder,
             expert_interval=expert_interval,
         )
@@ -98,57 +101,47 @@ class SubjectsMixin:
 
     def moa_input(
         self,
-        prompt: str | Sequence[str | None] | None,
+        prompt: str | Sequence[str] | None,
         subjects: Sequence[Subject] | Sequence[Sequence[Subject]] | None,
         *,
         guided: bool,
         num_images_per_prompt: int = 1,
+        prompt_embeds: Tensor | None = None,
         recorder: Recorder | None = None,
         expert_interval: int = EXPERT_INTERVAL,
     ) -> MoAInput | None:
-        """The subjects as the U-Net wants them; None when there are none.
+        """The subjects as the U-Net wants them, on its device (`moa.subject_rows`); None when there are none.
 
-        Rows are ordered as diffusers orders them: the images of a prompt together, and under guidance the
-        unconditional half first. It has no subjects and runs the mixture, as it did in training: guidance then
-        amplifies what prompt and subjects say, not what the mixture has learnt of its training pictures. Both rows of
-        a prompt without subjects run the prior only. One input serves one call of a pipeline: it carries the expert's
-        outputs from step to step. Raises `ConditioningError` for an interval below 1.
+        One input serves one call of a pipeline: it carries the expert's outputs from step to step. Raises what
+        `__call__` raises.
         """
-        prompts: list[str | None] = [prompt] if prompt is None or isinstance(prompt, str) else list(prompt)
-        groups = _subjects_per_prompt(subjects, prompts, single=prompt is None or isinstance(prompt, str))
+        if prompt_embeds is not None:
+            groups = group_subjects(subjects, len(prompt_embeds), single=len(prompt_embeds) == 1)
+            tokens = [given_tokens(group, prompt_embeds.shape[1]) for group in groups]
+        else:
+            prompts = [prompt] if isinstance(prompt, str) else list(prompt or ())
+            groups = group_subjects(subjects, len(prompts), single=isinstance(prompt, str))
+            tokens = [self._tokens(text, group) if group else [] for text, group in zip(prompts, groups, strict=True)]
         if not any(groups):
             return None
-        slots = max(map(len, groups))
-        features = torch.zeros(len(groups), slots, self.unet.moa_config.image_dim)
-        positions = torch.full((len(groups), slots), -1)
-        for row, (text, group) in enumerate(zip(prompts, groups, strict=True)):
-            positions[row, : len(group)] = torch.tensor(self._positions(text, group), dtype=torch.long)
-        filled = positions >= 0
-        features[filled] = self._features([subject for group in groups for subject in group])
-        active = filled.any(dim=1)
-        rows = torch.arange(len(groups)).repeat_interleave(num_images_per_prompt)
-        features, positions, active = features[rows], positions[rows], active[rows]
-        if guided:
-            features = torch.cat([features] * 2)
-            positions = torch.cat([torch.full_like(positions, -1), positions])
-            active = torch.cat([active] * 2)
-        device = self._execution_device
-        features, positions = features.to(device, self.unet.dtype), positions.to(device)
-        cache = ExpertCache(1 if recorder is not None and recorder.subject_columns else expert_interval)
-        return MoAInput(features, positions, active, recorder, cache)
+        cache = ExpertCache(expert_interval, order=self.scheduler.order)
+        return input_rows(
+            tokens,
+            self._features([subject for group in groups for subject in group]).to(self.unet.dtype),
+            device=self._execution_device,
+            images_per_prompt=num_images_per_prompt,
+            guided=guided,
+            recorder=recorder,
+            cache=cache,
+        )
 
-    @classmethod
-    def from_pipe(cls, pipeline: Any, **options: Any) -> Any:
-        """This kind of pipeline with the components of another; `options` as in diffusers, e.g. `controlnet=`."""
-        pipe = super().from_pipe(pipeline, unet=pipeline.unet, **options)  # type: ignore[misc]
-        pipe.preparer = getattr(pipeline, "preparer", cls.preparer)
-        return pipe
+    def bind_subjects(self, prompt: str, subjects: Sequence[Subject]) -> list[Subject]:
+        """The subjects of a prompt with the positions of their words in it: for a call with `prompt_embeds`.
 
-    def unload_ip_adapter(self) -> None:
-        """As in diffusers, except that the image encoder stays: the subjects need it."""
-        encoder = self.image_encoder
-        super().unload_ip_adapter()  # type: ignore[misc]
-        self.register_modules(image_encoder=encoder)  # type: ignore[attr-defined]
+        Raises `WordNotFoundError`, `WordTruncatedError` and `SubjectError`.
+        """
+        tokens = self._tokens(prompt, subjects)
+        return [replace(subject, position=token) for subject, token in zip(subjects, tokens, strict=True)]
 
     @torch.no_grad()
     def encode_subjects(self, images: Sequence[Image.Image], *, prepare: bool = True) -> Tensor:
@@ -156,18 +149,37 @@ class SubjectsMixin:
 
         With `prepare`, people are cut out of photographs first. Raises `SubjectError` and `PersonNotFoundError`.
         """
+        if isinstance(images, Image.Image) or not len(images):
+            raise SubjectError("encode_subjects takes a list of at least one image, e.g. [image]")
+        if self.subject_encoder is None or self.subject_processor is None:
+            raise SubjectError(
+                "this pipeline has no subject_encoder to see images with: give features, or load it with one"
+            )
         if prepare:
             images = [self._prepared(image, f"image {n} of the subjects") for n, image in enumerate(images)]
-        pixels = encoder_pixels(images, self.feature_extractor)
-        pixels = pixels.to(self._execution_device, self.image_encoder.dtype)
-        return image_features(self.image_encoder, pixels).float().cpu()
+        pixels = encoder_pixels(images, self.subject_processor)
+        pixels = pixels.to(self._execution_device, self.subject_encoder.dtype)
+        return image_features(self.subject_encoder, pixels).float().cpu()
+
+    def encode_prompt(self, *args: Any, clip_skip: int | None = None, **options: Any) -> Any:
+        """As in diffusers, whose `clip_skip` does not know the text encoder of transformers 5."""
+        if clip_skip is None:
+            return super().encode_prompt(*args, **options)  # type: ignore[misc]
+        with _named_as_before(self.text_encoder):  # type: ignore[attr-defined]
+            return super().encode_prompt(*args, clip_skip=clip_skip, **options)  # type: ignore[misc]
+
+    def _tokens(self, prompt: str, subjects: Sequence[Subject]) -> list[int]:
+        """Token index of each subject, in the text that is encoded: textual inversion makes several words of one."""
+        convert: Any = self.maybe_convert_prompt  # type: ignore[attr-defined]
+        words = [convert(subject.word, self.tokenizer) for subject in subjects]
+        return find_tokens(self.tokenizer, convert(prompt, self.tokenizer), words, subjects)
 
     def _prepared(self, image: Image.Image, name: str) -> Image.Image:
         check_image(image, name)
         return self.preparer.prepare(image, name) if is_photograph(image) else image
 
     def _features(self, subjects: list[Subject]) -> Tensor:
-        """[n, image_dim]; all images are encoded in one batch."""
+        """[n, image_dim], fp32; all images are encoded in one batch."""
         images = [
             self._prepared(s.image, f"subject {s.word!r}") if s.prepare else s.image
             for s in subjects
@@ -180,114 +192,31 @@ class SubjectsMixin:
             [check_features(row, dim, s.word).float().cpu() for row, s in zip(rows, subjects, strict=True)]
         )
 
-    def _positions(self, prompt: str | None, subjects: Sequence[Subject]) -> list[int]:
-        """Token index of each subject of one prompt."""
-        words = [subject.word for subject in subjects if subject.position is None]
-        if words and prompt is None:
-            raise SubjectError(f"subject {words[0]!r}: prompt_embeds hold no words to find it in, give its position")
-        found = iter(bind(self.tokenizer, prompt, find_words(prompt, words)) if prompt is not None else ())
-        positions = [next(found) if s.position is None else s.position for s in subjects]
-        last = self.tokenizer.model_max_length - 1
-        for subject, position in zip(subjects, positions, strict=True):
-            if not 0 < position < last:
-                raise SubjectError(
-                    f"subject {subject.word!r}: position {position} is not a token between 1 and {last - 1}"
-                )
-            if positions.count(position) > 1:
-                raise SubjectError(f"subject {subject.word!r}: another subject is bound to token {position} as well")
-        return positions
-
 
 class MoAPipeline(SubjectsMixin, StableDiffusionPipeline):
-    """Text and subjects to images. `components` are those of `StableDiffusionPipeline`."""
-
-    provenance: dict[str, Any] = {}  # of the adapter in use, written back by `save_pretrained`
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        folder_or_repo: str | Path,
-        *,
-        revision: str | None = None,
-        endpoint: str | None = None,
-        cache_dir: str | Path | None = None,
-        token: str | bool | None = None,
-        torch_dtype: torch.dtype = torch.float32,
-    ) -> MoAPipeline:
-        """Load what `save_pretrained` wrote: a local folder, or a Hub repository at `revision`.
-
-        Runs no code from the repository and reads no pickle. Weights stored as fp16 are loaded as `torch_dtype`.
-        Raises `PipelineFolderError` and `AdapterError`.
-        """
-        parts = read_pipeline(
-            folder_or_repo,
-            revision=revision,
-            endpoint=endpoint,
-            cache_dir=cache_dir,
-            token=token,
-            torch_dtype=torch_dtype,
-        )
-        return cls._from_parts(parts)
-
-    @classmethod
-    def from_base(
-        cls,
-        base_folder: str | Path,
-        adapter_folder: str | Path,
-        image_encoder_folder: str | Path,
-        *,
-        torch_dtype: torch.dtype = torch.float32,
-    ) -> MoAPipeline:
-        """Put an adapter on a Stable Diffusion folder; the scheduler becomes UniPC with the base's noise schedule.
-
-        `image_encoder_folder` holds a CLIP model and its image processor, or `image_encoder/` and `feature_extractor/`.
-        Raises `PipelineFolderError`, `AdapterError`, `AdapterGeometryError` and `UnsupportedBaseError`.
-        """
-        return cls._from_parts(read_base(base_folder, adapter_folder, image_encoder_folder, torch_dtype=torch_dtype))
-
-    def save_pretrained(self, save_directory: str | Path, **options: Any) -> None:
-        """Write a folder `from_pretrained` reads back; `options` are those of diffusers.
-
-        It is a plain Stable Diffusion folder, which stock diffusers loads as the base pipeline, with `image_encoder/`
-        and the MoA weights in `adapter/`. Components keep their precision, the adapter is fp16.
-        """
-        write_pipeline(self, Path(save_directory), self.provenance, **options)
-
-    @classmethod
-    def _from_parts(cls, parts: PipelineParts) -> MoAPipeline:
-        pipe = cls(**parts.components, requires_safety_checker=parts.requires_safety_checker)
-        pipe.provenance = parts.provenance
-        return pipe
+    """Text and subjects to images."""
 
 
 class MoAImg2ImgPipeline(SubjectsMixin, StableDiffusionImg2ImgPipeline):
-    """Image to image with subjects: `MoAImg2ImgPipeline.from_pipe(pipe)`."""
+    """Image to image with subjects."""
 
 
 class MoAInpaintPipeline(SubjectsMixin, StableDiffusionInpaintPipeline):
-    """Inpainting with subjects: `MoAInpaintPipeline.from_pipe(pipe)`."""
+    """Inpainting with subjects."""
 
 
 class MoAControlNetPipeline(SubjectsMixin, StableDiffusionControlNetPipeline):
-    """Pose control with subjects: `MoAControlNetPipeline.from_pipe(pipe, controlnet=controlnet)`."""
+    """Pose control with subjects: `from_pretrained(folder, controlnet=...)` or `from_pipe(pipe, controlnet=...)`."""
 
 
-def _unnamed(count: int) -> list[None] | None:
-    """Stands for `count` prompts given as embeddings: a lone one is a single prompt, like a `str`."""
-    return None if count == 1 else [None] * count
-
-
-def _subjects_per_prompt(subjects: Any, prompts: list[Any], single: bool) -> list[list[Subject]]:
-    """One list of subjects for each prompt; raises `SubjectCountError` when they do not match."""
-    if isinstance(subjects, Subject):
-        raise SubjectCountError(f"subjects is a single Subject ({subjects.word!r}): give a list, [Subject(...)]")
-    if not subjects:
-        return [[] for _ in prompts]
-    groups = [list(subjects)] if single and all(isinstance(s, Subject) for s in subjects) else list(subjects)
-    if not all(isinstance(g, list | tuple) and all(isinstance(s, Subject) for s in g) for g in groups):
-        raise SubjectCountError(
-            "for one prompt give a list of Subject, for a list of prompts one list of Subject each (it may be empty)"
-        )
-    if len(groups) != len(prompts):
-        raise SubjectCountError(f"{len(prompts)} prompt(s) but {len(groups)} list(s) of subjects: give one per prompt")
-    return [list(group) for group in groups]
+@contextmanager
+def _named_as_before(encoder: nn.Module) -> Iterator[None]:
+    """diffusers 0.42 looks for the last norm in `text_model`, which transformers 5 has made one with the encoder."""
+    if hasattr(encoder, "text_model"):
+        yield
+        return
+    vars(encoder)["text_model"] = encoder  # no submodule: it would contain itself
+    try:
+        yield
+    finally:
+        del vars(encoder)["text_model"]

@@ -1,21 +1,20 @@
-"""Pipeline folders on disk and on the Hub: reading their components, and writing them.
+"""Pipeline folders on disk: reading their components, and writing them.
 
-    <folder>/model_index.json, unet/, vae/, text_encoder/, tokenizer/, scheduler/, feature_extractor/[, safety_checker/]
-    <folder>/image_encoder/      the encoder of the subjects' images
+    <folder>/model_index.json, unet/, vae/, text_encoder/, tokenizer/, scheduler/[, safety_checker/, feature_extractor/]
+    <folder>/subject_encoder/    the CLIP model that sees the subjects' images, with its image processor
     <folder>/adapter/            what MoA adds (format moa-adapter/1); `unet/` is the untouched base
 
-Every component is built from its own sub-folder with the classes named here: no code from a repository is run, and only
-safetensors are read.
+Without the last two it is a plain Stable Diffusion folder, and stock diffusers loads it as one. Every component is
+built from its own sub-folder with the classes named here: no code from a repository is run, and only safetensors are
+read.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,102 +29,83 @@ from diffusers import (
     UniPCMultistepScheduler,
 )
 from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
-from huggingface_hub import snapshot_download
 from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
-from moa.adapter import attach, read_adapter, save_adapter
+from moa.adapter import MANIFEST, attach, read_adapter, save_adapter
 from moa.errors import AdapterGeometryError, PipelineFolderError
+from moa.subjects import processor_folder
+from moa.unet import MoAUNet2DConditionModel
 
-PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler", "image_encoder", "feature_extractor", "adapter")
-REPO_ID = re.compile(r"[\w.-]+/[\w.-]+")
-
-
-@dataclass(frozen=True, eq=False)
-class PipelineParts:
-    """What a `MoAPipeline` is made of."""
-
-    components: dict[str, Any]
-    provenance: dict[str, Any]  # of the adapter
-    requires_safety_checker: bool
+INDEX = "model_index.json"
+OPTIONAL = ("safety_checker", "feature_extractor", "image_encoder")  # there if the index names a class for them
+PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler", *OPTIONAL, "subject_encoder", "adapter")
 
 
-def read_pipeline(
-    folder_or_repo: str | Path,
-    *,
-    revision: str | None,
-    endpoint: str | None,
-    cache_dir: str | Path | None,
-    token: str | bool | None,
-    torch_dtype: torch.dtype,
-) -> PipelineParts:
-    """Everything in a folder of the layout above, or in a Hub repository of that layout."""
-    folder = Path(folder_or_repo)
-    if not folder.is_dir():
-        if not REPO_ID.fullmatch(str(folder_or_repo)):
-            raise PipelineFolderError(
-                f"{folder_or_repo} is neither a folder on this machine nor a repository owner/name"
-            )
-        patterns = ["model_index.json", "safety_checker/*", *(f"{part}/*" for part in PARTS)]
-        folder = Path(
-            snapshot_download(
-                str(folder_or_repo),
-                revision=revision,
-                endpoint=endpoint,
-                cache_dir=cache_dir,
-                token=token,
-                allow_patterns=patterns,
-            )
-        )
-    parts = read_base(folder, folder / "adapter", folder, torch_dtype=torch_dtype)
-    parts.components["scheduler"] = _scheduler(folder)
-    return parts
+def read_pipeline(folder: Path, given: Mapping[str, Any], dtype: torch.dtype) -> dict[str, Any]:
+    """The components in a folder of the layout above, by name; those in `given` are taken as they are.
+
+    A stock U-Net in `given` becomes the base that the folder's adapter is attached to. Raises `PipelineFolderError`,
+    `AdapterError`, `AdapterGeometryError` and `UnsupportedBaseError`.
+    """
+    if "scheduler" not in given:
+        given = {**given, "scheduler": _scheduler(folder)}
+    return read_base(folder, folder / "adapter", folder / "subject_encoder", given, dtype)
 
 
 def read_base(
-    base: str | Path, adapter_folder: str | Path, encoder_folder: str | Path, *, torch_dtype: torch.dtype
-) -> PipelineParts:
-    """A Stable Diffusion folder, an adapter and an image encoder, with a UniPC scheduler."""
-    base, encoder_folder = Path(base), Path(encoder_folder)
-    adapter = read_adapter(adapter_folder)
-    image_encoder, feature_extractor = _image_encoder(encoder_folder, torch_dtype)
-    if image_encoder.config.projection_dim != adapter.config.image_dim:
-        raise AdapterGeometryError(
-            f"the image encoder in {encoder_folder} makes features of width {image_encoder.config.projection_dim}, the "
-            f"adapter was trained with {adapter.config.image_dim}: use the encoder it was trained with"
-        )
-    unet = attach(_model(UNet2DConditionModel, base, "unet", torch_dtype=torch_dtype), adapter)
-    index = _json(base / "model_index.json")
-    components = {
-        "unet": unet.eval(),
-        "vae": _model(AutoencoderKL, base, "vae", torch_dtype=torch_dtype),
-        "text_encoder": _model(CLIPTextModel, base, "text_encoder", dtype=torch_dtype),
-        "tokenizer": _component(CLIPTokenizer, base, "tokenizer"),
-        "scheduler": UniPCMultistepScheduler.from_config(_scheduler(base).config),
-        "safety_checker": None,
-        "feature_extractor": feature_extractor,
-        "image_encoder": image_encoder,
+    base: Path, adapter_folder: Path, encoder_folder: Path, given: Mapping[str, Any], dtype: torch.dtype
+) -> dict[str, Any]:
+    """The components of a Stable Diffusion folder with an adapter and a CLIP folder, as `read_pipeline`; UniPC."""
+    index = _json(base / INDEX)
+    unet = given.get("unet") or _model(UNet2DConditionModel, base / "unet", dtype)
+    if not isinstance(unet, MoAUNet2DConditionModel):
+        if not (adapter_folder / MANIFEST).is_file():
+            raise PipelineFolderError(
+                f"{adapter_folder} has no {MANIFEST}: it is no adapter, or writing it was interrupted; save or "
+                "download it again"
+            )
+        unet = attach(unet, read_adapter(adapter_folder)).eval()
+    loaders: dict[str, Callable[[], Any]] = {
+        "vae": lambda: _model(AutoencoderKL, base / "vae", dtype),
+        "text_encoder": lambda: _model(CLIPTextModel, base / "text_encoder", dtype),
+        "tokenizer": lambda: _component(CLIPTokenizer, base / "tokenizer"),
+        "scheduler": lambda: UniPCMultistepScheduler.from_config(_scheduler(base).config),
+        "safety_checker": lambda: _model(StableDiffusionSafetyChecker, base / "safety_checker", dtype),
+        "feature_extractor": lambda: _component(CLIPImageProcessor, base / "feature_extractor"),
+        "image_encoder": lambda: _model(CLIPVisionModelWithProjection, base / "image_encoder", dtype),
+        "subject_encoder": lambda: _model(CLIPVisionModelWithProjection, encoder_folder, dtype),
+        "subject_processor": lambda: _component(CLIPImageProcessor, processor_folder(encoder_folder)),
     }
-    if (base / "safety_checker").is_dir():
-        components["safety_checker"] = _model(StableDiffusionSafetyChecker, base, "safety_checker", dtype=torch_dtype)
-    return PipelineParts(components, adapter.provenance, bool(index.get("requires_safety_checker", True)))
+    absent = {name for name in OPTIONAL if (index.get(name) or [None])[0] is None}
+    read = {name: None if name in absent else load() for name, load in loaders.items() if name not in given}
+    components = {"requires_safety_checker": bool(index.get("requires_safety_checker", True)), **read, **given}
+    _check_width(components["subject_encoder"], unet)
+    return {**components, "unet": unet}
 
 
-def write_pipeline(pipe: Any, folder: Path, provenance: Mapping[str, Any], **options: Any) -> None:
-    """Write `pipe` into `folder`, which may exist: built beside it, then moved in, the adapter last."""
-    components = {**pipe.components, "unet": pipe.unet.to_base_unet()}
+def write_pipeline(pipe: Any, folder: Path, **options: Any) -> None:
+    """Write `pipe` into `folder`: built beside it, then moved in.
+
+    What lies in the way is removed first, beginning with `adapter/`, which comes last: an interrupted call leaves a
+    folder that cannot be loaded, never one with parts of two pipelines. Files of other names stay.
+    """
+    if pipe.subject_encoder is None or pipe.subject_processor is None:
+        raise PipelineFolderError(
+            "this pipeline has no subject_encoder or subject_processor: load it with them to save it"
+        )
+    components = {name: part for name, part in pipe.components.items() if name in PARTS and name != "subject_encoder"}
+    components["unet"] = pipe.unet.to_base_unet()
     forget_origin(components)
     plain = StableDiffusionPipeline(**components, requires_safety_checker=pipe.config["requires_safety_checker"])
+    folder = Path(folder).resolve()
     draft = folder.with_name(f".{folder.name}.writing")
     shutil.rmtree(draft, ignore_errors=True)
     try:
         plain.save_pretrained(draft, **options)
-        save_adapter(pipe.unet, draft / "adapter", provenance)
-        folder.mkdir(parents=True, exist_ok=True)
-        for part in sorted(draft.iterdir(), key=lambda path: path.name == "adapter"):
-            target = folder / part.name
-            if target.is_dir():
-                shutil.rmtree(target)
-            os.replace(part, target)
+        pipe.subject_encoder.save_pretrained(draft / "subject_encoder", **options)
+        pipe.subject_processor.save_pretrained(draft / "subject_encoder")
+        save_adapter(pipe.unet, draft / "adapter", pipe.unet.provenance)
+        _move(draft, folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
@@ -143,29 +123,39 @@ def forget_origin(components: Mapping[str, Any]) -> None:
             component.backend_tokenizer.no_padding()
 
 
-def _image_encoder(folder: Path, dtype: torch.dtype) -> tuple[CLIPVisionModelWithProjection, CLIPImageProcessor]:
-    if (folder / "image_encoder").is_dir():
-        encoder = _model(CLIPVisionModelWithProjection, folder, "image_encoder", dtype=dtype)
-        return encoder, _component(CLIPImageProcessor, folder, "feature_extractor")
-    if not (folder / "config.json").is_file():
-        raise PipelineFolderError(
-            f"{folder} has no image_encoder/ and is no CLIP folder itself: give the image encoder's"
+def _move(draft: Path, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in reversed(PARTS):
+        if (folder / part).is_dir():
+            shutil.rmtree(folder / part)
+    for path in sorted(draft.iterdir(), key=lambda path: path.name == "adapter"):
+        os.replace(path, folder / path.name)
+
+
+def _check_width(encoder: Any, unet: MoAUNet2DConditionModel) -> None:
+    width = None if encoder is None else encoder.config.projection_dim
+    if width not in (None, unet.moa_config.image_dim):
+        raise AdapterGeometryError(
+            f"the subject encoder makes features of width {width}, the adapter was trained with "
+            f"{unet.moa_config.image_dim}: use the encoder it was trained with"
         )
-    return _model(CLIPVisionModelWithProjection, folder, "", dtype=dtype), _component(CLIPImageProcessor, folder, "")
 
 
-def _model(kind: Any, folder: Path, part: str, **options: Any) -> Any:
-    return _component(kind, folder, part, use_safetensors=True, **options).eval()
+def _model(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
+    return _component(kind, folder, use_safetensors=True, dtype=dtype).eval()
 
 
-def _component(kind: Any, folder: Path, part: str, **options: Any) -> Any:
-    """One component from its sub-folder; raises `PipelineFolderError` naming it."""
-    if not (folder / part).is_dir():
-        raise PipelineFolderError(f"{folder} has no {part}/ ({kind.__name__}): it is no complete pipeline folder")
+def _component(kind: Any, folder: Path, **options: Any) -> Any:
+    """One component from its folder; raises `PipelineFolderError` naming it."""
+    if not folder.is_dir():
+        raise PipelineFolderError(
+            f"{folder} does not exist, a {kind.__name__} was expected there: download the folder again, or pass "
+            f"{folder.name}= yourself"
+        )
     try:
-        return kind.from_pretrained(folder / part, **options)
+        return kind.from_pretrained(folder, **options)
     except (OSError, ValueError) as error:
-        raise PipelineFolderError(f"{folder / part} cannot be loaded as {kind.__name__}: {error}") from error
+        raise PipelineFolderError(f"{folder} cannot be loaded as {kind.__name__}: {error}") from error
 
 
 def _scheduler(folder: Path) -> SchedulerMixin:
@@ -175,7 +165,7 @@ def _scheduler(folder: Path) -> SchedulerMixin:
         raise PipelineFolderError(
             f"{folder / 'scheduler'} names the class {name!r}, which is no scheduler of diffusers"
         )
-    return _component(kind, folder, "scheduler")
+    return _component(kind, folder / "scheduler")
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -50,6 +51,13 @@ def encoder_pixels(images: Sequence[Image.Image], image_processor: CLIPImageProc
     neutral = tuple(round(255 * value) for value in image_processor.image_mean)
     squares = [_square(_rgba(image, number), neutral) for number, image in enumerate(images)]
     return image_processor(squares, return_tensors="pt").pixel_values
+
+
+def processor_folder(encoder_folder: Path) -> Path:
+    """Where the image processor of an encoder is: in the same folder, or beside it in `feature_extractor/`."""
+    beside = encoder_folder.parent / "feature_extractor"
+    within = (encoder_folder / "preprocessor_config.json").is_file()
+    return beside if not within and beside.is_dir() else encoder_folder
 
 
 def image_features(encoder: CLIPVisionModelWithProjection, pixels: Tensor) -> Tensor:

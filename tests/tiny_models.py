@@ -126,8 +126,8 @@ def tiny_tokenizer(folder: str | Path) -> CLIPTokenizer:
     return CLIPTokenizer.from_pretrained(folder, model_max_length=MAX_TOKENS)
 
 
-def tiny_image_encoder() -> CLIPVisionModelWithProjection:
-    """32 x 32 pixels in, 24 features out."""
+def tiny_image_encoder(features: int = IMAGE_DIM) -> CLIPVisionModelWithProjection:
+    """32 x 32 pixels in, `features` out."""
     return CLIPVisionModelWithProjection(
         CLIPVisionConfig(
             image_size=IMAGE_SIZE,
@@ -136,7 +136,7 @@ def tiny_image_encoder() -> CLIPVisionModelWithProjection:
             intermediate_size=64,
             num_hidden_layers=2,
             num_attention_heads=2,
-            projection_dim=IMAGE_DIM,
+            projection_dim=features,
         )
     ).eval()
 

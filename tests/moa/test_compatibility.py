@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,6 @@ from accelerate import cpu_offload
 from diffusers import StableDiffusionPipeline, UniPCMultistepScheduler
 from PIL import Image
 from torch import Tensor
-from torch._subclasses import FakeTensorMode
-from torch._subclasses.fake_tensor import unset_fake_temporarily
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from moa.conditioning import MoAInput
 from moa.errors import UnsupportedBaseError
@@ -20,6 +18,7 @@ from moa.expert_cache import ExpertCache
 from moa.pipeline import MoAPipeline, Subject
 from moa.recorder import Recorder
 from moa.unet import MoAUNet2DConditionModel
+from tests.moa.absent_gpu import AbsentGPU
 from tests.tiny_models import (
     IMAGE_DIM,
     IMAGE_SIZE,
@@ -198,65 +197,38 @@ def test_freeu_and_subjects(pipe):
     assert not torch.allclose(draw(pipe, subjects=man()), draw(pipe))
 
 
-class Transfers(TorchDispatchMode):
-    """Names the operations that wait for an accelerator or copy between devices."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[str] = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        devices = {x.device.type for x in (*args, result) if isinstance(x, Tensor) and x.ndim}
-        if func.name() in ("aten::_local_scalar_dense", "aten::nonzero") or len(devices) > 1:
-            self.found.append(func.name())
-        return result
+def moved(gpu: AbsentGPU, moa: MoAInput) -> MoAInput:
+    """On the device, as the pipeline leaves it; which rows are active was read on the CPU."""
+    there = replace(moa, features=gpu.move(moa.features), positions=gpu.move(moa.positions), active=None)
+    object.__setattr__(there, "rows", gpu.move(moa.rows) if isinstance(moa.rows, Tensor) else moa.rows)
+    return there
 
 
-def as_if_on_an_accelerator(unet: MoAUNet2DConditionModel) -> MoAUNet2DConditionModel:
-    """Called within a `FakeTensorMode`."""
-    for module in unet.modules():
-        for name, parameter in list(module.named_parameters(recurse=False)):
-            fake = torch.empty(parameter.shape, device="cuda")
-            setattr(module, name, torch.nn.Parameter(fake, requires_grad=parameter.requires_grad))
-        for name, buffer in list(module.named_buffers(recurse=False)):
-            setattr(module, name, torch.empty(buffer.shape, device="cuda"))
-    return unet
-
-
-def test_on_an_accelerator_every_tensor_is_on_it():
-    """Without a device: fake tensors carry a device and refuse to meet those of another one."""
-    unet, active = tiny_moa_unet(), torch.tensor([False, True])
-    with FakeTensorMode(allow_non_fake_inputs=True), torch.device("cuda"):
-        as_if_on_an_accelerator(unet)
-        latents, text = torch.empty(2, 4, LATENT_SIZE, LATENT_SIZE), torch.empty(2, MAX_TOKENS, TEXT_DIM)
-        features, positions = torch.empty(2, 1, IMAGE_DIM), torch.zeros(2, 1, dtype=torch.long)
-        recorder = Recorder()
-        moa = MoAInput(features, positions, active, recorder)
-        for grad in (True, False):
+@pytest.mark.parametrize("active", [(0, 0, 1, 1), (1, 0, 0, 1)], ids=str)
+def test_a_step_has_every_tensor_on_the_accelerator_and_never_waits_for_it(active):
+    positions = torch.tensor([[-1, -1], [-1, -1], [2, 5], [2, -1]])
+    moa = MoAInput(torch.randn(4, 2, IMAGE_DIM), positions, torch.tensor(active).bool(), guided=True)
+    moa = replace(moa, recorder=Recorder(), cache=ExpertCache(9))
+    steps = [(True, moa), (False, moa), (False, moa.for_batch(2))]  # computed, kept, without guidance
+    one_level = {"down_block_types": ("CrossAttnDownBlock2D",), "up_block_types": ("CrossAttnUpBlock2D",)}
+    unet = tiny_moa_unet(tiny_unet(block_out_channels=(16,), **one_level))
+    latents = torch.randn(4, 4, LATENT_SIZE, LATENT_SIZE)
+    text, timestep = torch.randn(4, MAX_TOKENS, TEXT_DIM), torch.tensor(5.0)
+    with AbsentGPU() as gpu:
+        unet, latents, text, timestep = (gpu.move(x) for x in (unet, latents, text, timestep))
+        for grad, given in steps:
+            rows, options = len(given.features), {"cross_attention_kwargs": {"moa": moved(gpu, given)}}
             with torch.set_grad_enabled(grad):
-                out = unet(latents, torch.tensor(5.0), text, cross_attention_kwargs={"moa": moa}).sample
-            assert out.device.type == "cuda"
-            assert {maps.device.type for maps in [*recorder.router.values(), *recorder.attention.values()]} == {"cuda"}
+                assert unet(latents[:rows], timestep, text[:rows], **options).sample.device.type == "cuda"
+            maps = [*moa.recorder.router.values(), *moa.recorder.attention.values()]
+            assert {each.device.type for each in maps} == {"cuda"}
+        assert not gpu.waits
 
 
-@torch.no_grad()
-@pytest.mark.parametrize("active", [(1, 1, 1, 1), (1, 0, 1, 1), (1, 0, 0, 1)], ids=str)
-def test_a_denoising_step_neither_waits_for_the_accelerator_nor_copies_to_it(active):
-    """Everything that is known before the first step is on the device by then, guidance switched off included."""
-    unet, active = tiny_moa_unet(), torch.tensor(active).bool()  # where the pipeline leaves it: on the CPU
-    with FakeTensorMode(allow_non_fake_inputs=True), torch.device("cuda"):
-        as_if_on_an_accelerator(unet)
-        latents, text = torch.empty(4, 4, LATENT_SIZE, LATENT_SIZE), torch.empty(4, MAX_TOKENS, TEXT_DIM)
-        features, positions = torch.empty(4, 2, IMAGE_DIM), torch.zeros(4, 2, dtype=torch.long)
-        moa = MoAInput(features, positions, active, cache=ExpertCache(2), guided=True)
-        with unset_fake_temporarily():  # `active` is a real tensor
-            moa.for_batch(2)
-        for rows in (4, 4, 4, 2, 2):
-            given = latents[:rows], torch.tensor(5.0), text[:rows]
-            with Transfers() as transfers:
-                unet(*given, cross_attention_kwargs={"moa": moa})
-            assert not transfers.found
-        with Transfers() as transfers:  # it can tell
-            unet(*given, cross_attention_kwargs={"moa": MoAInput(features[2:].cpu(), positions[2:])})
-        assert transfers.found
+def test_the_pipeline_brings_the_subjects_to_the_device_before_the_first_step(pipe):
+    """`active` stays: which rows it holds is read without asking the device."""
+    pipe.to("meta")
+    people = [[Subject("man", features=torch.ones(IMAGE_DIM))], [], [Subject("boy", features=torch.ones(IMAGE_DIM))]]
+    moa = pipe.moa_input(["a man", "a dog", "a boy"], people, guided=True)
+    assert {x.device.type for x in (moa.features, moa.positions, moa.rows)} == {"meta"}
+    assert moa.active.device.type == "cpu"

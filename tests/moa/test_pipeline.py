@@ -1,32 +1,24 @@
-"""The pipeline against stock diffusers, its subjects, its folder, its errors.    pytest tests/moa/test_pipeline.py"""
+"""The pipeline against stock diffusers, and its subjects.    pytest tests/moa/test_pipeline.py"""
 
 from __future__ import annotations
 
-import json
-import shutil
-from pathlib import Path
-
 import diffusers
-import numpy as np
 import pytest
 import torch
-from diffusers import ControlNetModel, DiffusionPipeline, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.callbacks import SDCFGCutoffCallback
 from PIL import Image
 
-from moa.adapter import save_adapter
 from moa.errors import (
-    AdapterGeometryError,
     PersonNotFoundError,
-    PipelineFolderError,
     SubjectCountError,
     SubjectError,
-    UnsupportedBaseError,
     WordNotFoundError,
     WordTruncatedError,
 )
-from moa.pipeline import MoAControlNetPipeline, MoAImg2ImgPipeline, MoAInpaintPipeline, MoAPipeline, Subject
+from moa.pipeline import MoAImg2ImgPipeline, MoAPipeline, Subject
 from moa.recorder import Recorder
-from tests.tiny_models import IMAGE_DIM, IMAGE_SIZE, MAX_TOKENS, tiny_base, tiny_moa_unet, tiny_unet
+from tests.moa.pictures import draw, man, person, quiet, stock, tiny_pipeline
+from tests.tiny_models import IMAGE_DIM, IMAGE_SIZE, LATENT_SIZE, MAX_TOKENS, TEXT_DIM, tiny_moa_unet, tiny_unet
 
 PROMPT = "a man and a man on a beach"
 SCHEDULERS = [
@@ -39,50 +31,21 @@ SCHEDULERS = [
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory) -> dict[str, Path]:
-    """A base model and an adapter that was trained on it, as far as a random one can be."""
-    root = tmp_path_factory.mktemp("models")
-    tiny_base(root / "base")
-    unet = UNet2DConditionModel.from_pretrained(root / "base", subfolder="unet")
-    torch.manual_seed(0)
-    save_adapter(tiny_moa_unet(unet), root / "adapter", {"step": 5, "inputs": {"base": "sha256:0"}})
-    return {"base": root / "base", "adapter": root / "adapter", "root": root}
-
-
-@pytest.fixture(scope="module")
-def loaded(folders) -> MoAPipeline:
-    return quiet(MoAPipeline.from_base(folders["base"], folders["adapter"], folders["base"]))
+def made(tmp_path_factory: pytest.TempPathFactory) -> MoAPipeline:
+    return tiny_pipeline(tmp_path_factory.mktemp("pipeline"))
 
 
 @pytest.fixture
-def pipe(loaded) -> MoAPipeline:
+def pipe(made: MoAPipeline) -> MoAPipeline:
     """The same components in a new pipeline: a test may change its scheduler."""
-    return quiet(MoAPipeline(**loaded.components, requires_safety_checker=False))
-
-
-def quiet(pipe):
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
-
-
-def person(seed: int) -> Image.Image:
-    pixels = np.random.default_rng(seed).integers(0, 255, (20, 16, 4), dtype=np.uint8)
-    return Image.fromarray(pixels, "RGBA")
-
-
-def draw(pipe, prompt, subjects=None, **options) -> torch.Tensor:
-    """Images [n, 3, 32, 32] of two steps from seed 0."""
-    options = {"num_inference_steps": 2, "output_type": "pt", "generator": torch.manual_seed(0), **options}
-    return pipe(prompt, subjects, **options).images if subjects is not None else pipe(prompt, **options).images
+    return quiet(MoAPipeline.from_pipe(made))
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
 @pytest.mark.parametrize("guidance_scale", [7.5, 1.0])
-def test_without_subjects_it_is_the_base_pipeline_bit_for_bit(folders, pipe, name, guidance_scale):
-    base = quiet(StableDiffusionPipeline.from_pretrained(folders["base"]))
-    kind = getattr(diffusers, name)
-    base.scheduler = kind.from_config(base.scheduler.config)
-    pipe.scheduler = kind.from_config(pipe.scheduler.config)
+def test_without_subjects_it_is_the_base_pipeline_bit_for_bit(pipe, name, guidance_scale):
+    pipe.scheduler = getattr(diffusers, name).from_config(pipe.scheduler.config)
+    base = stock(pipe)
     expected = draw(base, PROMPT, guidance_scale=guidance_scale)
     for nobody in (None, [], [[]]):
         assert torch.equal(draw(pipe, PROMPT, nobody, guidance_scale=guidance_scale), expected)
@@ -97,6 +60,13 @@ def test_prompts_without_subjects_are_the_base_pipelines_in_the_same_batch(pipe)
     changed = [not torch.allclose(a, b, atol=1e-5) for a, b in zip(images, plain, strict=True)]
     assert changed == [True, True, False, False, True, True]
     assert torch.equal(images[2:4], plain[2:4])
+
+
+def test_a_single_branch_leaves_prompts_without_subjects_to_the_base_too(pipe):
+    pipe = quiet(MoAPipeline.from_pipe(pipe, unet=tiny_moa_unet(tiny_unet(), architecture="single_branch")))
+    plain = draw(pipe, ["a man", "a dog"])
+    images = draw(pipe, ["a man", "a dog"], [man(), []])
+    assert torch.equal(images[1], plain[1]) and not torch.allclose(images[0], plain[0])
 
 
 def test_the_unconditional_row_runs_the_mixture_without_subjects(pipe):
@@ -116,6 +86,7 @@ def test_each_subject_goes_to_its_own_word(pipe):
     moa = pipe.moa_input(PROMPT, [Subject("man", a), Subject("man", b)], guided=True)
     assert moa.positions.tolist() == [[-1, -1], [2, 5]]
     torch.testing.assert_close(moa.features[1], pipe.encode_subjects([a, b]))
+    assert moa.guided
     named = pipe.moa_input("a woman and a man", [Subject("man", a), Subject("woman", b)], guided=False)
     assert named.positions.tolist() == [[5, 2]]
 
@@ -209,92 +180,17 @@ def test_diffusers_conventions_hold(pipe):
     assert seen == [(0, (1, 4, 8, 16)), (1, (1, 4, 8, 16))]
 
 
-def test_image_to_image_inpainting_and_controlnet_take_subjects(pipe):
-    image, mask = torch.rand(1, 3, IMAGE_SIZE, IMAGE_SIZE), torch.ones(1, 1, IMAGE_SIZE, IMAGE_SIZE)
-    control = ControlNetModel.from_unet(
-        pipe.unet.to_base_unet(), conditioning_embedding_out_channels=(16, 32, 64)
-    ).eval()
-    cases = [
-        (MoAImg2ImgPipeline.from_pipe(pipe), {"image": image, "strength": 0.9}),
-        (MoAInpaintPipeline.from_pipe(pipe), {"image": image, "mask_image": mask, "strength": 0.9}),
-        (MoAControlNetPipeline.from_pipe(pipe, controlnet=control), {"image": image}),
-    ]
-    for kind, options in cases:
-        options = {**options, "num_inference_steps": 3}
-        plain, swapped = (
-            draw(quiet(kind), "a man", **options),
-            draw(kind, "a man", [Subject("man", person(1))], **options),
-        )
-        assert plain.shape == swapped.shape == image.shape
-        assert not torch.allclose(plain, swapped)
-
-
-def test_a_lora_on_the_prior_and_subjects_work_together(folders):
-    pipe = quiet(MoAPipeline.from_base(folders["base"], folders["adapter"], folders["base"]))
+def test_a_lora_on_the_prior_and_subjects_work_together(tmp_path):
+    pipe = tiny_pipeline(tmp_path)
     name = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_q"
     torch.manual_seed(0)
     layers = {f"unet.{name}.lora.down.weight": torch.randn(2, 16), f"unet.{name}.lora.up.weight": torch.randn(16, 2)}
-    subjects = [Subject("man", person(1))]
-    before, plain = draw(pipe, "a man", subjects), draw(pipe, "a man")
+    before, plain = draw(pipe, "a man", man()), draw(pipe, "a man")
     pipe.load_lora_weights(layers)
     assert not torch.allclose(draw(pipe, "a man"), plain)
-    assert not torch.allclose(draw(pipe, "a man", subjects), before)
+    assert not torch.allclose(draw(pipe, "a man", man()), before)
     pipe.unload_lora_weights()
-    assert torch.equal(draw(pipe, "a man", subjects), before)
-
-
-def test_save_and_load_give_the_same_pipeline_and_the_same_adapter(folders, loaded, tmp_path):
-    loaded.save_pretrained(tmp_path / "full")
-    again = quiet(MoAPipeline.from_pretrained(tmp_path / "full"))
-    subjects = [Subject("man", person(1)), Subject("man", person(2))]
-    assert torch.equal(draw(again, PROMPT, subjects), draw(loaded, PROMPT, subjects))
-    for name in ("moa.safetensors", "config.json", "manifest.json"):
-        assert (tmp_path / "full/adapter" / name).read_bytes() == (folders["adapter"] / name).read_bytes()
-    again.save_pretrained(tmp_path / "full")  # over itself
-    assert not list(tmp_path.glob(".*"))
-    assert MoAPipeline.from_pretrained(tmp_path / "full").provenance["step"] == 5
-
-
-@pytest.mark.parametrize("again", ["from the base", "from what was written", "offline"])
-def test_the_same_pipeline_is_written_with_the_same_bytes(folders, loaded, tmp_path, monkeypatch, again):
-    """An unchanged model is not published twice, whatever the environment it was loaded in."""
-    loaded.save_pretrained(tmp_path / "first")
-    monkeypatch.setattr("transformers.tokenization_utils_base.is_offline_mode", lambda: again == "offline")
-    if again == "from what was written":
-        pipe = MoAPipeline.from_pretrained(tmp_path / "first")
-    else:
-        pipe = MoAPipeline.from_base(folders["base"], folders["adapter"], folders["base"])
-    pipe.save_pretrained(tmp_path / "second")
-    assert contents(tmp_path / "second") == contents(tmp_path / "first")
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def test_stock_diffusers_loads_the_folder_as_the_base_pipeline(folders, loaded, tmp_path):
-    loaded.save_pretrained(tmp_path / "full")
-    stock = quiet(DiffusionPipeline.from_pretrained(tmp_path / "full"))
-    assert type(stock) is StableDiffusionPipeline and type(stock.unet) is UNet2DConditionModel
-    assert torch.equal(draw(stock, PROMPT), draw(loaded, PROMPT))
-
-
-def test_half_precision_on_disk_loads_as_asked(folders, tmp_path):
-    half = MoAPipeline.from_base(folders["base"], folders["adapter"], folders["base"], torch_dtype=torch.float16)
-    half.save_pretrained(tmp_path / "half")
-    for dtype in (torch.float32, torch.bfloat16):
-        pipe = MoAPipeline.from_pretrained(tmp_path / "half", torch_dtype=dtype)
-        for part in ("unet", "vae", "text_encoder", "image_encoder"):
-            assert {p.dtype for p in getattr(pipe, part).parameters()} == {dtype}, part
-    assert MoAPipeline.from_pretrained(tmp_path / "half").unet.dtype == torch.float32
-
-
-def test_the_scheduler_is_unipc_unless_saved_otherwise(folders, pipe, tmp_path):
-    assert type(pipe.scheduler).__name__ == "UniPCMultistepScheduler"
-    assert pipe.scheduler.config.beta_schedule == "scaled_linear"
-    pipe.scheduler = diffusers.DDIMScheduler.from_config(pipe.scheduler.config)
-    pipe.save_pretrained(tmp_path)
-    assert type(MoAPipeline.from_pretrained(tmp_path).scheduler).__name__ == "DDIMScheduler"
+    assert torch.equal(draw(pipe, "a man", man()), before)
 
 
 @pytest.mark.parametrize(
@@ -321,35 +217,116 @@ def test_bad_subjects_are_refused_before_anything_runs(pipe, prompt, subjects, e
         draw(pipe, prompt, subjects)
 
 
-def test_prompt_embeds_need_positions(pipe):
+def test_prompt_embeds_need_positions_and_bind_subjects_finds_them(pipe):
     embeds, negative = pipe.encode_prompt("a man", "cpu", 1, True)
-    with pytest.raises(SubjectError, match="position"):
-        draw(pipe, None, [Subject("man", person(1))], prompt_embeds=embeds, negative_prompt_embeds=negative)
+    given = {"prompt_embeds": embeds, "negative_prompt_embeds": negative}
+    with pytest.raises(SubjectError, match=r"position, or take bind_subjects"):
+        draw(pipe, None, man(), **given)
+    assert torch.equal(draw(pipe, None, pipe.bind_subjects("a man", man()), **given), draw(pipe, "a man", man()))
 
 
-@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "tokenizer", "image_encoder", "feature_extractor"])
-def test_a_missing_component_is_named(folders, loaded, tmp_path, part):
-    loaded.save_pretrained(tmp_path / "full")
-    shutil.rmtree(tmp_path / "full" / part)
-    with pytest.raises(PipelineFolderError, match=part):
-        MoAPipeline.from_pretrained(tmp_path / "full")
+@pytest.mark.parametrize("length", [MAX_TOKENS - 20, MAX_TOKENS + 20])
+def test_positions_in_prompt_embeds_are_limited_by_their_length(pipe, length):
+    embeds = torch.randn(1, length, TEXT_DIM)
+    given = {"prompt_embeds": embeds, "negative_prompt_embeds": torch.zeros_like(embeds)}
+    draw(pipe, None, [Subject("he", person(1), position=length - 1)], **given)
+    with pytest.raises(SubjectError, match=f"position {length} is not a token between 1 and {length - 1}"):
+        draw(pipe, None, [Subject("he", person(1), position=length)], **given)
 
 
-def test_other_bad_folders_are_refused(folders, loaded, tmp_path):
-    with pytest.raises(PipelineFolderError, match="neither a folder"):
-        MoAPipeline.from_pretrained(tmp_path / "nowhere")
-    loaded.save_pretrained(tmp_path / "full")
-    scheduler = tmp_path / "full/scheduler/scheduler_config.json"
-    scheduler.write_text(json.dumps({**json.loads(scheduler.read_text()), "_class_name": "DiffusionPipeline"}))
-    with pytest.raises(PipelineFolderError, match="no scheduler"):
-        MoAPipeline.from_pretrained(tmp_path / "full")
-    sdxl = tmp_path / "sdxl"
-    tiny_unet(
-        addition_embed_type="text_time", addition_time_embed_dim=8, projection_class_embeddings_input_dim=64
-    ).save_pretrained(sdxl / "unet")
-    with pytest.raises(UnsupportedBaseError, match="SDXL.*supports Stable Diffusion 1.x"):
-        MoAPipeline.from_base(sdxl, folders["adapter"], folders["base"])
-    narrow = tmp_path / "narrow"
-    save_adapter(tiny_moa_unet(image_dim=IMAGE_DIM + 8), narrow, {})
-    with pytest.raises(AdapterGeometryError, match=f"width {IMAGE_DIM}, the adapter was trained with {IMAGE_DIM + 8}"):
-        MoAPipeline.from_base(folders["base"], narrow, folders["base"])
+def test_words_are_found_where_textual_inversion_puts_them(tmp_path):
+    """A learned word of three vectors becomes three tokens before the prompt is encoded."""
+    pipe = tiny_pipeline(tmp_path)
+    pipe.load_textual_inversion({"<sty>": torch.randn(3, TEXT_DIM)}, token="<sty>")
+    moa = pipe.moa_input("a <sty> photo of a man and a <sty>", [*man(), Subject("<sty>", person(2))], guided=False)
+    tokens = pipe.tokenizer.tokenize(pipe.maybe_convert_prompt("a <sty> photo of a man and a <sty>", pipe.tokenizer))
+    assert [tokens[index - 1] for index in moa.positions[0].tolist()] == ["man</w>", "<sty>_2"]
+    assert moa.positions[0, 1] == 4  # its first occurrence
+
+
+def test_guidance_may_be_switched_off_on_the_way(pipe):
+    """As in diffusers' guide to callbacks; the steps before are those of guidance."""
+    pipe.scheduler = diffusers.DDIMScheduler.from_config(pipe.scheduler.config)
+    cut = {"callback_on_step_end": SDCFGCutoffCallback(cutoff_step_index=1, cutoff_step_ratio=None)}
+    options = {"num_inference_steps": 4, "output_type": "latent"}
+    images = [draw(pipe, "a man", man(), expert_interval=n, **options, **cut) for n in (1, 2)]
+    plain, guided = draw(pipe, "a man", **options, **cut), draw(pipe, "a man", man(), **options)
+    assert torch.equal(plain, draw(stock(pipe), "a man", **options, **cut))
+    assert torch.isfinite(images[0]).all() and not torch.allclose(images[0], guided)
+    assert not torch.allclose(images[0], plain) and not torch.equal(*images)
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_clip_skip_takes_an_earlier_layer_of_the_text_encoder(pipe, steps):
+    encoder = pipe.text_encoder
+    ids = pipe.tokenizer("a man", padding="max_length", max_length=MAX_TOKENS, return_tensors="pt").input_ids
+    with torch.no_grad():
+        states = encoder(ids, output_hidden_states=True).hidden_states
+        embeds = encoder.final_layer_norm(states[-1 - steps])
+    _, negative = pipe.encode_prompt("a man", "cpu", 1, True)
+    given = {"prompt_embeds": embeds, "negative_prompt_embeds": negative}
+    expected = draw(pipe, None, pipe.bind_subjects("a man", man()), **given)
+    assert torch.equal(draw(pipe, "a man", man(), clip_skip=steps), expected)
+    assert not torch.allclose(draw(pipe, "a man", man()), expected)
+    assert not hasattr(encoder, "text_model")
+
+
+def test_a_picture_does_not_depend_on_being_recorded(pipe):
+    for recorder in (Recorder(), Recorder(history=True)):
+        recorded = draw(pipe, "a man", man(), num_inference_steps=4, recorder=recorder)
+        assert torch.equal(recorded, draw(pipe, "a man", man(), num_inference_steps=4))
+    assert len(recorder.steps) == 4
+
+
+def test_a_scheduler_of_second_order_takes_subjects(pipe):
+    pipe.scheduler = diffusers.HeunDiscreteScheduler.from_config(pipe.scheduler.config)
+    assert pipe.moa_input("a man", man(), guided=True).cache.order == 2
+    exact, kept = (draw(pipe, "a man", man(), num_inference_steps=4, expert_interval=n) for n in (1, 2))
+    assert torch.isfinite(kept).all() and not torch.equal(exact, kept)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [([], "at least one image"), (person(1), r"e\.g\. \[image\]"), (["me.png"], "a str: give a PIL image")],
+    ids=["none", "no list", "a path"],
+)
+def test_images_to_encode_come_in_a_list(pipe, images, message):
+    with pytest.raises(SubjectError, match=message):
+        pipe.encode_subjects(images)
+
+
+def test_without_an_encoder_subjects_are_features(pipe):
+    blind = quiet(MoAPipeline.from_pipe(pipe, subject_encoder=None))
+    with pytest.raises(SubjectError, match="no subject_encoder.*give features"):
+        draw(blind, "a man", man())
+    features = pipe.encode_subjects([person(1)])[0]
+    assert torch.equal(draw(blind, "a man", [Subject("man", features=features)]), draw(pipe, "a man", man()))
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape"),
+    [
+        ("pt", (1, 3, IMAGE_SIZE, IMAGE_SIZE)),
+        ("np", (1, IMAGE_SIZE, IMAGE_SIZE, 3)),
+        ("latent", (1, 4, *[LATENT_SIZE] * 2)),
+    ],
+)
+def test_outputs_come_in_every_type_and_as_a_tuple(pipe, kind, shape):
+    images = draw(pipe, "a man", man(), output_type=kind)
+    assert tuple(images.shape) == shape
+    pair = pipe(
+        "a man", man(), num_inference_steps=2, output_type=kind, generator=torch.manual_seed(0), return_dict=False
+    )
+    assert (pair[0] == images).all()
+
+
+def test_a_call_may_be_interrupted(pipe):
+    seen: list[int] = []
+
+    def stop(pipe, step, _timestep, tensors):
+        seen.append(step)
+        pipe._interrupt = step == 1
+        return tensors
+
+    draw(pipe, "a man", man(), num_inference_steps=4, callback_on_step_end=stop)
+    assert seen == [0, 1]
