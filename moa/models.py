@@ -1,6 +1,7 @@
 """Loads what a training run needs: the frozen prior, the image encoder, and the U-Net with the weights to train.
 
-Preflight: `find_inputs` looks at every folder before anything is loaded and digests what the run depends on.
+Preflight: `find_inputs` looks into every folder before anything is loaded and digests what the run depends on. Weights
+are read from safetensors alone, never from pickles, and have to be complete.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,17 +19,29 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
+from safetensors import SafetensorError
 from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
 from moa.adapter import load_adapter
 from moa.data import file_digest, read_manifest
-from moa.errors import MissingInputError, TrainConfigError
+from moa.errors import MissingInputError, ModelFolderError, TrainConfigError
 from moa.layers import PLAIN_PIXELS
+from moa.subjects import processor_folder
 from moa.train_config import TrainConfig
 from moa.unet import MoAUNet2DConditionModel
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-BASE_PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+DIFFUSERS, TRANSFORMERS = (  # a whole file, or the index of one that is cut in pieces
+    (f"{name}.safetensors", f"{name}.safetensors.index.json") for name in ("diffusion_pytorch_model", "model")
+)
+BASE_FILES: dict[str, list[tuple[str, ...]]] = {  # of each part of a base model, for each file the names it may have
+    "unet": [("config.json",), DIFFUSERS],
+    "vae": [("config.json",), DIFFUSERS],
+    "text_encoder": [("config.json",), TRANSFORMERS],
+    "tokenizer": [("tokenizer.json", "vocab.json")],
+    "scheduler": [("scheduler_config.json",)],
+}
+BASE_PARTS = tuple(BASE_FILES)
 PREDICTIONS = ("epsilon", "v_prediction")
 
 
@@ -67,18 +82,18 @@ def find_inputs(config: TrainConfig) -> dict[str, str | None]:
 
     Raises `MissingInputError` naming the first path that is not there and what to do about it.
     """
-    for part in BASE_PARTS:
-        _need(config.base / part, "base", "point `base` at a diffusers Stable Diffusion folder on this machine")
+    for part, files in BASE_FILES.items():
+        for names in files:
+            _need(config.base / part, names, "base: point it at a diffusers Stable Diffusion folder on this machine")
+    for names in (("config.json",), TRANSFORMERS):
+        _need(config.image_encoder, names, "image_encoder: point it at a CLIP folder on this machine")
     _need(
-        config.image_encoder / "config.json", "image_encoder", "point `image_encoder` at a CLIP folder on this machine"
-    )
-    _need(
-        _processor_folder(config) / "preprocessor_config.json",
-        "image_encoder",
-        "copy the encoder's image processor there",
+        processor_folder(config.image_encoder),
+        ("preprocessor_config.json",),
+        "image_encoder: copy the encoder's image processor there",
     )
     if config.init:
-        _need(config.init / "manifest.json", "init", "point `init` at an adapter folder (runs/<name>/export), or null")
+        _need(config.init, ("manifest.json",), "init: point it at an adapter folder (runs/<name>/export), or null")
     return {
         "shards": read_manifest(config.shards)["digest"],
         "base": folder_digest(config.base, BASE_PARTS),
@@ -91,23 +106,22 @@ def load_models(config: TrainConfig, device: torch.device) -> Models:
     """Loads and freezes everything, the same weights on each rank.
 
     Raises `TrainConfigError` when the image encoder, the warm-start adapter or the scheduler does not fit the
-    configuration.
+    configuration, `ModelFolderError` for a folder that is incomplete or damaged.
     """
     torch.manual_seed(config.seed)  # the personalization weights that are no copy of the prior start at random
     dtype = DTYPES[config.precision]
-    loaded: Any = CLIPVisionModelWithProjection.from_pretrained(
-        config.image_encoder, dtype=dtype, output_loading_info=True
-    )
-    image_encoder, report = loaded
-    if report["missing_keys"]:
-        missing = min(report["missing_keys"])
-        raise TrainConfigError(f"image_encoder: {config.image_encoder} lacks weights, e.g. {missing}; copy it again")
+    image_encoder = _pretrained(CLIPVisionModelWithProjection, "image_encoder", config.image_encoder, dtype=dtype)
     width = image_encoder.config.projection_dim
     if width != config.moa.image_dim:
         raise TrainConfigError(
             f"moa.image_dim is {config.moa.image_dim}, but {config.image_encoder} gives {width} features"
         )
-    scheduler = DDPMScheduler.from_pretrained(config.base, subfolder="scheduler")
+    with _loading("base", config.base / "scheduler"):
+        scheduler = DDPMScheduler.from_pretrained(config.base / "scheduler")
+    with _loading("base", config.base / "tokenizer"):
+        tokenizer = CLIPTokenizer.from_pretrained(config.base / "tokenizer")
+    with _loading("image_encoder", processor_folder(config.image_encoder)):
+        image_processor = CLIPImageProcessor.from_pretrained(processor_folder(config.image_encoder))
     if scheduler.config.prediction_type not in PREDICTIONS:
         raise TrainConfigError(
             f"base: the scheduler's prediction_type {scheduler.config.prediction_type!r} is not supported, "
@@ -118,16 +132,16 @@ def load_models(config: TrainConfig, device: torch.device) -> Models:
             f"max_timestep: the base model has only {scheduler.config.num_train_timesteps} timesteps"
         )
     frozen = {
-        "vae": AutoencoderKL.from_pretrained(config.base, subfolder="vae", torch_dtype=dtype),
-        "text_encoder": CLIPTextModel.from_pretrained(config.base, subfolder="text_encoder", dtype=dtype),
+        "vae": _pretrained(AutoencoderKL, "base", config.base / "vae", torch_dtype=dtype),
+        "text_encoder": _pretrained(CLIPTextModel, "base", config.base / "text_encoder", dtype=dtype),
         "image_encoder": image_encoder,
     }
     for model in frozen.values():
         model.requires_grad_(False).eval().to(device)
     return Models(
         unet=_load_unet(config, device, dtype),
-        tokenizer=CLIPTokenizer.from_pretrained(config.base / "tokenizer"),
-        image_processor=CLIPImageProcessor.from_pretrained(_processor_folder(config)),
+        tokenizer=tokenizer,
+        image_processor=image_processor,
         scheduler=scheduler,
         **frozen,
     )
@@ -150,8 +164,28 @@ def code_commit() -> str | None:
         return None
 
 
+def _pretrained(kind: Any, field: str, folder: Path, **options: Any) -> Any:
+    """The model of a folder, on the CPU. The libraries fill weights that are missing at random, with a warning."""
+    with _loading(field, folder):
+        model, report = kind.from_pretrained(folder, use_safetensors=True, output_loading_info=True, **options)
+    if report["missing_keys"]:
+        raise ModelFolderError(f"{field}: {folder} lacks weights, e.g. {min(report['missing_keys'])}; copy it again")
+    return model
+
+
+@contextmanager
+def _loading(field: str, folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+        raise ModelFolderError(
+            f"{field}: {folder} cannot be loaded, a file is damaged or does not belong to the others ({error}); copy "
+            "it again"
+        ) from error
+
+
 def _load_unet(config: TrainConfig, device: torch.device, dtype: torch.dtype) -> MoAUNet2DConditionModel:
-    base = UNet2DConditionModel.from_pretrained(config.base, subfolder="unet", torch_dtype=torch.float32)
+    base = _pretrained(UNet2DConditionModel, "base", config.base / "unet", torch_dtype=torch.float32)
     unet = load_adapter(base, config.init) if config.init else MoAUNet2DConditionModel.from_unet(base, config.moa)
     if unet.moa_config != config.moa:
         raise TrainConfigError(
@@ -174,13 +208,13 @@ def _load_unet(config: TrainConfig, device: torch.device, dtype: torch.dtype) ->
     return unet
 
 
-def _processor_folder(config: TrainConfig) -> Path:
-    """The image processor lies with the encoder, or beside it in `feature_extractor/` as in a pipeline folder."""
-    beside = config.image_encoder.parent / "feature_extractor"
-    within = (config.image_encoder / "preprocessor_config.json").is_file()
-    return beside if not within and beside.is_dir() else config.image_encoder
-
-
-def _need(path: Path, field: str, advice: str) -> None:
-    if not path.exists():
-        raise MissingInputError(f"{field}: {path} does not exist; {advice}")
+def _need(folder: Path, names: tuple[str, ...], advice: str) -> None:
+    """A file of one of these names has to be in the folder. `advice` is the field, a colon and what to do."""
+    if any((folder / name).is_file() for name in names):
+        return
+    field, remedy = advice.split(": ", 1)
+    weights = [path.name for path in sorted(folder.glob("*")) if path.suffix in (".bin", ".ckpt", ".safetensors")]
+    found = ""
+    if weights and names[0].endswith(".safetensors"):
+        found = f" (there is {', '.join(weights)}; weights are read from safetensors of this name alone)"
+    raise MissingInputError(f"{field}: {folder / names[0]} does not exist{found}; {remedy}")

@@ -16,10 +16,10 @@ from pathlib import Path
 from huggingface_hub import HfApi, get_cached_repo_tree, snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from moa.errors import PublicationMismatchError
+from moa.errors import PublicationMismatchError, RepositoryMissingError
 from moa.hub.client import hub_client
 from moa.hub.commit import head_of, retrying
-from moa.hub.content import damaged_files, listed_files
+from moa.hub.content import damaged_files, listed_files, remote_files
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -41,7 +41,8 @@ def download(
         part: a folder of the repository whose files are enough, such as `adapter`.
 
     Raises:
-        RepositoryMissingError, AccessDeniedError, HubUnavailableError, HubOfflineError: see `moa.hub.client`.
+        RepositoryMissingError: no such repository, revision or part.
+        AccessDeniedError, HubUnavailableError, HubOfflineError: see `moa.hub.client`.
         PublicationMismatchError: the Hub sent other bytes than it lists, twice.
     """
     wanted = None if part is None else f"{part}/*"
@@ -49,6 +50,10 @@ def download(
         return folder
     with hub_client(endpoint, token=token, repo_id=repo_id, writing=False) as api:
         commit = retrying(lambda: head_of(api, repo_id, revision), what=f"look up {revision} of {repo_id}")
+        if part is not None:
+            listed = retrying(lambda: remote_files(api, repo_id, commit), what=f"list {repo_id}")
+            if not any(path.startswith(f"{part}/") for path in listed):
+                raise RepositoryMissingError(f"{repo_id} at {endpoint}: {revision} has no folder {part}/")
         return _fetch(api, repo_id, commit, cache_dir, wanted)
 
 

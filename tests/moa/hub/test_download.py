@@ -92,8 +92,9 @@ def test_a_part_is_fetched_alone_and_completed_when_more_is_wanted(hub, publishe
     assert files(download(REPO, published.commit, hub.endpoint, tmp_path)) == {*published.files, ".gitattributes"}
 
 
-def test_a_revision_without_the_part_is_an_empty_folder(hub, published, tmp_path):
-    assert files(download(REPO, "main", hub.endpoint, tmp_path, part="adapter")) == set()
+def test_a_revision_without_the_part_is_named(hub, published, tmp_path):
+    with pytest.raises(RepositoryMissingError, match="main has no folder adapter/"):
+        download(REPO, "main", hub.endpoint, tmp_path, part="adapter")
 
 
 def files(folder):

@@ -28,7 +28,7 @@ def test_a_published_pipeline_runs_by_the_example_of_its_card(hub, tmp_path):
     torch.manual_seed(0)
     unet = tiny_moa_unet(UNet2DConditionModel.from_pretrained(base, subfolder="unet"))
     save_adapter(unet, tmp_path / "adapter", {"step": 5, "inputs": {"base": "sha256:0"}})
-    MoAPipeline.from_base(base, tmp_path / "adapter", base).save_pretrained(tmp_path / "pipeline")
+    MoAPipeline.from_base(base, tmp_path / "adapter", base / "image_encoder").save_pretrained(tmp_path / "pipeline")
     publication = publish(
         tmp_path / "pipeline", repo_id=REPO, endpoint=hub.endpoint, token=None, branch="run-a", card=make_card()
     )

@@ -1,0 +1,121 @@
+"""What is loaded is whole and comes from safetensors; a folder that is not fit for it is named."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from safetensors.torch import load_file, save_file
+
+from moa.errors import MissingInputError, ModelFolderError
+from moa.models import find_inputs, load_models
+from moa.train_config import TrainConfig
+from tests.moa.training import ALONE, MakeConfig
+from tests.tiny_models import tiny_image_encoder, tiny_image_processor
+
+WEIGHTS = {
+    "unet": "diffusion_pytorch_model.safetensors",
+    "vae": "diffusion_pytorch_model.safetensors",
+    "text_encoder": "model.safetensors",
+    "image_encoder": "model.safetensors",
+}
+
+
+@pytest.fixture
+def changed(make_config: MakeConfig, base: Path, tmp_path: Path) -> Callable[[Callable[[Path], object]], TrainConfig]:
+    """The configuration of a copy of the base model that a function has changed."""
+
+    def make(change: Callable[[Path], object]) -> TrainConfig:
+        copy = Path(shutil.copytree(base, tmp_path / "copy"))
+        change(copy)
+        return make_config(base=copy, image_encoder=copy / "image_encoder")
+
+    return make
+
+
+def pickled(weights: Path) -> None:
+    torch.save(load_file(weights), weights.with_suffix(".bin"))
+    weights.unlink()
+
+
+def cut(weights: Path) -> None:
+    weights.write_bytes(weights.read_bytes()[:-100])
+
+
+def incomplete(weights: Path) -> None:
+    tensors = load_file(weights)
+    del tensors[max(tensors)]
+    save_file(tensors, weights, metadata={"format": "pt"})
+
+
+def of_another_shape(weights: Path) -> None:
+    tensors = load_file(weights)
+    save_file(tensors | {max(tensors): torch.zeros(3, 1)}, weights, metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize("part", WEIGHTS)
+def test_pickles_and_variants_are_not_read(changed: Callable, part: str) -> None:
+    name = WEIGHTS[part]
+    config = changed(lambda base: pickled(base / part / name))
+    with pytest.raises(MissingInputError, match=rf"{part}/{name} does not exist \(there is .*\.bin; weights are read"):
+        find_inputs(config)
+    with pytest.raises(ModelFolderError, match=rf"{part} cannot be loaded"):
+        load_models(config, ALONE.device)
+    weights = (config.base / part / name).with_suffix(".bin")
+    weights.rename(weights.with_name(name.replace(".", ".fp16.", 1)))
+    with pytest.raises(MissingInputError, match=r"there is .*\.fp16\.safetensors"):
+        find_inputs(config)
+
+
+@pytest.mark.parametrize("part", WEIGHTS)
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [(cut, "cannot be loaded"), (incomplete, "lacks weights, e.g. "), (of_another_shape, "cannot be loaded")],
+)
+def test_damaged_weights_are_named(changed: Callable, part: str, damage: Callable, message: str) -> None:
+    config = changed(lambda base: damage(base / part / WEIGHTS[part]))
+    with pytest.raises(ModelFolderError, match=rf"{part} {message}"):
+        load_models(config, ALONE.device)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["unet/config.json", "text_encoder/config.json", "image_encoder/config.json", "scheduler/scheduler_config.json"],
+)
+def test_a_missing_or_damaged_configuration_is_named(changed: Callable, name: str) -> None:
+    config = changed(lambda base: (base / name).write_text("{"))
+    with pytest.raises(ModelFolderError, match=rf"{Path(name).parent} cannot be loaded"):
+        load_models(config, ALONE.device)
+    (config.base / name).unlink()
+    with pytest.raises(MissingInputError, match=rf"{name} does not exist"):
+        find_inputs(config)
+
+
+def test_an_empty_tokenizer_folder_is_missing(changed: Callable) -> None:
+    config = changed(lambda base: [path.unlink() for path in (base / "tokenizer").iterdir()])
+    with pytest.raises(MissingInputError, match="tokenizer/tokenizer.json does not exist"):
+        find_inputs(config)
+
+
+def test_weights_in_pieces_are_read(changed: Callable, make_config: MakeConfig) -> None:
+    def in_pieces(base: Path) -> None:
+        unet = UNet2DConditionModel.from_pretrained(base / "unet")
+        (base / "unet" / WEIGHTS["unet"]).unlink()
+        unet.save_pretrained(base / "unet", max_shard_size="500KB")
+
+    config = changed(in_pieces)
+    assert len(list((config.base / "unet").glob("*.safetensors"))) > 1
+    find_inputs(config)
+    ours, whole = (load_models(c, ALONE.device).unet.state_dict() for c in (config, make_config()))
+    assert all(torch.equal(ours[name], whole[name]) for name in whole)
+
+
+def test_an_image_encoder_without_its_projection_is_refused(make_config: MakeConfig, tmp_path: Path) -> None:
+    tiny_image_encoder().vision_model.save_pretrained(tmp_path / "clip")
+    tiny_image_processor().save_pretrained(tmp_path / "clip")
+    with pytest.raises(ModelFolderError, match="image_encoder: .*clip lacks weights, e.g. visual_projection.weight"):
+        load_models(make_config(image_encoder=tmp_path / "clip"), ALONE.device)
