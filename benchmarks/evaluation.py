@@ -2,20 +2,23 @@
 
     git clone https://github.com/mit-han-lab/fastcomposer    # evaluation code and the 15 photographs
     git clone https://github.com/openai/CLIP                 # what that code imports as `clip`
-    python benchmarks/evaluation.py --fastcomposer fastcomposer --clip CLIP [--quick]
+    python benchmarks/evaluation.py --fastcomposer fastcomposer --clip CLIP [--device cuda:0] [--quick]
 
-prints the figures and writes benchmarks/evaluation.json; without the checkouts it says so and measures nothing.
+prints the figures and writes benchmarks/evaluation.json, on a GPU benchmarks/evaluation-cuda.json; without the
+checkouts it says so and measures nothing.
 
 FastComposer's side is its `evaluation.single_object.single_object_evaluation.main`, run as it stands: what it builds,
-calls and how often is its own. Ours is `Scorer`, as `flows.evaluate` runs it. Both get the same pixels and the same
-weights: MTCNN's real ones, an InceptionResnetV1 with random ones, a random CLIP of ViT-L/14's size with CLIP's real
-vocabulary. The identity network's batch norms take their statistics from the 15 faces; without that its outputs are
-nearly the same for everybody, and agreeing on them would say little. Each "generated" image is somebody else's
-photograph at 512 px, so similarities of either sign occur.
+calls and how often is its own. Ours is `Measurer` and `Scorer`, as `flows.evaluate` runs them. Both get the same pixels
+and the same weights: MTCNN's real ones, an InceptionResnetV1 with random ones, a random CLIP of ViT-L/14's size with
+CLIP's real vocabulary. The identity network's batch norms take their statistics from the 15 faces; without that its
+outputs are nearly the same for everybody, and agreeing on them would say little. Each "generated" image is somebody
+else's photograph at 512 px, so similarities of either sign occur.
 
-Times: process CPU seconds on one thread, the two sides taking turns in blocks of 8 images; medians over the blocks,
-ratios within a block. "whole" is everything from the files to the scores. What ours does once for a suite (references,
-prompts) is counted apart and added for 2,400 images.
+Times: the two sides take turns in blocks of images; medians over the blocks, ratios within a block. On a CPU they are
+process CPU seconds on one thread, in blocks of 8. On a GPU they are wall seconds with the device synchronised around
+every part, in blocks of 60 after one that warms both sides up; FastComposer's CLIP runs there in fp16, as its script
+has it, so PC agrees to fp16's precision only. "whole" is everything from the files to the scores. What ours does once
+for a suite (references, prompts) is counted apart and added for 2,400 images.
 """
 
 from __future__ import annotations
@@ -24,7 +27,6 @@ import argparse
 import importlib
 import json
 import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -32,8 +34,9 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -47,9 +50,11 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenize
 
 from moa.evaluation.clip import ClipScorer
 from moa.evaluation.clip_towers import TransformersTowers
+from moa.evaluation.environment import processor_name
 from moa.evaluation.faces import FacenetFaces, face_crop
 from moa.evaluation.generate import Method, image_path
-from moa.evaluation.score import Scorer
+from moa.evaluation.measure import Measurer, MeasuringModels
+from moa.evaluation.score import Scorer, embed_texts
 from moa.evaluation.subjects import SuiteSubject, resolve_subjects
 from moa.evaluation.suite import Suite, load_suite
 
@@ -59,8 +64,6 @@ CLONE = """    git clone https://github.com/mit-han-lab/fastcomposer
 RESULT = Path(__file__).with_suffix(".json")
 SUITE = Path(__file__).resolve().parents[1] / "datasets" / "suites" / "celeba-15.yaml"
 METHOD = Method("images", "Photographs of others", "moa", "sha256:none")
-PROMPTS = (0, 10)  # places in the protocol's list of 40: a red hat, a painting by Banksy
-BLOCK = 8
 SUITE_IMAGES, SUITE_REFERENCES, SUITE_TEXTS = 2400, 15, 80
 PARTS = ("identity", "clip", "whole")
 TO_OPENAI = (  # transformers' names and those of OpenAI's package
@@ -81,41 +84,70 @@ TO_OPENAI = (  # transformers' names and those of OpenAI's package
     ("mlp.fc1", "mlp.c_fc"),
     ("mlp.fc2", "mlp.c_proj"),
 )
-Key = tuple[str, int]  # subject, place of the prompt in PROMPTS
+Key = tuple[str, int]  # subject, place of the prompt in `Plan.prompts`
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured on a kind of device: `prompts` are places in the protocol's list of 40, each with an image of
+    every person; `warm` blocks are scored and not timed."""
+
+    prompts: tuple[int, ...]
+    block: int
+    warm: int
+
+
+PLANS = {
+    "cpu": Plan(prompts=(0, 10), block=8, warm=0),  # a red hat, a painting by Banksy
+    "cuda": Plan(prompts=tuple(range(16)), block=60, warm=1),
+}
 
 
 class Clock:
-    """CPU seconds by name, and what the timed functions returned."""
+    """Seconds by name, and what the timed functions returned: CPU time of this process on a CPU, else wall time with
+    the device's work done."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
         self.seconds: dict[str, float] = defaultdict(float)
         self.returned: dict[str, list[Any]] = defaultdict(list)
 
     def timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def wrapper(*args: Any, **options: Any) -> Any:
-            start = time.process_time()
+            start = self._now()
             result = function(*args, **options)
-            self.seconds[name] += time.process_time() - start
+            self.seconds[name] += self._now() - start
             self.returned[name].append(result)
             return result
 
         return wrapper
 
+    def _now(self) -> float:
+        if self.device.type == "cpu":
+            return time.process_time()
+        torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
 
 class FastComposer:
     """FastComposer's evaluator, imported from its checkout, with the given weights instead of the downloaded ones."""
 
-    def __init__(self, photographs: Path, embedder: torch.nn.Module, weights: CLIPModel) -> None:
+    def __init__(
+        self, photographs: Path, embedder: torch.nn.Module, weights: CLIPModel, plan: Plan, device: torch.device
+    ) -> None:
+        self.plan, self.device = plan, device
         self.module = importlib.import_module("evaluation.single_object.single_object_evaluation")
         self.clip = importlib.import_module("clip")
         self.photographs = photographs
         self.prompts = {subject: prompts for prompts, subject in self.module.get_combinations("", True, "eval")}
-        self.embedder, self.model = embedder, as_openai(weights, self.clip.model)
+        self.embedder, self.model = embedder, as_openai(weights, self.clip.model).to(device)
+        if device.type == "cuda":
+            self.clip.model.convert_weights(self.model)  # as `clip.load` leaves it there
 
     def score(self, folder: Path, keys: Sequence[Key]) -> tuple[list[float], list[float], dict[str, float]]:
         """IP and PC of the images in `folder`, one for each key in order, and the seconds by part."""
-        clock, module = Clock(), self.module
-        jobs = [([self.prompts[subject][PROMPTS[place]]], subject) for subject, place in keys]
+        clock, module = Clock(self.device), self.module
+        jobs = [([self.prompts[subject][self.plan.prompts[place]]], subject) for subject, place in keys]
         evaluator, transform = module.CLIPEvaluator, self.clip.clip._transform
         arguments = [
             "evaluation", "--num_images_per_prompt", "1",
@@ -126,6 +158,7 @@ class FastComposer:
                 (sys, "argv", arguments),
                 (module, "get_combinations", lambda *_, **__: jobs),
                 (module, "tqdm", iter),
+                (module, "Accelerator", lambda: SimpleNamespace(device=self.device)),
                 (module, "compute_average_similarity", clock.timed("identity", module.compute_average_similarity)),
                 (evaluator, "txt_to_img_similarity", clock.timed("clip", evaluator.txt_to_img_similarity)),
                 (facenet_pytorch, "InceptionResnetV1", lambda pretrained: self.embedder),
@@ -191,7 +224,8 @@ def write_images(folder: Path, suite: Suite, people: Sequence[SuiteSubject], blo
         theirs.mkdir(parents=True)
         for case, (subject, place) in enumerate(block):
             other = people[(names.index(subject) + 1 + 3 * place) % len(people)].photo
-            shaped = ImageOps.pad(other, size, color="grey") if place else ImageOps.fit(other, size)
+            grey = 128 + 6 * (place - 1)  # no two images are the same, or ours would measure one
+            shaped = ImageOps.pad(other, size, color=(grey,) * 3) if place else ImageOps.fit(other, size)
             jpeg = theirs / f"subject_{case:04d}_prompt_0000_instance_0000.jpg"
             shaped.save(jpeg)
             png = folder / our_path(suite, subject, place)
@@ -203,15 +237,22 @@ def our_path(suite: Suite, subject: str, place: int) -> str:
     return image_path(METHOD, subject, "", suite.prompts[place].id, suite.seeds[0])
 
 
-def compare(theirs: FastComposer, scorer: Scorer, blocks: Sequence[Sequence[Key]]) -> dict[str, Any]:
-    """Scores all blocks with both, taking turns; the differences of the scores and the times."""
-    clock, folder, suite = Clock(), scorer.folder, scorer.suite
+def compare(
+    theirs: FastComposer, scorer: Scorer, embed: Callable[[], Any], blocks: Sequence[Sequence[Key]]
+) -> dict[str, Any]:
+    """Scores all blocks with both, taking turns; the differences of the scores and the times. `embed` gives all prompts
+    to our CLIP, as an evaluation does once."""
+    clock, measurer, suite = Clock(theirs.device), scorer.measurer, scorer.suite
+    models, folder = measurer.models, measurer.folder
+    faces, clip = models.faces, models.clip
     for part, owner, name in (
-        ("identity", scorer.faces, "detect"), ("identity", scorer.faces, "embed"),
-        ("clip", scorer.clip, "encode_images"), ("texts", scorer.clip, "encode_texts"),
-    ):  # fmt: skip
+        ("identity", faces, "detect"),
+        ("identity", faces, "embed"),
+        ("clip", clip, "encode_images"),
+    ):
         setattr(owner, name, clock.timed(part, getattr(owner, name)))
     references = clock.timed("references", lambda: scorer.references)()
+    texts = clock.timed("texts", embed)()
     seconds: dict[str, list[dict[str, float]]] = {"FastComposer": [], "MoA": []}
     scores: dict[str, list[float]] = {"ip": [], "pc": []}
 
@@ -224,27 +265,28 @@ def compare(theirs: FastComposer, scorer: Scorer, blocks: Sequence[Sequence[Key]
     def run_ours(number: int) -> None:
         clock.seconds.update(dict.fromkeys(PARTS, 0.0))
         paths = [our_path(suite, *key) for key in blocks[number]]
-        clock.timed("whole", scorer.measure)(paths)
+        clock.timed("whole", measurer)(paths)
         seconds["MoA"].append({part: clock.seconds[part] for part in PARTS})
 
     for number in range(len(blocks)):
         for run in (run_theirs, run_ours) if number % 2 else (run_ours, run_theirs):
             run(number)
-    clock.seconds["texts"] = 0.0
     rows = clock.timed("rows", scorer.score)([METHOD])
     keys = [key for block in blocks for key in block]
     once = {
         "reference": clock.seconds["references"] / len(references),
-        "prompt": clock.seconds["texts"] / len(clock.returned["texts"][-1]),
-        "rows": (clock.seconds["rows"] - clock.seconds["texts"]) / len(keys),
+        "prompt": clock.seconds["texts"] / len(texts),
+        "rows": clock.seconds["rows"] / len(keys),
     }
+    warm = theirs.plan.warm
+    timed = {who: found[warm:] for who, found in seconds.items()}
     return {
         "agreement": {
             "photographs": len(references),
             "photographs_with_a_face": sum(reference is not None for reference in references.values()),
             **{name: _agreement(values, rows, suite, keys, name) for name, values in scores.items()},
         },
-        **_times(seconds, [len(block) for block in blocks], once),
+        **_times(timed, [len(block) for block in blocks[warm:]], once),
     }
 
 
@@ -288,23 +330,25 @@ def _times(seconds: dict[str, list[dict[str, float]]], sizes: Sequence[int], onc
 
 def antialiasing(scorer: Scorer, off: ClipScorer, paths: Sequence[str]) -> dict[str, Any]:
     """What the resize's antialiasing changes for scored images of one prompt: CLIP's input, of 255, and PC."""
-    on, images = scorer.clip, [Image.open(scorer.folder / path).convert("RGB") for path in paths]
+    on = scorer.measurer.models.clip
+    images = [Image.open(scorer.measurer.folder / path).convert("RGB") for path in paths]
     scale = 255 * torch.tensor(on.towers.std)[:, None, None]
-    inputs = [float(((on._pixels(image) - off._pixels(image)).abs() * scale).mean()) for image in images]
+    inputs = (on.pixels(images) - off.pixels(images)).abs().cpu() * scale
+    means = [float(each.mean()) for each in inputs]
     text = on.encode_texts([scorer.suite.prompts[0].for_word("person")])[0]
-    with_it = np.stack([known.clip for known in scorer.measure(paths).values()]) @ text
+    with_it = np.stack([known.clip for known in scorer.measurer(paths).values()]) @ text
     change = np.abs(off.encode_images(images) @ text - with_it)
     return {
         "images": len(images),
-        "input_of_255": {"mean": round(statistics.mean(inputs), 2), "max": round(max(inputs), 2)},
+        "input_of_255": {"mean": round(statistics.mean(means), 2), "max": round(max(means), 2)},
         "pc": {"mean": float(f"{change.mean():.2g}"), "max": float(f"{change.max():.2g}")},
         "pc_std_over_images": float(f"{with_it.std():.2g}"),
     }
 
 
-def measure(fastcomposer: Path, openai_clip: Path, quick: bool) -> dict[str, Any]:
-    protocol = load_suite(SUITE)
-    chosen = tuple(protocol.prompts[place] for place in PROMPTS)
+def measure(fastcomposer: Path, openai_clip: Path, device: str, quick: bool) -> dict[str, Any]:
+    protocol, plan = load_suite(SUITE), PLANS[torch.device(device).type]
+    chosen = tuple(protocol.prompts[place] for place in plan.prompts)
     suite = protocol.model_copy(update={"prompts": chosen, "seeds": (0,)})
     photographs = fastcomposer / "data" / "celeba_test_single"
     people = resolve_subjects(suite, images=photographs)
@@ -312,16 +356,18 @@ def measure(fastcomposer: Path, openai_clip: Path, quick: bool) -> dict[str, Any
     bpe = importlib.import_module("clip.clip")._tokenizer
     tokenizer = CLIPTokenizer(vocab=bpe.encoder, merges=list(bpe.bpe_ranks), model_max_length=77)
     embedder, weights = random_embedder(people), random_clip(tokenizer)
-    theirs = FastComposer(photographs, embedder, weights)
+    theirs = FastComposer(photographs, embedder, weights, plan, torch.device(device))
     towers = TransformersTowers(weights, tokenizer, CLIPImageProcessor())
-    on, off = (ClipScorer(towers, antialias=choice) for choice in (True, False))
-    keys = [(person.id, place) for place in range(len(PROMPTS)) for person in people]
-    blocks = [keys[start : start + BLOCK] for start in range(0, len(keys), BLOCK)][: 1 if quick else None]
+    on, off = (ClipScorer(towers, antialias=choice, device=device) for choice in (True, False))
+    keys = [(person.id, place) for place in range(len(plan.prompts)) for person in people]
+    blocks = [keys[start : start + plan.block] for start in range(0, len(keys), plan.block)]
+    blocks = blocks[: 1 + plan.warm if quick else None]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_images(folder, suite, people, blocks)
-        scorer = Scorer(folder, suite, people, FacenetFaces(embedder), on)
-        result = compare(theirs, scorer, blocks)
+        models = MeasuringModels(FacenetFaces(embedder, device=device), on, device=device)
+        scorer = Scorer(suite, people, Measurer(folder, models), embed_texts(suite, people, on))
+        result = compare(theirs, scorer, lambda: embed_texts(suite, people, on), blocks)
         first = [our_path(suite, *key) for block in blocks for key in block if key[1] == 0]
         result["antialias"] = antialiasing(scorer, off, first)
     same = [
@@ -337,7 +383,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fastcomposer", type=Path, metavar="PATH", help="checkout of mit-han-lab/fastcomposer")
     parser.add_argument("--clip", type=Path, metavar="PATH", help="checkout of openai/CLIP")
-    parser.add_argument("--quick", action="store_true", help="one block of 8 images; prints, writes nothing")
+    parser.add_argument("--device", default="cpu", help="cpu (default), or a GPU such as cuda:0, for both sides")
+    parser.add_argument("--quick", action="store_true", help="one block of images; prints, writes nothing")
     options = parser.parse_args()
     if not (options.fastcomposer and options.clip):
         print(f"skipped: needs both checkouts, which are not part of this project:\n\n{CLONE}")
@@ -347,25 +394,19 @@ def main() -> None:
             parser.error(f"{path} has no {file}; what it should be:\n\n{CLONE}")
     torch.set_num_threads(1)
     torch.manual_seed(0)
+    gpu = options.device != "cpu"
     result = {
-        "command": "python benchmarks/evaluation.py --fastcomposer PATH --clip PATH",
+        "command": "python benchmarks/evaluation.py --fastcomposer PATH --clip PATH" + " --device cuda:0" * gpu,
         "figures": "measured",
-        "machine": f"{processor()}, 1 thread",
+        "machine": f"{processor_name()}, 1 thread" + (f", {torch.cuda.get_device_name(options.device)}" if gpu else ""),
         "torch": torch.__version__,
         "load_average": os.getloadavg()[0],
-        **measure(options.fastcomposer.resolve(), options.clip.resolve(), options.quick),
+        **measure(options.fastcomposer.resolve(), options.clip.resolve(), options.device, options.quick),
     }
     text = json.dumps(result, indent=1)
     print(text)
     if not options.quick:
-        RESULT.write_text(text + "\n", encoding="utf-8")
-
-
-def processor() -> str:
-    """The processor's name, where Linux tells it."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
+        (RESULT.with_stem("evaluation-cuda") if gpu else RESULT).write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -19,11 +19,10 @@ from torchvision.transforms.v2 import functional as transform
 
 from moa.errors import EvaluationError
 from moa.evaluation.clip_towers import FOLDERS, Towers
-from moa.evaluation.pixels import by_size, stacked
+from moa.evaluation.pixels import batch_size, by_size, stacked
 from moa.evaluation.suite import ClipModel
 from moa.evaluation.weights import checked_digest, reading
 
-BATCH = {"cpu": 16, "cuda": 64}  # images or texts in one pass, by type of device
 REMEDY = "`hf download openai/clip-vit-large-patch14 --local-dir DIR` fetches the published protocol's"
 
 
@@ -39,7 +38,7 @@ class ClipScorer:
     def __init__(self, towers: Towers, *, antialias: bool = True, device: str = "cpu", weights: str = "random"):
         self.towers, self.antialias, self.weights = towers, antialias, weights
         self.device = torch.device(device)
-        self.batch_size = BATCH[self.device.type]
+        self.batch_size = batch_size(self.device, cpu=16, gpu=64)
         towers.to(self.device)
 
     @classmethod

@@ -14,7 +14,9 @@ images are opened once, and only when the journal lacks a number.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 
@@ -22,7 +24,7 @@ import numpy as np
 
 from moa.evaluation.files import json_digest
 from moa.evaluation.journal import Journal
-from moa.evaluation.measure import Measurement, open_image
+from moa.evaluation.measure import READERS, Measurement, open_image
 from moa.evaluation.metrics import PersonBox, change, content_diversity, layout_diversity, person_region
 
 Seen = Mapping[str, Measurement | str]  # by path; a string says why there is no measurement
@@ -49,7 +51,7 @@ class SceneComparer:
 
     def columns(self, scene: Scene, seen: Seen) -> dict[str, Columns]:
         """The change columns of each image; what cannot be compared is left out."""
-        opened: dict[str, np.ndarray] = {}
+        opened = _Pixels(self.folder, [*scene.images, *filter(None, [scene.prior])])
         columns: dict[str, Columns] = {image: {} for image in scene.images}
         others: dict[str, list[Change]] = {image: [] for image in scene.images}
         if scene.prior:
@@ -63,9 +65,7 @@ class SceneComparer:
             others[other].append(difference)
         return {image: columns[image] | _named(scene.name, others[image]) for image in scene.images}
 
-    def _change(
-        self, image: str, other: str, faces: Sequence[Box], seen: Seen, opened: dict[str, np.ndarray]
-    ) -> Change:
+    def _change(self, image: str, other: str, faces: Sequence[Box], seen: Seen, opened: _Pixels) -> Change:
         """Change inside and outside the people with these faces; nothing without a face, without one of the images, or
         for images of two sizes."""
         a, b = seen[image], seen[other]
@@ -75,15 +75,23 @@ class SceneComparer:
         known = self.journal.get(key)
         if known is None:
             region = np.any([person_region(face, self.person, a.width, a.height) for face in faces], axis=0)
-            inside, outside = change(self._pixels(image, opened), self._pixels(other, opened), region)
+            inside, outside = change(opened.by_path[image], opened.by_path[other], region)
             known = {"inside": inside, "outside": outside}
             self.journal.add(key, known)
         return known["inside"], known["outside"]
 
-    def _pixels(self, path: str, opened: dict[str, np.ndarray]) -> np.ndarray:
-        if path not in opened:
-            opened[path] = np.asarray(open_image(self.folder / path))
-        return opened[path]
+
+class _Pixels:
+    """The images of a scene, opened together by threads, when one is first asked for."""
+
+    def __init__(self, folder: Path, images: Sequence[str]):
+        self.folder, self.images = folder, images
+
+    @cached_property
+    def by_path(self) -> dict[str, np.ndarray]:
+        with ThreadPoolExecutor(READERS) as pool:
+            opened = pool.map(lambda image: np.asarray(open_image(self.folder / image)), self.images)
+            return dict(zip(self.images, opened, strict=True))
 
 
 def _faces(seen: Seen, *images: str) -> list[Box]:

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from moa.evaluation.metrics import PersonBox
-from moa.evaluation.pixels import by_size, stacked
+from moa.evaluation.pixels import batch_size, by_size, stacked
 from moa.evaluation.suite import FaceModel
 from moa.evaluation.weights import checked_digest, reading
 
@@ -26,7 +26,6 @@ VGGFACE2_URL = "https://github.com/timesler/facenet-pytorch/releases/download/v2
 VGGFACE2_SHA256 = "sha256:281cebca8662831adb987a874bdcb36e73f5b1c6dc5ee5878f305e985625d99b"
 CROP = 160  # pixels; InceptionResnetV1's input
 SMALLEST_FACE = 20  # pixels
-BATCH = {"cpu": 8, "cuda": 64}  # images in one pass, by type of device
 MTCNN_SETTINGS = {
     "image_size": CROP,
     "margin": 0,
@@ -84,15 +83,15 @@ def load_faces(model: FaceModel, device: str = "cpu") -> FaceEvaluator:
 class MtcnnDetector:
     """MTCNN with FastComposer's settings; its weights come with facenet-pytorch.
 
-    `batch_size` bounds memory; it changes boxes by less than 1e-4 px and face crops not at all, save for a box edge
-    that lies within that of a whole pixel.
+    How many `images` it sees in one pass changes boxes by less than 1e-4 px and face crops not at all, save for a box
+    edge that lies within that of a whole pixel.
     """
 
-    def __init__(self, *, device: str = "cpu", batch_size: int | None = None):
+    def __init__(self, *, device: str = "cpu", images: int | None = None):
         from facenet_pytorch import MTCNN
 
         self.device = torch.device(device)
-        self.batch_size = batch_size or BATCH[self.device.type]
+        self.batch_size = images or batch_size(self.device, cpu=8, gpu=64)
         self.mtcnn = MTCNN(**MTCNN_SETTINGS, device=self.device)
 
     def detect(self, images: Sequence[Image.Image]) -> list[list[Face]]:
@@ -126,7 +125,7 @@ class FacenetFaces:
 
     def __init__(self, embedder: torch.nn.Module, *, device: str = "cpu", weights: str = "random"):
         self.device, self.weights = torch.device(device), weights
-        self.detector, self.batch_size = MtcnnDetector(device=device), BATCH[self.device.type]
+        self.detector, self.batch_size = MtcnnDetector(device=device), batch_size(self.device, cpu=8, gpu=64)
         self.embedder = embedder.eval().to(self.device)
 
     @classmethod

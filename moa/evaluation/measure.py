@@ -21,6 +21,7 @@ import torch
 from PIL import Image
 
 from moa.data import file_digest
+from moa.evaluation import pixels
 from moa.evaluation.attributes import AttributeJudge
 from moa.evaluation.clip import ClipScorer, load_clip
 from moa.evaluation.faces import Face, FaceEvaluator, load_faces
@@ -33,7 +34,6 @@ from moa.evaluation.suite import Evaluators
 Progress = Callable[[int, int, str], None]
 LAYOUT = 8  # pixels per side of the thumbnail that stands for the layout
 READERS = min(8, os.cpu_count() or 1)  # threads that open images
-BATCH = {"cpu": 16, "cuda": 64}  # images measured together, by type of device; more are read meanwhile
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class Measurer:
         self.folder, self.models = folder, models
         self.digest = json_digest(models.describe())
         self.journal = Journal(folder / "measurements.jsonl", part)
-        self.batch_size = batch_size or BATCH[torch.device(models.device).type]
+        self.batch_size = batch_size or measured_together(models.device)
         self.fitting = MemoryBound()
 
     def __call__(self, images: Sequence[str], *, progress: Progress | None = None) -> dict[str, Measurement | str]:
@@ -190,6 +190,11 @@ class Measurer:
 
     def _pass(self, opened: Sequence[tuple[str, _Opened]]) -> list[Measurement]:
         return self.models([(file.digest, file.image) for _, file in opened])
+
+
+def measured_together(device: str) -> int:
+    """Images in one batch on a device; the next is read meanwhile."""
+    return pixels.batch_size(torch.device(device), cpu=16, gpu=64)
 
 
 @dataclass(frozen=True)

@@ -40,10 +40,10 @@ def find_methods(
 
     Raises `EvaluationError` naming what is missing, or the label that cannot be a folder's name.
     """
-    for part in (*BASE_PARTS, "image_encoder", "feature_extractor", "adapter"):
+    for part in (*BASE_PARTS, "subject_encoder", "adapter"):
         if not (pipeline / part).is_dir():
             raise EvaluationError(f"{pipeline}: is no MoA pipeline folder, it lacks {part}/")
-    base, encoder = folder_digest(pipeline, BASE_PARTS), folder_digest(pipeline, ("image_encoder", "feature_extractor"))
+    base, encoder = folder_digest(pipeline, BASE_PARTS), folder_digest(pipeline / "subject_encoder")
     own = folder_digest(pipeline / "adapter")
     methods = [
         Method("prior", "Prior only", "prior", base),

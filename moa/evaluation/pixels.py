@@ -1,4 +1,4 @@
-"""Opened images as tensors of a device, those of one size together."""
+"""Opened images as tensors of a device: how many at a time, those of one size together."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+
+
+def batch_size(device: torch.device, *, cpu: int, gpu: int) -> int:
+    """Images in one pass: a processor gains little from more, a GPU waits for its host with fewer."""
+    return cpu if device.type == "cpu" else gpu
 
 
 def by_size(images: Sequence[Image.Image]) -> dict[tuple[int, int], list[int]]:

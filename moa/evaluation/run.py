@@ -29,7 +29,7 @@ from moa.evaluation.environment import describe_environment
 from moa.evaluation.files import write_json
 from moa.evaluation.generate import Method, Progress, generate, shots
 from moa.evaluation.manifest import check_version, inputs_digest, is_complete, write_manifest, write_suite
-from moa.evaluation.measure import BATCH, Measurer, MeasuringModels
+from moa.evaluation.measure import Measurer, MeasuringModels, measured_together
 from moa.evaluation.methods import DTYPES, find_methods, open_pipeline
 from moa.evaluation.pairs import score_pairs, write_pairs
 from moa.evaluation.router import record_router
@@ -150,7 +150,7 @@ def _measure_on(
     """Fills the journal of measurements. A model's last digits depend on what is in a batch, and the batches are the
     same however many devices share them: each is given some whole ones at a time."""
     images = list(dict.fromkeys(shot.path for method in methods for shot in shots(suite, subjects, method)))
-    batch = max(BATCH[torch.device(device).type] for device in devices)
+    batch = max(measured_together(device) for device in devices)
     given = batch * max(1, min(MOST_BATCHES, len(images) // (4 * batch * len(devices))))
     parts = [images[i : i + given] for i in range(0, len(images), given)]
     done = 0

@@ -40,5 +40,5 @@ def adapters(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def pipeline(base: Path, adapters: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole tiny pipeline folder with the first adapter."""
     folder = tmp_path_factory.mktemp("pipeline") / "tiny"
-    MoAPipeline.from_base(base, adapters[0], base).save_pretrained(folder)
+    MoAPipeline.from_base(base, adapters[0], base / "image_encoder").save_pretrained(folder)
     return folder

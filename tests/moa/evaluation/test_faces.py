@@ -71,7 +71,7 @@ def _protocol_embedding(detector, embedder, photograph) -> torch.Tensor:
 def test_the_batch_size_changes_nothing(photographs):
     images = [photograph.resize((200, 280)) for photograph in photographs[:5]]
     images.insert(2, Image.new("RGB", (200, 280)))
-    single, batched = MtcnnDetector(batch_size=1).detect(images), MtcnnDetector(batch_size=4).detect(images)
+    single, batched = MtcnnDetector(images=1).detect(images), MtcnnDetector(images=4).detect(images)
     assert [len(faces) for faces in single] == [len(faces) for faces in batched]
     for image, one, many in zip(images, single, batched, strict=True):
         for a, b in zip(one, many, strict=True):

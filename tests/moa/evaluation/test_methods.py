@@ -95,7 +95,7 @@ def test_no_image_is_blacked_out(pipeline, tmp_path):
 def test_a_precision_is_the_whole_pipelines(pipeline, adapters):
     for method in find_methods(pipeline, champion=adapters[1]):
         pipe = open_pipeline(pipeline, method, "cpu", precision="bf16")
-        modules = (pipe.unet, pipe.vae, pipe.text_encoder, pipe.image_encoder)
+        modules = (pipe.unet, pipe.vae, pipe.text_encoder, pipe.subject_encoder)
         assert {parameter.dtype for module in modules for parameter in module.parameters()} == {torch.bfloat16}
 
 
