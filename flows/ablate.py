@@ -19,13 +19,14 @@ from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 
+from flows.begin import begin
 from flows.command import run
 from flows.evaluate import evaluate
 from flows.evaluated import evaluation_folder, told, unscored
 from flows.presets import PresetName
 from flows.report import show_report, write_report
 from flows.settings import LifecycleConfig
-from flows.stage import begin, conclude, require
+from flows.stage import conclude
 from flows.train import train_adapter
 from flows.variants import finished_variants, variant_training
 
@@ -52,8 +53,7 @@ def ablate(
         overrides: fields to replace, as `a.b=value`.
         name: folder of the run below runs/; empty for the preset's own. The same name goes on where it stopped.
     """
-    config = begin(preset, overrides, name)
-    require(config.run / "publication.json", "lifecycle")
+    config = begin("ablate", preset, overrides, name)
     for variant in config.ablate.variants:
         if variant.adapter is None:
             train_adapter(config, variant_training(config, variant), stage=f"train {variant.label}")

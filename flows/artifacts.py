@@ -95,5 +95,6 @@ def _scores(method: dict[str, Any]) -> dict[str, Any]:
     """A row of the table: few columns, for the UI shows about six beside each other."""
     columns = {"ip": "IP", "pc": "PC", "context_change_outside": "scene change"}
     figures = {heading: interval(method.get(name), sign="") for name, heading in columns.items()}
-    faces = f"{100 * method['detection_rate']['mean']:.1f} %"
-    return {"method": method["label"], "n": method["n"]} | figures | {"faces": faces}
+    faces = method["detection_rate"]
+    found = f"{100 * faces['mean']:.1f} %" if faces and faces["mean"] is not None else "-"
+    return {"method": method["label"], "n": method["n"]} | figures | {"faces": found}

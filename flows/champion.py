@@ -46,7 +46,7 @@ def champion_adapter(config: LifecycleConfig) -> Path | None:
     """The champion's adapter folder, downloaded where it was promoted; None without a champion."""
     champion = champion_of(config)
     if champion.commit is not None:
-        return fetch(config, champion.commit) / "adapter"
+        return fetch(config, champion.commit, "adapter") / "adapter"
     return config.train.init if champion.source == "init" else None
 
 
@@ -62,7 +62,7 @@ def starting_adapter(config: LifecycleConfig) -> Path | None:
         return promoted_adapter(config) or config.train.init
     started = read_json(record)["init"]
     if started and not Path(started).exists() and hub_cache() in Path(started).parents:  # .../<commit>/adapter
-        fetch(config, Path(started).parent.name)
+        fetch(config, Path(started).parent.name, "adapter")
     return started and Path(started)
 
 
@@ -72,7 +72,7 @@ def promoted_adapter(config: LifecycleConfig) -> Path | None:
     None where there is no repository, or nothing was promoted in it.
     """
     try:
-        adapter = fetch(config, "main") / "adapter"
+        adapter = fetch(config, "main", "adapter") / "adapter"
     except RepositoryMissingError:
         return None
     return adapter if (adapter / "manifest.json").is_file() else None

@@ -1,43 +1,47 @@
-"""The command line of every flow: `python -m flows.<verb> --preset miniature [--set a.b=c] [--name NAME]`.
+"""The command line of every flow: `python -m flows.<verb> --preset miniature [--set a.b=c] [--name NAME] [--dry-run]`.
 
-Exit status 0, also when the gate rejects the candidate; 1 when the flow failed, after one line that says why; 2 for
-arguments that do not resolve, before any work starts; 3 when the flow came to its end but something could not be
-scored, after one line that names it.
+Exit status 0, also when the gate rejects the candidate; 1 when the flow failed, after one line that says why, or when a
+dry run found problems; 2 for arguments that do not resolve, before any work starts; 3 when the flow came to its end but
+something could not be scored, after one line that names it.
 """
 
 from __future__ import annotations
 
 import argparse
+import inspect
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import yaml
 from prefect import Flow
 
 from flows.errors import FlowError
 from flows.failures import TOLD
-from flows.overrides import dated, resolve
+from flows.overrides import dated
 from flows.prefect_environment import reachable_server
+from flows.preflight import find_problems
 from flows.presets import PRESETS
+from flows.remembered import DEFAULT_PRESET, recall
+from flows.settings import LifecycleConfig
 from flows.stage import INCOMPLETE
+from flows.trained import refuse_other_training
 
 
 def run(flow: Flow[..., Any], arguments: Sequence[str] | None = None) -> int:
     """Runs a flow from the command line, prints what it returns, and returns the exit status."""
-    parser = argparse.ArgumentParser(prog=f"python -m flows.{flow.name}", description=flow.description)
-    parser.add_argument("--preset", default="miniature", help=f"one of {', '.join(PRESETS)} (default miniature)")
-    parser.add_argument("--set", action="append", default=[], metavar="a.b=c", dest="overrides", help="one field")
-    parser.add_argument("--name", help="folder of the run below runs/, {date} for today (default: the preset's)")
-    given = parser.parse_args(arguments)
+    given = _parser(flow).parse_args(arguments)
     try:
-        resolve(given.preset, given.overrides, dated(given.name, datetime.now(UTC).date()))
+        config = recall(given.preset, given.overrides, dated(given.name, datetime.now(UTC).date()))
     except FlowError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     try:
         with reachable_server():
-            options: dict[str, Any] = {"preset": given.preset, "overrides": given.overrides, "name": given.name}
+            if given.dry_run:
+                return dry_run(config, flow.name)
+            options: dict[str, Any] = {"preset": config.preset, "overrides": given.overrides, "name": given.name}
             state: Any = flow(**options, return_state=True)
         print(state.result())
     except TOLD as error:
@@ -47,3 +51,37 @@ def run(flow: Flow[..., Any], arguments: Sequence[str] | None = None) -> int:
         print(f"warning: {state.message}", file=sys.stderr)
         return 3
     return 0
+
+
+def dry_run(config: LifecycleConfig, stage: str) -> int:
+    """Prints the resolved configuration, then every problem with its remedy; returns the exit status."""
+    print(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120))
+    refuse_other_training(config)
+    problems = find_problems(config, stage)
+    for problem in problems:
+        print(f"* {problem}", file=sys.stderr)
+    print(f"{stage} of the run {config.name}: {len(problems) or 'no'} problems", file=sys.stderr)
+    return int(bool(problems))
+
+
+def _parser(flow: Flow[..., Any]) -> argparse.ArgumentParser:
+    about = inspect.cleandoc(flow.description or "").partition("\nArgs:")[0].strip()  # the arguments are ours
+    parser = argparse.ArgumentParser(
+        prog=f"python -m flows.{flow.name}", description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--preset",
+        metavar="PRESET",
+        help=f"one of {', '.join(PRESETS)} (default: the run's, and {DEFAULT_PRESET} for a new one)",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="a.b=c",
+        dest="overrides",
+        help="one field, remembered by the run; --dry-run shows all",
+    )
+    parser.add_argument("--name", help="folder of the run below runs/, {date} for today (default: the preset's)")
+    parser.add_argument("--dry-run", action="store_true", help="print the configuration and all problems; do nothing")
+    return parser

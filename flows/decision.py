@@ -13,7 +13,7 @@ from typing import Any
 
 from flows.errors import MissingInputError
 
-UNREADABLE = ("missing", "unreadable")  # outcomes of images that have no score
+UNREADABLE = ("missing", "unreadable", "no_reference")  # outcomes of images that have no score
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,10 @@ class TrainingFailedError(FlowError):
     """The training processes ended without an adapter; the message is theirs where they left one."""
 
 
+class TrainingCrashedError(TrainingFailedError):
+    """The training processes ended without a message of their own: killed, or broken by the machine."""
+
+
 class ProcessTimeoutError(FlowError):
     """A launched process ran longer than its wall-clock limit and was ended."""
 
@@ -41,3 +45,11 @@ class SettingsError(FlowError):
 
 class ServeError(FlowError):
     """Server, worker or deployments could not be started, or ended by themselves."""
+
+
+class SettingsChangedError(FlowError):
+    """A stage would go on with another configuration than the one that made what it works on; lists the changes."""
+
+
+class PreflightError(FlowError):
+    """Something that a later stage needs is missing or wrong; lists all of it, with remedies."""

@@ -15,6 +15,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 
 from flows.artifacts import show_scores, show_strip, show_unscored
+from flows.begin import begin
 from flows.champion import champion_adapter
 from flows.command import run
 from flows.evaluated import evaluation_folder, told, unscored
@@ -22,7 +23,7 @@ from flows.files import read_json
 from flows.hub import fetch
 from flows.presets import PresetName
 from flows.settings import LifecycleConfig
-from flows.stage import Progress, announced, begin, conclude, require
+from flows.stage import Progress, announced, conclude, require
 from flows.variants import finished_variants
 from moa.evaluation.suite import load_suite
 
@@ -52,6 +53,7 @@ def evaluate_pipeline(config: LifecycleConfig, pipeline: Path) -> Path:
             ablations=finished_variants(config),
             community={base.label: base.lora for base in config.ablate.community},
             devices=devices(),
+            precision=settings.precision,
             source=Source(repo_id=found["repo_id"], commit=found["commit"]),
             command=config.command,
             progress=lambda stage, done, total, item: progress(done, total, f"{stage}: {item}"),
@@ -79,7 +81,7 @@ def evaluate(
         overrides: fields to replace, as `a.b=value`.
         name: folder of the run below runs/; empty for the preset's own.
     """
-    config = begin(preset, overrides, name)
+    config = begin("evaluate", preset, overrides, name)
     manifest = evaluate_pipeline(config, fetch_published(config))
     show_scores(manifest.parent)
     show_strip(manifest.parent)

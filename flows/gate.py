@@ -17,6 +17,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from flows.artifacts import interval
+from flows.begin import begin
 from flows.champion import champion_of
 from flows.command import run
 from flows.decision import decide
@@ -25,7 +26,7 @@ from flows.files import read_json, write_json
 from flows.presets import PresetName
 from flows.promotion import is_settled, overtaken, promote_candidate
 from flows.settings import LifecycleConfig
-from flows.stage import announced, begin, require
+from flows.stage import announced, require
 
 
 @task(cache_policy=NO_CACHE)
@@ -76,7 +77,7 @@ def gate(preset: PresetName = "miniature", overrides: list[str] | None = None, n
         overrides: fields to replace, as `a.b=value`.
         name: folder of the run below runs/; empty for the preset's own.
     """
-    config = begin(preset, overrides, name)
+    config = begin("gate", preset, overrides, name)
     record = pass_gate(config)
     show_decision(record)
     return record

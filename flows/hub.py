@@ -1,19 +1,20 @@
-"""Where a run is published, with which token, what its model card says, and what comes back from there."""
+"""Where a run is published, with which token, and what comes back from there."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from flows.files import read_json
 from flows.settings import LifecycleConfig, runs_root
-from flows.stage import require
-from moa.hub.card import CardInput, Metric
 from moa.hub.download import download
-from moa.hub.licences import LICENCES
-from moa.hub.server import LocalHub
+from moa.hub.loopback import is_loopback
+from moa.hub.server import TOKEN_VARIABLE, LocalHub
+
+HUGGING_FACE_TOKEN = "HF_TOKEN"  # environment variable
+SECRET_BLOCK = "hf-token"  # Prefect block of type Secret, where the environment has no token
 
 
 @contextmanager
@@ -27,8 +28,24 @@ def hub_endpoint(config: LifecycleConfig) -> Iterator[str]:
 
 
 def hub_token(config: LifecycleConfig) -> str | None:
-    """The Hub token, from the environment only."""
-    return os.environ.get(config.publish.token_env)
+    """The token for the run's endpoint, which `flows.settings` has found allowed: HF_TOKEN of the environment, or the
+    Prefect Secret block `hf-token`. A Hub on this machine gets its own, MOA_HUB_TOKEN, and never these."""
+    endpoint = config.publish.endpoint
+    if endpoint == "local":
+        return None
+    if is_loopback(endpoint):
+        return os.environ.get(TOKEN_VARIABLE)
+    return os.environ.get(HUGGING_FACE_TOKEN) or _secret_block()
+
+
+def _secret_block() -> str | None:
+    from prefect.blocks.system import Secret
+
+    try:
+        block: Any = Secret.load(SECRET_BLOCK)
+    except ValueError:  # there is no such block
+        return None
+    return block.get()
 
 
 def hub_cache() -> Path:
@@ -36,27 +53,8 @@ def hub_cache() -> Path:
     return runs_root() / "hub-cache"
 
 
-def fetch(config: LifecycleConfig, revision: str) -> Path:
-    """Downloads a revision of the run's repository; returns its folder, named after its commit."""
+def fetch(config: LifecycleConfig, revision: str, part: str | None = None) -> Path:
+    """Downloads a revision of the run's repository, or its folder `part` alone; returns the revision's folder, which is
+    named after its commit."""
     with hub_endpoint(config) as endpoint:
-        return download(config.publish.repo_id, revision, endpoint, hub_cache(), token=hub_token(config))
-
-
-def model_card(config: LifecycleConfig, metrics: Sequence[Metric] = ()) -> CardInput:
-    """What the model card says of this run, from the manifests of its shards and its adapter."""
-    shards = read_json(require(config.train.shards / "manifest.json", "preprocess"))
-    adapter = read_json(require(config.run / "export" / "manifest.json", "train"))
-    return CardInput(
-        title=config.publish.title,
-        base_model=config.publish.base_model,
-        base_model_id=config.publish.base_model_id,
-        dataset=f"{shards['dataset']['name']}, version {shards['dataset']['version']}",
-        dataset_digest=shards["digest"],
-        command=config.command,
-        code_commit=adapter["commit"],
-        seed=config.train.seed,
-        steps=adapter["step"],
-        image_size=shards["config"]["resolution"],
-        licences=LICENCES[config.publish.licences],
-        metrics=tuple(metrics),
-    )
+        return download(config.publish.repo_id, revision, endpoint, hub_cache(), token=hub_token(config), part=part)

@@ -111,7 +111,8 @@ def flow_run_cancelled() -> Callable[[], bool]:
                 state = client.read_flow_run(run_id).state
         except Exception:  # any network or server error: the training itself is healthy
             return False
-        return state is not None and (state.is_cancelling() or state.is_final())
+        # Not any final state: "crashed" may be a guess about a run whose worker went away, "failed" a person's wish.
+        return state is not None and (state.is_cancelling() or state.is_cancelled())
 
     return ask
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from prefect import flow
 from prefect.client.schemas.objects import State
 
+from flows.begin import begin
 from flows.command import run
 from flows.evaluate import evaluate
 from flows.evaluated import evaluation_folder, told, unscored
@@ -24,7 +25,7 @@ from flows.preprocess import preprocess
 from flows.presets import PresetName
 from flows.publish import publish
 from flows.report import show_report, write_report
-from flows.stage import begin, conclude
+from flows.stage import conclude
 from flows.train import train
 
 
@@ -40,7 +41,7 @@ def lifecycle(
         name: folder of the run below runs/; empty for the preset's own. The same name goes on where it stopped;
             {date} stands for the day the run was scheduled for, so a schedule makes a run of its own each time.
     """
-    config = begin(preset, overrides, name)
+    config = begin("lifecycle", preset, overrides, name)
     for stage in (preprocess, train, publish, evaluate, gate):
         stage(preset=preset, overrides=overrides, name=config.name)
     report = write_report(config)

@@ -6,6 +6,8 @@ python -m flows.lifecycle --preset miniature --set train.steps=300 --name longer
 from __future__ import annotations
 
 import difflib
+import json
+import math
 from collections.abc import Iterable, Iterator
 from datetime import date
 from pathlib import Path
@@ -17,6 +19,8 @@ from pydantic import BaseModel, ValidationError
 from flows.errors import OverrideError, UnknownPresetError
 from flows.presets import PRESETS
 from flows.settings import LifecycleConfig
+
+GIVEN = ("preset", "overrides", "train.out")  # --preset, the overrides themselves, and the folder that --name says
 
 
 def resolve(preset: str, overrides: Iterable[str] = (), name: str | None = None) -> LifecycleConfig:
@@ -30,15 +34,12 @@ def resolve(preset: str, overrides: Iterable[str] = (), name: str | None = None)
     Raises:
         UnknownPresetError, OverrideError: naming the valid ones and the closest.
     """
-    if preset not in PRESETS:
-        raise UnknownPresetError(f"There is no preset {preset!r}. {_suggest(preset, PRESETS)}")
-    base = PRESETS[preset]()
-    overrides = [*overrides, *([f"name={name}"] if name and name != base.name else [])]
-    moves_shards = any(override.startswith("train.shards=") for override in overrides)
-    config = replaced(base, overrides)
-    if not moves_shards:  # training reads what preprocessing writes
+    base = preset_named(preset)
+    chosen = merged(overrides, [f"name={name}"] if name and name != base.name else [])
+    config = replaced(base, chosen)
+    if not {"train", "train.shards"} & {field_of(override) for override in chosen}:  # training reads what was written
         config = config.model_copy(update={"train": config.train.model_copy(update={"shards": config.preprocess.out})})
-    config = config.model_copy(update={"overrides": tuple(overrides)})
+    config = config.model_copy(update={"overrides": tuple(_anywhere(override, config) for override in chosen)})
     for variant in config.ablate.variants:  # a mistake in one ends before any work
         try:
             replaced(config, variant.overrides)
@@ -47,25 +48,57 @@ def resolve(preset: str, overrides: Iterable[str] = (), name: str | None = None)
     return config
 
 
+def preset_named(preset: str) -> LifecycleConfig:
+    """A preset as it is. Raises UnknownPresetError."""
+    if preset not in PRESETS:
+        raise UnknownPresetError(f"There is no preset {preset!r}. {_suggest(preset, PRESETS)}")
+    return PRESETS[preset]()
+
+
 def replaced(config: LifecycleConfig, overrides: Iterable[str]) -> LifecycleConfig:
     """`config` with the fields of `overrides` replaced, and every path absolute. Raises OverrideError."""
     values = config.model_dump()
     for override in overrides:
-        field, separator, text = override.partition("=")
-        if not separator:
-            raise OverrideError(f"Override {override!r} has no '='. Write it as a.b=value.")
-        _replace(values, field.strip(), _yaml_value(field, text), config)
+        field, text = _split(override)
+        _replace(values, field, _yaml_value(field, text), config)
     try:
-        valid = LifecycleConfig.model_validate(values)
-        return LifecycleConfig.model_validate(_absolute(valid.model_dump()))
+        chosen = LifecycleConfig.model_validate(values)
+        valid = LifecycleConfig.model_validate(_absolute(chosen.model_dump()))
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        problems = "; ".join(
+            f"{'.'.join(map(str, item['loc']))}: {item['msg'].removeprefix('Value error, ')}" for item in error.errors()
+        )
         raise OverrideError(f"The overrides do not fit preset {config.preset!r}: {problems}") from None
+    if endless := [name for name, value in _fields(valid) if isinstance(value, float) and not math.isfinite(value)]:
+        raise OverrideError(f"{', '.join(endless)}: give a finite number")
+    return valid
+
+
+def merged(before: Iterable[str], after: Iterable[str]) -> list[str]:
+    """Both lists as one, `field=value` without spaces around the first `=`; of each field the last one remains."""
+    latest: dict[str, str] = {}
+    for override in (*before, *after):
+        field, text = _split(override)
+        latest.pop(field, None)
+        latest[field] = text
+    return [f"{field}={text}" for field, text in latest.items()]
+
+
+def field_of(override: str) -> str:
+    """The field that an override replaces. Raises OverrideError."""
+    return _split(override)[0]
 
 
 def dated(name: str | None, day: date) -> str | None:
     """`{date}` in a run's name stands for `day`, so that each run of a schedule has a folder of its own."""
     return name and name.replace("{date}", day.isoformat())
+
+
+def _split(override: str) -> tuple[str, str]:
+    field, separator, text = override.partition("=")
+    if not separator:
+        raise OverrideError(f"Override {override!r} has no '='. Write it as a.b=value.")
+    return field.strip(), text.strip()
 
 
 def _yaml_value(field: str, text: str) -> Any:
@@ -77,7 +110,7 @@ def _yaml_value(field: str, text: str) -> Any:
 
 def _replace(values: dict[str, Any], field: str, value: Any, base: LifecycleConfig) -> None:
     """Sets the field `a.b.c` of the nested dictionary; raises OverrideError when there is no such field."""
-    fields = [name for name in _fields(base) if name not in ("preset", "overrides")]
+    fields = [name for name, _ in _fields(base) if name not in GIVEN]
     if field not in fields:
         raise OverrideError(f"There is no field {field!r}. {_suggest(field, fields)}")
     *groups, last = field.split(".")
@@ -86,11 +119,12 @@ def _replace(values: dict[str, Any], field: str, value: Any, base: LifecycleConf
     values[last] = value
 
 
-def _fields(model: BaseModel, prefix: str = "") -> Iterator[str]:
-    """Dotted names of all fields, groups included."""
+def _fields(model: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted names and values of all fields, groups included."""
     for key in type(model).model_fields:
-        yield prefix + key
-        if isinstance(value := getattr(model, key), BaseModel):
+        value = getattr(model, key)
+        yield prefix + key, value
+        if isinstance(value, BaseModel):
             yield from _fields(value, f"{prefix}{key}.")
 
 
@@ -105,10 +139,25 @@ def _suggest(word: str, valid: Iterable[str]) -> str:
     return f"{meant}Valid are: {', '.join(sorted(siblings or (name for name in valid if '.' not in name)))}."
 
 
+def _anywhere(override: str, config: LifecycleConfig) -> str:
+    """The override with the absolute paths that it stands for here: it may be read again from another folder."""
+    field, text = _split(override)
+    value: Any = config
+    for name in field.split("."):
+        value = getattr(value, name)
+    if isinstance(value, Path):
+        return f"{field}={value}"
+    models = value if isinstance(value, tuple) else (value,)
+    if any(isinstance(part, Path) for model in models if isinstance(model, BaseModel) for _, part in _fields(model)):
+        dumped = [model.model_dump(mode="json", exclude_defaults=True) for model in models]
+        return f"{field}={json.dumps(dumped if isinstance(value, tuple) else dumped[0])}"
+    return override
+
+
 def _absolute(value: Any) -> Any:
-    """The nested values with every path absolute, so that processes in other folders read the same files."""
+    """The nested values with every path absolute and `~` replaced, so that processes anywhere read the same files."""
     if isinstance(value, dict):
         return {key: _absolute(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_absolute(item) for item in value]
-    return value.absolute() if isinstance(value, Path) else value
+    return value.expanduser().absolute() if isinstance(value, Path) else value

@@ -8,15 +8,16 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 import os
-import socket
 import sys
 import tomllib
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -62,12 +63,11 @@ def variables(table: dict[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
 
 
 def _answers(url: str | None) -> bool:
-    """True when something listens at the URL's port."""
+    """Whether a Prefect server is there; whatever else may listen at that port is none."""
     if not url:
         return False
-    address = urlsplit(url)
     try:
-        with socket.create_connection((address.hostname or "127.0.0.1", address.port or 4200), timeout=1):
-            return True
-    except OSError:
+        with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=2) as answer:
+            return json.load(answer) is True
+    except (OSError, ValueError, http.client.HTTPException):
         return False

@@ -13,11 +13,12 @@ from prefect import flow, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
+from flows.begin import begin
 from flows.command import run
 from flows.files import read_json
 from flows.presets import PresetName
-from flows.settings import PreprocessSettings
-from flows.stage import Progress, announced, begin
+from flows.settings import PreprocessSettings, models_root
+from flows.stage import Progress, announced
 from preprocessing.config import load_dataset
 from preprocessing.run import preprocess as preprocess_images
 
@@ -27,7 +28,14 @@ def make_shards(settings: PreprocessSettings) -> Path:
     """Captions, masks, subjects, shards; returns the path of the manifest."""
     dataset = load_dataset(settings.dataset)
     with announced("preprocess", settings.out / "manifest.json"), Progress("preprocess", "Preprocessing") as progress:
-        return preprocess_images(dataset, settings.out, source_root=settings.source_root, progress=progress)
+        return preprocess_images(
+            dataset,
+            settings.out,
+            source_root=settings.source_root,
+            models=models_root(),
+            max_bad=settings.max_bad,
+            progress=progress,
+        )
 
 
 @task(cache_policy=NO_CACHE)
@@ -47,7 +55,7 @@ def preprocess(preset: PresetName = "miniature", overrides: list[str] | None = N
         overrides: fields to replace, as `a.b=value`.
         name: folder of the run below runs/; empty for the preset's own.
     """
-    config = begin(preset, overrides, name)
+    config = begin("preprocess", preset, overrides, name)
     manifest = make_shards(config.preprocess)
     show_counts(manifest)
     return manifest

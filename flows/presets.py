@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Literal
 
+from flows.downloads import CLIP, FACENET, STABLE_DIFFUSION
 from flows.prefect_environment import PROJECT
 from flows.settings import (
     AblateSettings,
@@ -15,6 +17,7 @@ from flows.settings import (
     PublishSettings,
     Variant,
     data_root,
+    models_root,
 )
 from flows.zoo import MOA, PHASES, adapter_config
 from moa.config import MoAConfig
@@ -69,26 +72,14 @@ def miniature() -> LifecycleConfig:
 
 def ffhq_sd15() -> LifecycleConfig:
     """FFHQ and Stable Diffusion 1.5, with the paper's values (section 4 and its table of hyperparameters): 4 GPUs."""
-    shards, models = data_root() / "ffhq", data_root() / "models"
+    shards = data_root() / "ffhq"
     return LifecycleConfig(
         preset="ffhq_sd15",
         name="ffhq-sd15",
-        preprocess=PreprocessSettings(dataset=PROJECT / "datasets/ffhq.yaml", out=shards),
-        train=TrainConfig(
-            shards=shards,
-            base=models / "stable-diffusion-v1-5",
-            image_encoder=models / "clip-vit-large-patch14",
-            latent_cache=data_root() / "latents",
-            moa=MoAConfig(image_dim=768),
-            steps=40_000,
-            global_batch=128,
-            learning_rate=5e-5,
-            lambda_router=1e-4,
-            lambda_object=1e-4,
-            precision="bf16",
-            gradient_checkpointing=True,
-            num_workers=4,
+        preprocess=PreprocessSettings(
+            dataset=PROJECT / "datasets/ffhq.yaml", out=shards, source_root=data_root() / "raw/ffhq", max_bad=0.05
         ),
+        train=_on_stable_diffusion(shards, steps=40_000, global_batch=128),
         launch=LaunchSettings(processes=4),
         publish=PublishSettings(
             endpoint="https://huggingface.co",
@@ -98,7 +89,7 @@ def ffhq_sd15() -> LifecycleConfig:
             base_model_id="stable-diffusion-v1-5/stable-diffusion-v1-5",
             licences="ffhq_sd15",
         ),
-        evaluate=EvaluateSettings(suite=PROJECT / "datasets/suites/celeba-15.yaml", images=data_root() / "celeba-15"),
+        evaluate=_measured_by_published_models("celeba-15", images=data_root() / "celeba-15"),
         ablate=AblateSettings(  # appendix B of the paper
             variants=(
                 Variant(label="without MoA layers", overrides=("train.moa.architecture=single_branch",)),
@@ -108,5 +99,56 @@ def ffhq_sd15() -> LifecycleConfig:
     )
 
 
-PresetName = Literal["miniature", "ffhq_sd15"]
-PRESETS: dict[str, Callable[[], LifecycleConfig]] = {"miniature": miniature, "ffhq_sd15": ffhq_sd15}
+def photos_sd15() -> LifecycleConfig:
+    """Your own portraits and Stable Diffusion 1.5 on one GPU; `preprocess.source_root` names their folder. Start from
+    an adapter that has seen more people (`train.init`) where there is one."""
+    shards = data_root() / "photos"
+    return LifecycleConfig(
+        preset="photos_sd15",
+        name="photos-sd15",
+        preprocess=PreprocessSettings(dataset=PROJECT / "datasets/photos.yaml", out=shards),
+        train=_on_stable_diffusion(shards, steps=4_000, global_batch=16),
+        launch=LaunchSettings(processes=1),
+        publish=PublishSettings(
+            endpoint="local",
+            repo_id="photos/moa-sd15",
+            title="MoA for Stable Diffusion 1.5, trained on photographs of our own",
+            base_model="Stable Diffusion 1.5",
+            base_model_id="stable-diffusion-v1-5/stable-diffusion-v1-5",
+            licences="photos_sd15",
+        ),
+        evaluate=_measured_by_published_models("photos"),
+    )
+
+
+def _on_stable_diffusion(shards: Path, *, steps: int, global_batch: int) -> TrainConfig:
+    """The paper's training; `steps` and `global_batch` follow the size of the data."""
+    return TrainConfig(
+        shards=shards,
+        base=models_root() / STABLE_DIFFUSION,
+        image_encoder=models_root() / CLIP,
+        latent_cache=data_root() / "latents",
+        moa=MoAConfig(image_dim=768),
+        steps=steps,
+        global_batch=global_batch,
+        learning_rate=5e-5,
+        lambda_router=1e-4,
+        lambda_object=1e-4,
+        precision="bf16",
+        gradient_checkpointing=True,
+        num_workers=4,
+    )
+
+
+def _measured_by_published_models(suite: str, images: Path | None = None) -> EvaluateSettings:
+    """A suite judged by FaceNet and CLIP ViT-L/14, as the published protocol is."""
+    declaration = PROJECT / "datasets/suites" / f"{suite}.yaml"
+    return EvaluateSettings(suite=declaration, images=images, faces=models_root() / FACENET, clip=models_root() / CLIP)
+
+
+PresetName = Literal["miniature", "ffhq_sd15", "photos_sd15"]
+PRESETS: dict[str, Callable[[], LifecycleConfig]] = {
+    "miniature": miniature,
+    "ffhq_sd15": ffhq_sd15,
+    "photos_sd15": photos_sd15,
+}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from flows.card import model_card
 from flows.champion import adapter_digest, champion_of, promoted_adapter
 from flows.files import read_json, write_json
-from flows.hub import hub_endpoint, hub_token, model_card
+from flows.hub import hub_endpoint, hub_token
 from flows.settings import LifecycleConfig
 from moa.hub.card import Metric
 from moa.hub.publication import Publication

@@ -1,9 +1,10 @@
 """The Prefect UI with everything behind it: `python -m flows.serve [--port 4200] [--pools cpu gpu]`, or `make ui`.
 
-Starts the server on 127.0.0.1, and on the next port the reports that run pages link to, creates the work pools,
-deploys everything in prefect.yaml and starts one worker per pool, one run at a time each. Ctrl-C ends all of it,
-running flows included; those runs are marked as crashed, and a new run of the same name goes on from its files. Logs:
-.prefect/server.log, .prefect/reports.log, .prefect/worker-<pool>.log.
+Starts the server on 127.0.0.1, and on the next port the reports that run pages link to, creates the work pools that are
+missing, deploys everything in prefect.yaml and starts one worker per pool, one run at a time each. What people set in
+the UI stays: pools, their limits, schedules that are on. Ctrl-C ends all of it, running flows included; the runs of
+these workers are marked as crashed, and a new run of the same name goes on from its files. Workers on other machines
+and their runs are left alone. Logs: .prefect/server.log, .prefect/reports.log, .prefect/worker-<pool>.log.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ def serve(port: int, pools: Sequence[str]) -> None:
             raise ServeError(f"Port {wanted} is in use: another server? Stop it, or choose others: make ui PORT=4300")
     url, reports = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{port + 1}"
     os.environ.update(_environment(url, reports))
+    from flows.server_state import mark_interrupted, missing_pools, schedules_kept  # Prefect reads the environment now
+
     with ExitStack() as stack:
         arguments = ["--root", str(runs_root()), "--port", str(port + 1)]
         shown = stack.enter_context(_running("reports", [sys.executable, "-m", "reports.server", *arguments]))
@@ -51,14 +54,19 @@ def serve(port: int, pools: Sequence[str]) -> None:
             _running("server", [*PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(port)])
         )
         _wait_for(f"{url}/api/health", server)
-        stack.callback(_mark_interrupted)
-        _mark_interrupted()
+        names = {pool: f"{socket.gethostname()}-{pool}" for pool in pools}
+        stack.callback(mark_interrupted, names.values())
+        mark_interrupted(names.values())
         print("Creating work pools and deployments ...", flush=True)
-        for pool in POOLS:
-            _prefect("work-pool", "create", pool, "--type", "process", "--overwrite")
-        _prefect("--no-prompt", "deploy", "--all")
-        command = [*PREFECT, "worker", "start", "--type", "process", "--limit", "1", "--pool"]
-        workers = [stack.enter_context(_running(f"worker-{pool}", [*command, pool])) for pool in pools]
+        for pool in missing_pools(POOLS):
+            _prefect("work-pool", "create", pool, "--type", "process")
+        with schedules_kept():
+            _prefect("--no-prompt", "deploy", "--all")
+        command = [*PREFECT, "worker", "start", "--type", "process", "--limit", "1"]
+        workers = [
+            stack.enter_context(_running(f"worker-{pool}", [*command, "--pool", pool, "--name", name]))
+            for pool, name in names.items()
+        ]
         print(_invitation(url, reports, pools), flush=True)
         while all(child.is_running for child in (server, shown, *workers)):
             time.sleep(0.5)
@@ -70,6 +78,7 @@ def _environment(url: str, reports: str) -> dict[str, str]:
     return {
         "PREFECT_API_URL": f"{url}/api",
         "PREFECT_SERVER_UI_API_URL": f"{url}/api",
+        "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": f"{url},{url.replace('127.0.0.1', 'localhost')}",
         REPORTS_URL: reports,
         "MOA_PROJECT_DIR": str(PROJECT),
         "PYTHONSAFEPATH": "1",
@@ -105,23 +114,6 @@ def _wait_for(health: str, server: Child) -> None:
         except (urllib.error.URLError, OSError):
             time.sleep(0.5)
     raise ServeError(f"The Prefect server did not start; see {LOGS / 'server.log'}.")
-
-
-def _mark_interrupted() -> None:
-    """Runs that a worker of an earlier or of this session left behind are not running any more: says so in the UI."""
-    from prefect import get_client
-    from prefect.client.schemas.filters import FlowRunFilter
-    from prefect.states import Crashed
-
-    message = "The worker was stopped. A new run of the same name goes on from the files."
-    unfinished = {"type": {"any_": ["RUNNING", "CANCELLING", "PENDING"]}}
-    of_workers = FlowRunFilter.model_validate({"state": unfinished, "deployment_id": {"is_null_": False}})
-    with get_client(sync_client=True) as client:
-        runs = client.read_flow_runs(flow_run_filter=of_workers)
-        parents = {"any_": [str(run.id) for run in runs]}
-        below = FlowRunFilter.model_validate({"state": unfinished, "parent_flow_run_id": parents})
-        for run in [*runs, *client.read_flow_runs(flow_run_filter=below)]:
-            client.set_flow_run_state(run.id, Crashed(message=message), force=True)
 
 
 def _invitation(url: str, reports: str, pools: Sequence[str]) -> str:

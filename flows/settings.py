@@ -1,8 +1,8 @@
 """What a lifecycle depends on, as frozen models. Torch-free.
 
 A preset (flows/presets.py) and a list of overrides (flows/overrides.py) make one `LifecycleConfig`, which is written to
-`runs/<name>/lifecycle.json` before any work starts. Data and runs live in `<project>/data` and `<project>/runs`, or
-where MOA_DATA_DIR and MOA_RUNS_DIR point (absolute: a Prefect worker may run anywhere).
+`runs/<name>/lifecycle.json` before any work starts. Data, models and runs live in `data`, `models` and `runs` of the
+project, or where MOA_DATA_DIR, MOA_MODELS_DIR and MOA_RUNS_DIR point (absolute: a Prefect worker may run anywhere).
 """
 
 from __future__ import annotations
@@ -13,20 +13,53 @@ import shlex
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from flows.errors import SettingsError
 from flows.files import write_json
 from flows.prefect_environment import PROJECT
+from moa.evaluation.suite import Precision
+from moa.hub.licences import LICENCES
+from moa.hub.loopback import is_loopback
 from moa.train_config import TrainConfig
 
 REPORTS_URL = "MOA_REPORTS_URL"  # environment variable: where `reports.server` serves the runs; `make ui` sets it
+HUB_HOSTS = "MOA_HUB_HOSTS"  # environment variable of the operator: more hosts that models and tokens may be sent to
+HUGGING_FACE = "huggingface.co"
+TAKEN_NAMES = ("hub", "hub-cache", "index.html", "zoo")  # what else lies in runs/
+RUN_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+_ADDRESS = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+(/[\w./-]*)?")  # no user, no query
 
 
 def _endpoint(value: str) -> str:
-    if value != "local" and not value.startswith(("http://", "https://")):
-        raise ValueError("must be 'local' or an http(s) URL such as https://huggingface.co")
+    """Parameters of a flow run come from whoever reaches the Prefect API; hosts that get a token do not."""
+    if value == "local" or (_ADDRESS.fullmatch(value) and is_loopback(value)):
+        return value
+    if not _ADDRESS.fullmatch(value) or not value.startswith("https://"):
+        raise ValueError("must be 'local', an https URL such as https://huggingface.co, or an address of this machine")
+    host, allowed = urlsplit(value).hostname, [HUGGING_FACE, *os.environ.get(HUB_HOSTS, "").replace(",", " ").split()]
+    if host not in allowed:
+        raise ValueError(
+            f"{host} is not among the hosts that models and tokens are sent to ({', '.join(allowed)}); whoever runs "
+            f"this machine may add it to the environment variable {HUB_HOSTS}"
+        )
+    return value
+
+
+def _run_name(value: str) -> str:
+    """A folder below runs/ that nothing else uses, and a branch of a repository (`run-<name>`)."""
+    if value.lower() in TAKEN_NAMES or value.lower().startswith("zoo-"):
+        raise ValueError(f"{value!r} is taken: the project keeps something else in runs/{value}")
+    if ".." in value or value.endswith((".", ".lock")):
+        raise ValueError("must not hold '..' nor end in '.' or '.lock': it names a branch of the repository, too")
+    return value
+
+
+def _licences(value: str) -> str:
+    if value not in LICENCES:
+        raise ValueError(f"is none of {', '.join(LICENCES)} (moa/hub/licences.py)")
     return value
 
 
@@ -56,6 +89,7 @@ class PreprocessSettings(_Group):
     dataset: Path = Field(description="dataset declaration, datasets/<name>.yaml")
     out: Path = Field(description="shard folder, data/<name>")
     source_root: Path | None = Field(None, description="where the images lie; null: what the declaration says")
+    max_bad: float = Field(0.5, ge=0, le=1, description="share of dropped images above which preprocessing fails")
 
 
 class LaunchSettings(_Group):
@@ -72,12 +106,14 @@ class PublishSettings(_Group):
         description="Hub address, or 'local': the project's own small Hub server on loopback, stored in runs/hub"
     )
     repo_id: str = Field(pattern=r"^[\w.-]+/[\w.-]+$", description="owner/name on the Hub")
+    private: bool = Field(True, description="visibility of a repository that publishing creates")
     title: str = Field(description="the model's name on its card")
     base_model: str = Field(description="what it is based on, in words or as a Hub id")
     base_model_id: str | None = Field(None, description="the base model's Hub id; null: it is not on the Hub")
-    licences: str = Field(description="key of moa.hub.licences.LICENCES: the terms the model carries")
+    licences: Annotated[str, AfterValidator(_licences)] = Field(
+        description="key of moa.hub.licences.LICENCES: the terms the model carries"
+    )
     accept_licences: bool = Field(False, description="the licences of data and base model have been read and accepted")
-    token_env: str = Field("HF_TOKEN", description="environment variable that holds the Hub token")
 
 
 class EvaluateSettings(_Group):
@@ -87,6 +123,9 @@ class EvaluateSettings(_Group):
     images: Path | None = Field(None, description="folder of the subjects' photographs, for suites of kind folder")
     faces: Path | None = Field(None, description="weights of the face model; null: the place the suite declares")
     clip: Path | None = Field(None, description="CLIP folder that measures; null: the place the suite declares")
+    precision: Precision | None = Field(
+        None, description="of the images' sampling: fp32, bf16 or fp16; null: the suite's on GPUs, fp32 on a CPU"
+    )
 
 
 class PromoteSettings(_Group):
@@ -146,7 +185,9 @@ class LifecycleConfig(_Group):
 
     preset: str
     overrides: tuple[str, ...] = ()
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="folder of the run: runs/<name>")
+    name: Annotated[str, AfterValidator(_run_name)] = Field(
+        pattern=RUN_NAME, description="folder of the run: runs/<name>"
+    )
     preprocess: PreprocessSettings
     train: TrainConfig
     train_from: Literal["init", "promoted"] = Field(
@@ -172,12 +213,18 @@ class LifecycleConfig(_Group):
     def command(self) -> str:
         """The command line that resolves to this configuration."""
         words = ["python", "-m", "flows.lifecycle", "--preset", self.preset]
-        return shlex.join(words + [word for override in self.overrides for word in ("--set", override)])
+        words += [word for override in self.overrides for word in ("--set", _portable(override))]
+        return shlex.join(words)
 
 
 def data_root() -> Path:
     """Folder of the shards: MOA_DATA_DIR, or `<project>/data`."""
     return _root("MOA_DATA_DIR", PROJECT / "data")
+
+
+def models_root() -> Path:
+    """Folder of downloaded models: MOA_MODELS_DIR, or `<project>/models`."""
+    return _root("MOA_MODELS_DIR", PROJECT / "models")
 
 
 def runs_root() -> Path:
@@ -190,8 +237,15 @@ def write_lifecycle(config: LifecycleConfig) -> Path:
     return write_json(config.run / "lifecycle.json", config.model_dump(mode="json"))
 
 
+def _portable(override: str) -> str:
+    """Paths in the project are relative to it, those of the user begin with `~`: commands stand on model cards."""
+    return override.replace(f"{PROJECT}/", "").replace(f"{Path.home()}/", "~/")
+
+
 def _root(variable: str, default: Path) -> Path:
     value = os.environ.get(variable)
-    if value and not Path(value).is_absolute():
+    if not value:
+        return default
+    if not (folder := Path(value).expanduser()).is_absolute():
         raise SettingsError(f"{variable} is {value!r}, but has to be an absolute path: workers run in other folders.")
-    return Path(value) if value else default
+    return folder

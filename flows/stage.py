@@ -1,4 +1,4 @@
-"""What the stages have in common: the resolved configuration on disk, their progress, and what they say at the end.
+"""What the stages have in common: what they need of each other, their progress, and what they say at the end.
 
 The files of a stage are the truth about it. Each core leaves finished work alone; a stage is "up to date" when its
 manifest, which names everything else by digest, is the same after the call as before it.
@@ -18,27 +18,12 @@ from uuid import UUID
 from prefect import get_run_logger
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.client.schemas.objects import State
-from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from flows.errors import MissingInputError
-from flows.failures import without_tracebacks
-from flows.overrides import dated, resolve
-from flows.settings import LifecycleConfig, write_lifecycle
 
 SECONDS_BETWEEN_UPDATES = 5.0  # an update costs the server 40 ms
 INCOMPLETE = "Incomplete"  # name of the state of a flow run that came to its end, with something left out
-
-
-def begin(preset: str, overrides: list[str] | None, name: str | None) -> LifecycleConfig:
-    """Resolves the parameters of a flow and writes the result to `runs/<name>/lifecycle.json`.
-
-    `{date}` in the name is the day the flow run was scheduled for; a retry on another day keeps it.
-    """
-    without_tracebacks()
-    config = resolve(preset, overrides or [], dated(name, flow_run.scheduled_start_time.date()))
-    get_run_logger().info("Configuration: %s", write_lifecycle(config))
-    return config
 
 
 @contextmanager

@@ -2,25 +2,52 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections import deque
+from pathlib import Path
+from typing import Any
 
 from flows.files import write_json
 from moa.train_config import TrainConfig
 
+ACCEPTED = ("start", "resume", "finished")  # events after which the training runs, or ran, under its configuration
+RANK = re.compile(r"rank (\d+): ")
 
-def torchrun(training: TrainConfig, processes: int) -> list[str]:
-    """The command that trains into `training.out`; its configuration file is written there first."""
-    path = write_json(training.run_folder / "config.json", training.model_dump(mode="json"))
+
+class Draft:
+    """The configuration of a training that is being tried: `config.draft.json`, until the training has accepted it.
+
+    So `config.json` always says how the run was trained, also after a training that was refused.
+    """
+
+    def __init__(self, training: TrainConfig) -> None:
+        self._training = training
+        self.path = training.run_folder / "config.draft.json"
+        write_json(self.path, training.model_dump(mode="json"))
+
+    def hear(self, record: dict[str, Any]) -> None:
+        """Takes an event of the training; the draft becomes `config.json` when it was accepted."""
+        if record.get("event") in ACCEPTED and self.path.is_file():
+            write_json(self._training.run_folder / "config.json", self._training.model_dump(mode="json"))
+            self.path.unlink()
+
+    def discard(self) -> None:
+        """Removes what was not accepted."""
+        self.path.unlink(missing_ok=True)
+
+
+def torchrun(config: Path, processes: int) -> list[str]:
+    """The command that trains as a configuration file says."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
-    return [*launcher, str(processes), "-m", "moa.train", str(path)]
+    return [*launcher, str(processes), "-m", "moa.train", str(config)]
 
 
 class LastWords:
     """What the ranks said before they failed: their own message, else their traceback, without the launcher's."""
 
     def __init__(self) -> None:
-        self._lines: deque[str] = deque(maxlen=40)
+        self._lines: deque[str] = deque(maxlen=200)
         self._over = False
 
     def hear(self, line: str) -> None:
@@ -28,9 +55,19 @@ class LastWords:
         if not self._over:
             self._lines.append(line)
 
+    @property
+    def message(self) -> str | None:
+        """The last message of rank 0, all its lines; None when it left none, as a process does that was killed."""
+        lines = list(self._lines)
+        ranks = [(index, match[1]) for index, line in enumerate(lines) if (match := RANK.match(line))]
+        own = [index for index, rank in ranks if rank == "0"]
+        if not own:
+            return None
+        end = next((index for index, _ in ranks if index > own[-1]), len(lines))
+        return "\n".join(lines[own[-1] : end])
+
     def __str__(self) -> str:
-        own = [line for line in self._lines if line.startswith("rank 0: ")]
-        return own[-1] if own else "\n".join(self._lines)
+        return self.message or "\n".join(list(self._lines)[-40:])
 
     def __bool__(self) -> bool:
         return bool(self._lines)

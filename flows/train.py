@@ -1,12 +1,13 @@
 """Shards -> adapter: `python -m flows.train --preset miniature`.
 
-Starts the training processes (`torchrun -m moa.train`) on `runs/<name>/config.json` and watches them. They write
-metrics.jsonl, checkpoints/ and export/; run again, they resume, or find the export finished.
+Starts the training processes (`torchrun -m moa.train`) and watches them. They write metrics.jsonl, checkpoints/ and
+export/; run again, they resume, or find the export finished. A process that was killed is started again twice.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,41 +16,47 @@ from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
+from flows.begin import begin
 from flows.command import run
-from flows.errors import ProcessFailedError, TrainingFailedError
-from flows.hub import hub_token
+from flows.errors import ProcessFailedError, TrainingCrashedError, TrainingFailedError
+from flows.hub import HUGGING_FACE_TOKEN
 from flows.launch import flow_run_cancelled, run_process
 from flows.presets import PresetName
+from flows.retries import RETRIES
 from flows.settings import LifecycleConfig
-from flows.stage import Progress, announced, begin
-from flows.torchrun import LastWords, torchrun
-from flows.variants import run_training
+from flows.stage import Progress, announced
+from flows.torchrun import Draft, LastWords, torchrun
+from flows.trained import run_training
 from moa.train_config import TrainConfig
 
 
-@task(cache_policy=NO_CACHE)
+@task(cache_policy=NO_CACHE, **RETRIES)
 def train_adapter(config: LifecycleConfig, training: TrainConfig, stage: str = "train") -> Path:
     """Runs the training processes to their end; returns the path of the exported adapter's manifest."""
     manifest, log = training.run_folder / "export" / "manifest.json", training.run_folder / "train.log"
-    words = LastWords()
+    draft, words = Draft(training), LastWords()
     try:
         with announced(stage, manifest), Progress("train", stage[:1].upper() + stage[1:]) as progress:
             run_process(
-                torchrun(training, config.launch.processes),
+                torchrun(draft.path, config.launch.processes),
                 log=log,
-                on_record=lambda record: follow(record, training.steps, progress),
+                on_record=lambda record: follow(record, draft, training.steps, progress),
                 on_line=words.hear,
                 cancelled=flow_run_cancelled(),
-                secrets=[hub_token(config) or ""],
+                secrets=[os.environ.get(HUGGING_FACE_TOKEN, "")],
                 time_limit=config.launch.hours and config.launch.hours * 3600,
             )
     except ProcessFailedError as error:
-        raise TrainingFailedError(f"{words or error}\n(full output: {log})") from error
+        failure = TrainingFailedError if words.message else TrainingCrashedError
+        raise failure(f"{words or error}\n(full output: {log})") from error
+    finally:
+        draft.discard()
     return manifest
 
 
-def follow(record: dict[str, Any], steps: int, progress: Progress) -> None:
-    """Metrics lines move the progress bar; events go to the log."""
+def follow(record: dict[str, Any], draft: Draft, steps: int, progress: Progress) -> None:
+    """Metrics lines move the progress bar; events go to the log, and tell that the configuration was accepted."""
+    draft.hear(record)
     if "loss" in record:
         progress(record["step"], steps, f"loss {record['loss']:.4f}" if record["loss"] is not None else "")
     elif "event" in record:
@@ -74,7 +81,7 @@ def train(preset: PresetName = "miniature", overrides: list[str] | None = None, 
         overrides: fields to replace, as `a.b=value`.
         name: folder of the run below runs/; empty for the preset's own. The same name resumes.
     """
-    config = begin(preset, overrides, name)
+    config = begin("train", preset, overrides, name)
     manifest = train_adapter(config, run_training(config))
     show_metrics(config.run)
     return manifest

@@ -4,16 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flows.champion import starting_adapter
-from flows.files import read_json
-from flows.overrides import replaced
+from flows.overrides import field_of, replaced
 from flows.settings import LifecycleConfig, Variant
+from flows.trained import Trained, run_training
 from moa.train_config import TrainConfig
-
-
-def run_training(config: LifecycleConfig) -> TrainConfig:
-    """The run's own training: into its folder, from where `train_from` says."""
-    return config.train.model_copy(update={"out": config.run, "init": starting_adapter(config)})
 
 
 def variant_training(config: LifecycleConfig, variant: Variant) -> TrainConfig:
@@ -23,7 +17,7 @@ def variant_training(config: LifecycleConfig, variant: Variant) -> TrainConfig:
     """
     started = config.model_copy(update={"train": run_training(config)})
     changed = replaced(started, variant.overrides).train
-    names_init = any(override.startswith("train.init=") for override in variant.overrides)
+    names_init = "train.init" in map(field_of, variant.overrides)
     init = changed.init if names_init or changed.moa == config.train.moa else None
     return changed.model_copy(update={"out": variant_folder(config, variant), "init": init})
 
@@ -38,14 +32,12 @@ def finished_variants(config: LifecycleConfig) -> dict[str, Path]:
     found = {}
     for variant in config.ablate.variants:
         adapter = variant.adapter or variant_folder(config, variant) / "export"
-        if variant.adapter or _is_trained(variant_training(config, variant)):
+        if variant.adapter or _is_trained(adapter, variant_training(config, variant)):
             found[variant.label] = adapter
     return found
 
 
-def _is_trained(training: TrainConfig) -> bool:
-    """Whether the folder holds the export of exactly this training."""
-    config, manifest = training.run_folder / "config.json", training.run_folder / "export" / "manifest.json"
-    if not (config.is_file() and manifest.is_file()):
-        return False
-    return read_json(config) == training.model_dump(mode="json") and read_json(manifest)["step"] == training.steps
+def _is_trained(export: Path, training: TrainConfig) -> bool:
+    """Whether the folder holds the adapter of exactly this training; the adapter itself knows."""
+    trained = Trained.of(export)
+    return trained is not None and not trained.differences(training)

@@ -85,6 +85,13 @@ def test_images_that_were_not_scored_stop_a_promotion() -> None:
     assert decision.reasons[0] == "3 images of moa could not be scored; evaluate again." and not decision.promote
 
 
+def test_people_without_a_reference_stop_a_promotion() -> None:
+    values = summary(difference(0.1, 0.1, 0.1), difference(0.1, 0.1, 0.1))
+    for method in values["methods"]:
+        method["outcomes"] = {"scored": 6, "no_reference": 2}
+    assert "2 images of moa could not be scored" in judged(values).reasons[0]
+
+
 def test_a_summary_without_the_comparison_is_named() -> None:
     """An evaluation from before there was a champion does not count as that of a first model."""
     without = summary(difference(1, 1, 1), difference(1, 1, 1), champion=False)

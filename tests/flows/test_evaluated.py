@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from flows.artifacts import MOST_BYTES, TILE, interval, strip
+from flows.artifacts import MOST_BYTES, TILE, _scores, interval, strip
 from flows.evaluate import CPU_PROCESSES, devices
 from flows.evaluated import told, unscored
 
@@ -28,6 +28,14 @@ def test_what_could_not_be_scored_is_what_the_evaluation_named(tmp_path: Path) -
     assert problems == PROBLEMS
     assert "2 x the image cannot be read; 1 x no face" in told(problems) and "moon/0.png" in told(problems)
     assert told([]) == ""
+
+
+def test_a_row_of_the_table_says_what_was_not_measured() -> None:
+    nothing = {"label": "MoA", "n": 0, "ip": None, "pc": None, "context_change_outside": None, "detection_rate": None}
+    assert set(_scores(nothing).values()) == {"MoA", 0, "-"}
+    half = {"n": 2, "mean": 0.5, "low": None, "high": None, "std": 0.1}
+    row = _scores(nothing | {"ip": half, "detection_rate": half})
+    assert (row["IP"], row["faces"]) == ("0.500", "50.0 %")
 
 
 def test_the_strip_shows_the_pictures_side_by_side(tmp_path: Path) -> None:

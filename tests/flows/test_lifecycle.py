@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prefect import flow
 from prefect.client.schemas.objects import State, StateType
-from prefect.testing.utilities import prefect_test_harness
 
 from flows.ablate import ablate
 from flows.command import run
@@ -21,13 +19,6 @@ from tests.flows.tiny_lifecycle import write_world
 
 # "Nothing to do" is said in the log, the report is made again with the same bytes, locks are taken.
 ALWAYS_WRITTEN = {"train.log", "index.html", ".lock", "lock"}
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[None]:
-    """A Prefect server on a fresh database; it takes 10 s on a quiet machine and a minute on a loaded one."""
-    with prefect_test_harness(server_startup_timeout=300):
-        yield
 
 
 @pytest.fixture

@@ -17,7 +17,8 @@ from prefect.settings import Settings
 
 from flows.overrides import dated, resolve
 from flows.prefect_environment import PROJECT, variables
-from flows.serve import POOLS, deployments
+from flows.presets import PRESETS
+from flows.serve import POOLS, _environment, deployments
 
 TEXT = (PROJECT / "prefect.yaml").read_text(encoding="utf-8")
 DECLARED: dict[str, Any] = yaml.safe_load(TEXT)
@@ -65,11 +66,12 @@ def test_no_key_is_misspelt(deployment: dict[str, Any]) -> None:
     assert DECLARED.keys() <= KEYS[""]
 
 
-def test_every_verb_has_a_deployment_of_each_preset() -> None:
+def test_every_verb_has_a_deployment_and_every_preset_its_lifecycle() -> None:
     labels = [label(deployment) for deployment in DEPLOYMENTS]
     assert labels == deployments(), "what `make ui` prints"
     verbs = ("preprocess", "train", "publish", "evaluate", "gate", "ablate", "lifecycle")
-    assert sorted(labels) == sorted(f"{verb}/{name}" for verb in verbs for name in ("miniature", "ffhq-sd15"))
+    both = [f"{verb}/{name}" for verb in verbs for name in ("miniature", "ffhq-sd15")]
+    assert sorted(labels) == sorted([*both, "lifecycle/photos-sd15"])
 
 
 def test_schedules_are_valid_and_off() -> None:
@@ -104,10 +106,19 @@ def test_defaults_of_flows_validate() -> None:
     for entrypoint in {deployment["entrypoint"] for deployment in DEPLOYMENTS}:
         flow = load_flow_from_entrypoint(entrypoint)
         assert flow.validate_parameters({}) == {"preset": "miniature", "overrides": None, "name": None}
-        assert flow.parameters.properties["preset"]["enum"] == ["miniature", "ffhq_sd15"]
+        assert flow.parameters.properties["preset"]["enum"] == list(PRESETS)
 
 
 def test_prefect_toml_holds_known_settings() -> None:
     known = {name.upper() for name in Settings().to_environment_variables(exclude_unset=False)}
     names = [name for name, _ in variables(tomllib.loads((PROJECT / "prefect.toml").read_text()), "PREFECT")]
     assert names and set(names) <= known, set(names) - known
+
+
+def test_web_pages_may_not_call_the_api() -> None:
+    """Prefect's default is `*`: any page could start flows and read the answers."""
+    origins = dict(variables(tomllib.loads((PROJECT / "prefect.toml").read_text()), "PREFECT"))
+    allowed = origins["PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS"].split(",")
+    assert allowed == ["http://127.0.0.1:4200", "http://localhost:4200"]
+    served = _environment("http://127.0.0.1:4300", "http://127.0.0.1:4301")["PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS"]
+    assert served == "http://127.0.0.1:4300,http://localhost:4300"

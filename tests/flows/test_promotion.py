@@ -11,15 +11,17 @@ from typing import Any
 import pytest
 from prefect.logging import disable_run_logger
 
+from flows.card import model_card
 from flows.champion import champion_adapter, champion_of, starting_adapter
 from flows.errors import MissingInputError
 from flows.evaluated import evaluation_folder
 from flows.files import read_json, write_json
 from flows.gate import pass_gate
-from flows.hub import fetch, hub_cache, hub_endpoint, model_card
+from flows.hub import fetch, hub_cache, hub_endpoint
 from flows.overrides import resolve
 from flows.settings import LifecycleConfig
 from moa.hub.publish import publish
+from tests.flows.exports import write_export, write_shards
 from tests.moa.hub.pipeline_folder import write_pipeline
 
 BETTER, WORSE = 0.05, -0.05
@@ -30,10 +32,7 @@ INIT = "sha256:initial"
 def _roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("MOA_RUNS_DIR", str(tmp_path / "runs"))
     monkeypatch.setenv("MOA_DATA_DIR", str(tmp_path / "data"))
-    write_json(
-        tmp_path / "data/miniature/manifest.json",
-        {"dataset": {"name": "m", "version": "1"}, "digest": "sha256:0", "config": {"resolution": 64}},
-    )
+    write_shards(tmp_path / "data/miniature")
     write_json(tmp_path / "init/manifest.json", {"digest": INIT})
     with disable_run_logger():
         yield
@@ -42,7 +41,7 @@ def _roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def published(tmp_path: Path, name: str, weights: str = "", *overrides: str) -> LifecycleConfig:
     """A run that was trained and published; `weights` stands for what it learned (default: its name)."""
     config = resolve("miniature", ["train.init=null", *overrides], name)
-    write_json(config.run / "export/manifest.json", {"step": 3, "commit": None})
+    write_export(config)
     folder = write_pipeline(tmp_path / "pipelines" / name / (weights or name), (weights or name).encode() * 9)
     with hub_endpoint(config) as endpoint:
         done = publish(
@@ -169,6 +168,14 @@ def test_what_training_starts_from_is_the_champion_until_something_was_promoted(
     champion = champion_of(warm)
     assert (champion.source, champion.adapter_digest) == ("init", INIT)
     assert champion_adapter(warm) == tmp_path / "init"
+
+
+def test_of_a_champion_only_the_adapter_is_fetched(tmp_path: Path) -> None:
+    first, second = published(tmp_path, "first"), published(tmp_path, "second")
+    gated(first, BETTER)
+    shutil.rmtree(hub_cache())
+    adapter = champion_adapter(second)
+    assert adapter is not None and sorted(path.name for path in adapter.parent.iterdir()) == ["adapter"]
 
 
 def test_training_starts_from_the_promoted_adapter_and_a_run_keeps_its_start(tmp_path: Path) -> None:

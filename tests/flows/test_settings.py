@@ -10,6 +10,7 @@ import pytest
 
 from flows.errors import OverrideError, SettingsError, UnknownPresetError
 from flows.overrides import dated, resolve
+from flows.prefect_environment import PROJECT
 from flows.presets import PRESETS, PresetName
 from flows.settings import write_lifecycle
 
@@ -46,6 +47,9 @@ def test_the_papers_values() -> None:
         ("train_from=promoted", "train_from", "promoted"),
         ("publish.endpoint=http://127.0.0.1:1", "publish.endpoint", "http://127.0.0.1:1"),
         ("preprocess.source_root=photos", "preprocess.source_root", Path("photos").absolute()),
+        ("preprocess.source_root=~/photos", "preprocess.source_root", Path.home() / "photos"),
+        (" train.steps = 7 ", "train.steps", 7),
+        ("publish.private=false", "publish.private", False),
     ],
 )
 def test_overrides_are_yaml(override: str, field: str, expected: object) -> None:
@@ -82,9 +86,28 @@ def test_the_presets_own_name_is_no_override() -> None:
         ("train.steps", "has no '='"),
         ("train.steps=0", "train.steps: Input should be greater than or equal to 1"),
         ("train.moa.router=big", "train.moa.router"),
-        ("publish.endpoint=huggingface.co", "http(s) URL"),
+        ("publish.endpoint=huggingface.co", "an https URL"),
+        ("publish.endpoint=http://huggingface.co", "an https URL"),
+        ("publish.endpoint=https://evil.example", "MOA_HUB_HOSTS"),
+        ("publish.endpoint=https://huggingface.co.evil.example", "MOA_HUB_HOSTS"),
+        ("publish.endpoint=https://127.0.0.1@evil.example/", "an https URL"),
+        ("publish.endpoint=https://huggingface.co@evil.example/", "an https URL"),
+        ("publish.token_env=AWS_SECRET_ACCESS_KEY", "no field 'publish.token_env'"),
+        ("publish.licences=wtfpl", "publish.licences: is none of miniature, ffhq_sd15, photos_sd15"),
+        ("train.out=/elsewhere", "no field 'train.out'"),
+        ("train.learning_rate=.inf", "train.learning_rate: give a finite number"),
+        ("train.learning_rate=inf", "train.learning_rate: give a finite number"),
+        ("promote.tolerance_ip=.nan", "promote.tolerance_ip"),
+        ("preprocess.max_bad=1.5", "preprocess.max_bad"),
         ("launch.processes=3", "cannot be split evenly over 3"),
         ("name=../outside", "name"),
+        ("name=a..b", "'..'"),
+        ("name=run.lock", ".lock"),
+        ("name=hub", "taken"),
+        ("name=Hub-Cache", "taken"),
+        ("name=zoo", "taken"),
+        ("name=zoo-moa-1", "taken"),
+        ("name=index.html", "taken"),
         ("train.steps=[1", "not YAML"),
         ("promote.tag='{run}'", "{name} and {commit}"),
         ("promote.tolerance_ip=-1", "promote.tolerance_ip"),
@@ -105,8 +128,35 @@ def test_mistakes_are_named(override: str, message: str) -> None:
 def test_training_follows_the_shards_unless_told_otherwise() -> None:
     moved = resolve("miniature", ["preprocess.out=/elsewhere"])
     assert moved.train.shards == Path("/elsewhere")
-    apart = resolve("miniature", ["preprocess.out=/elsewhere", "train.shards=/older"])
-    assert apart.train.shards == Path("/older")
+    for shards in ("train.shards=/older", "train.shards = /older"):
+        apart = resolve("miniature", ["preprocess.out=/elsewhere", shards])
+        assert apart.train.shards == Path("/older")
+
+
+def test_more_hosts_are_the_operators_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a flow run asks for cannot widen it: only the environment of the process can."""
+    monkeypatch.setenv("MOA_HUB_HOSTS", "hub.example, mirror.example")
+    for host in ("hub.example", "mirror.example", "huggingface.co"):
+        assert resolve("miniature", [f"publish.endpoint=https://{host}"]).publish.endpoint == f"https://{host}"
+    with pytest.raises(OverrideError, match="an https URL"):
+        resolve("miniature", ["publish.endpoint=http://hub.example"])
+
+
+def test_paths_in_overrides_mean_the_same_from_another_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = ["preprocess.source_root=photos", "ablate.variants=[{label: x, adapter: other}]"]
+    config = resolve("miniature", given)
+    monkeypatch.chdir("/")
+    assert resolve("miniature", config.overrides) == config
+    assert config.ablate.variants[0].adapter == tmp_path / "other"
+
+
+def test_the_command_names_no_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It stands on the model card."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = resolve("miniature", ["preprocess.source_root=~/photos", f"train.init={PROJECT}/zoo/moa"])
+    assert str(tmp_path) not in config.command and str(PROJECT) not in config.command
+    assert "preprocess.source_root=~/photos" in config.command and "train.init=zoo/moa" in config.command
 
 
 def test_unknown_preset() -> None:
@@ -119,6 +169,8 @@ def test_roots_come_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setenv("MOA_DATA_DIR", str(tmp_path / "d"))
     config = resolve("miniature")
     assert (config.run, config.train.shards) == (tmp_path / "r/miniature", tmp_path / "d/miniature")
+    monkeypatch.setenv("MOA_MODELS_DIR", "~/m")
+    assert resolve("ffhq_sd15").train.base == Path.home() / "m/stable-diffusion-v1-5"
     monkeypatch.setenv("MOA_RUNS_DIR", "relative")
     with pytest.raises(SettingsError, match="MOA_RUNS_DIR"):
         _ = config.run

@@ -1,0 +1,42 @@
+"""How every stage begins: the configuration of the run, checked before anything is written, then written down."""
+
+from __future__ import annotations
+
+from prefect import get_run_logger
+from prefect.runtime import flow_run
+
+from flows.failures import without_tracebacks
+from flows.overrides import dated
+from flows.preflight import check
+from flows.publication import require_published
+from flows.remembered import kept_settings, recall
+from flows.settings import LifecycleConfig, write_lifecycle
+from flows.trained import refuse_other_training, require_trained
+
+AFTER_PUBLISHING = ("evaluate", "gate", "ablate")
+
+
+def begin(stage: str, preset: str, overrides: list[str] | None, name: str | None) -> LifecycleConfig:
+    """The configuration of a run at the beginning of `stage`, now in `runs/<name>/lifecycle.json`.
+
+    `{date}` in the name is the day the flow run was scheduled for; a retry on another day keeps it.
+
+    Raises:
+        OverrideError, UnknownPresetError: the parameters do not resolve.
+        ConfigChangedError (moa's), SettingsChangedError: the run was trained with other settings.
+        MissingInputError: an earlier stage has to run first.
+        PreflightError: something that the stage needs is missing.
+    """
+    without_tracebacks()
+    given = overrides or []
+    config = recall(preset, given, dated(name, flow_run.scheduled_start_time.date()))
+    if kept := kept_settings(config.run / "lifecycle.json", given):
+        get_run_logger().info("Settings that this run remembers: %s", " ".join(kept))
+    refuse_other_training(config)
+    if stage == "publish":
+        require_trained(config)
+    elif stage in AFTER_PUBLISHING:
+        require_published(config)
+    check(config, stage)
+    get_run_logger().info("Configuration: %s", write_lifecycle(config))
+    return config

@@ -1,0 +1,201 @@
+"""The preflight: whatever would otherwise fail after hours, looked at in seconds, with a remedy for each problem.
+
+    python -m flows.lifecycle --preset ffhq_sd15 --dry-run
+
+prints the resolved configuration and the problems, and writes nothing. Every stage begins with the checks that concern
+it; the lifecycle with all of them. Contents are not compared here: digests are the stages' own affair.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from flows.downloads import command
+from flows.errors import PreflightError
+from flows.hub import HUGGING_FACE_TOKEN, SECRET_BLOCK, hub_token
+from flows.settings import EvaluateSettings, LifecycleConfig, models_root
+from moa.config import MoAConfig
+from moa.errors import LicenceRefusedError, SuiteError
+from moa.evaluation.suite import FolderSubjects, Suite, load_suite
+from moa.hub.licences import LICENCES, require_acceptance
+from moa.hub.loopback import is_loopback
+from preprocessing.config import FolderSource, load_dataset
+from preprocessing.errors import PreprocessingError
+from preprocessing.models import missing_models
+from preprocessing.sources import open_source
+
+BASE_PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+PLACEHOLDER = "your-name/"  # of a preset's repository
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong, beginning with the field, and what a person can do about it."""
+
+    what: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.what}\n    {self.remedy}" if self.remedy else self.what
+
+
+def check(config: LifecycleConfig, stage: str) -> None:
+    """Raises PreflightError with all problems of a stage."""
+    if problems := find_problems(config, stage):
+        listed = "\n".join(f"  * {problem}" for problem in problems)
+        raise PreflightError(f"{stage} cannot run yet:\n{listed}")
+
+
+def find_problems(config: LifecycleConfig, stage: str) -> list[Problem]:
+    """Everything that would stop a stage, or one of those that the lifecycle runs."""
+    return [problem for look in CHECKS[stage] for problem in look(config)]
+
+
+def _images(config: LifecycleConfig) -> Iterator[Problem]:
+    """Declaration, pictures and annotators' models."""
+    settings = config.preprocess
+    try:
+        dataset = load_dataset(settings.dataset)
+        open_source(dataset, settings.source_root)
+    except PreprocessingError as error:
+        yield Problem(f"preprocess: {error}", "")
+        return
+    if isinstance(dataset.source, FolderSource):
+        root = Path(settings.source_root or dataset.source.root or ".").expanduser()
+        for path in dict.fromkeys((root, root / (dataset.source.credits or ""))):
+            if not path.exists():
+                yield Problem(
+                    f"preprocess.source_root: {path} does not exist",
+                    f"see the head of {settings.dataset}, or --set preprocess.source_root=FOLDER",
+                )
+    if not (settings.out / "manifest.json").is_file():  # finished shards need no models any more
+        yield from (Problem(f"preprocess: {what}", fetch) for what, fetch in missing_models(dataset, models_root()))
+
+
+def _training(config: LifecycleConfig) -> Iterator[Problem]:
+    """Frozen models, the adapter to start from, and as many GPUs as processes."""
+    training = config.train
+    if absent := [part for part in BASE_PARTS if not (training.base / part).is_dir()]:
+        what = f"train.base: {training.base} is no Stable Diffusion folder: it has no {', '.join(absent)}"
+        yield Problem(what, _fetch(training.base, "--set train.base=FOLDER, of diffusers' format"))
+    encoder = training.image_encoder / "config.json"
+    if not encoder.is_file():
+        what = f"train.image_encoder: {training.image_encoder} is no CLIP folder"
+        yield Problem(what, _fetch(training.image_encoder, "--set train.image_encoder=FOLDER"))
+    elif (width := _read(encoder).get("projection_dim")) not in (None, training.moa.image_dim):
+        what = f"train.moa.image_dim is {training.moa.image_dim}, but {training.image_encoder} makes {width} features"
+        yield Problem(what, f"--set train.moa.image_dim={width}")
+    if training.init is not None:
+        yield from _adapter("train.init", training.init, training.moa)
+    if config.launch.processes > 1:
+        import torch
+
+        if 0 < (gpus := torch.cuda.device_count()) < config.launch.processes:
+            what = f"launch.processes: {config.launch.processes} on a machine with {gpus} GPU(s)"
+            rate = config.launch.processes * training.accumulation
+            yield Problem(
+                what, f"--set launch.processes={gpus} --set train.accumulation={max(1, rate // gpus)}: the same steps"
+            )
+
+
+def _adapter(field: str, folder: Path, moa: MoAConfig | None = None) -> Iterator[Problem]:
+    """An adapter folder that is not there, or of another architecture than `moa`."""
+    if not all((folder / name).is_file() for name in ("manifest.json", "config.json", "moa.safetensors")):
+        yield Problem(f"{field}: {folder} holds no adapter", f"--set {field}=runs/<name>/export, or null")
+        return
+    try:
+        found = MoAConfig.model_validate(_read(folder / "config.json").get("moa"))
+    except ValidationError:
+        yield Problem(f"{field}: {folder / 'config.json'} is no adapter's", "name a folder that `moa.train` wrote")
+        return
+    if moa not in (None, found):
+        yield Problem(f"{field}: {folder} holds an adapter of {found!r}, not {moa!r}", f"--set {field}=null")
+
+
+def _publishing(config: LifecycleConfig) -> Iterator[Problem]:
+    """Repository, terms and token."""
+    settings = config.publish
+    try:
+        require_acceptance(LICENCES[settings.licences], accepted=settings.accept_licences)
+    except LicenceRefusedError as error:
+        yield Problem(f"publish.{error}", "--set publish.accept_licences=true")
+    if settings.endpoint == "local" or is_loopback(settings.endpoint):
+        return
+    if settings.repo_id.startswith(PLACEHOLDER):
+        yield Problem(f"publish.repo_id: {settings.repo_id} is a placeholder", "--set publish.repo_id=OWNER/NAME")
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+        yield Problem(f"HF_HUB_OFFLINE is set, but {settings.endpoint} is to be published to", "unset HF_HUB_OFFLINE")
+    if hub_token(config) is None:
+        yield Problem(
+            f"{HUGGING_FACE_TOKEN} is not set: {settings.endpoint} needs an access token with write permission",
+            f"export {HUGGING_FACE_TOKEN}=..., or make a Prefect Secret block named {SECRET_BLOCK}",
+        )
+
+
+def _evaluation(config: LifecycleConfig) -> Iterator[Problem]:
+    """Suite, measuring models, photographs, and the adapters and bases to compare with."""
+    settings = config.evaluate
+    try:
+        suite = load_suite(settings.suite, faces=settings.faces, clip=settings.clip)
+    except SuiteError as error:
+        yield Problem(f"evaluate.suite: {error}", "--set evaluate.suite=datasets/suites/NAME.yaml")
+        return
+    for name, model in suite.evaluators:
+        if model is not None and not Path(model.path).exists():
+            setting = (
+                f"--set evaluate.{name}=PATH" if name in EvaluateSettings.model_fields else f"see {settings.suite}"
+            )
+            yield Problem(f"evaluate.{name}: {model.path} does not exist", _fetch(Path(model.path), setting))
+    yield from _photographs(suite, settings.images)
+    for variant in config.ablate.variants:
+        yield from _adapter(f"ablate.variants: {variant.label!r}", variant.adapter) if variant.adapter else ()
+    for base in config.ablate.community:
+        if not base.lora.exists():
+            yield Problem(f"ablate.community: {base.label!r}: {base.lora} does not exist", "name a LoRA file or folder")
+
+
+def _photographs(suite: Suite, images: Path | None) -> Iterator[Problem]:
+    """People of a folder; those of shards are there when the shards are."""
+    if not isinstance(suite.subjects, FolderSubjects):
+        return
+    root = images or (Path(suite.subjects.root) if suite.subjects.root else None)
+    if root is None or not root.is_dir():
+        yield Problem(
+            f"evaluate.images: {root or 'no folder was named'}: the photographs of suite {suite.name} are not there",
+            "see datasets/suites/README.md, or --set evaluate.images=FOLDER",
+        )
+    elif absent := [item.image for item in suite.subjects.items if not (root / item.image).exists()]:
+        yield Problem(
+            f"evaluate.images: {root} lacks {', '.join(absent)}",
+            f"python -m moa.evaluation.suite SUITE --images {root} looks at each photograph",
+        )
+
+
+def _fetch(place: Path, otherwise: str) -> str:
+    known = command(place)
+    return f"{known}\n    or {otherwise}" if known else otherwise
+
+
+def _read(path: Path) -> dict[str, object]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+CHECKS: dict[str, tuple[Callable[[LifecycleConfig], Iterator[Problem]], ...]] = {
+    "preprocess": (_images,),
+    "train": (_training,),
+    "publish": (_publishing,),
+    "evaluate": (_evaluation,),
+    "gate": (_publishing,),
+    "ablate": (_training, _evaluation),
+    "lifecycle": (_images, _training, _publishing, _evaluation),
+}

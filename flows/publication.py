@@ -1,0 +1,85 @@
+"""Whether a run is published as it is now, and the pipeline folder that publishing sends."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from flows.errors import MissingInputError, SettingsChangedError
+from flows.files import read_json
+from flows.hub import hub_token
+from flows.settings import LifecycleConfig
+from flows.stage import require
+from flows.trained import Trained, require_trained
+from moa.hub.card import CardInput, render_card
+from moa.hub.licences import licence_files
+from moa.hub.publication import Publication
+from moa.hub.publish import is_current
+
+
+def source_of(config: LifecycleConfig, card: CardInput) -> str:
+    """Digest of what a publication is made from: the adapter, which names its base and its encoder, card and terms."""
+    files = {"README.md": render_card(card, config.publish.repo_id).encode(), **licence_files(card.licences)}
+    made_from = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    made_from["adapter"] = require_trained(config).digest
+    return f"sha256:{hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()}"
+
+
+def is_published(config: LifecycleConfig, source: str, endpoint: str) -> bool:
+    """Whether publication.json says so and the repository agrees: then nothing has to be built."""
+    record = config.run / "publication.json"
+    if not record.is_file():
+        return False
+    known = Publication.read(record)
+    place = (config.publish.repo_id, config.publish.endpoint, branch_of(config), source)
+    if (known.repo_id, known.endpoint, known.branch, known.source) != place:
+        return False
+    return is_current(known, token=hub_token(config), endpoint=endpoint)
+
+
+def branch_of(config: LifecycleConfig) -> str:
+    """The candidate branch of a run."""
+    return f"run-{config.name}"
+
+
+def require_published(config: LifecycleConfig) -> None:
+    """Raises MissingInputError unless the run's adapter of now is the published one."""
+    trained = require_trained(config)
+    published = read_json(require(config.run / "publication.json", "publish"))["adapter_digest"]
+    if published != trained.digest:
+        raise MissingInputError(
+            f"{config.run} was trained further after it was published: run `python -m flows.publish --name "
+            f"{config.name}` first."
+        )
+
+
+@contextmanager
+def built_pipeline(config: LifecycleConfig) -> Iterator[Path]:
+    """The whole pipeline as a folder below the run, for as long as it is needed: gigabytes, so not in /tmp."""
+    from moa.pipeline import MoAPipeline  # torch
+
+    folder = config.run / ".pipeline"
+    check_prior(config, require_trained(config))
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        pipeline = MoAPipeline.from_base(config.train.base, config.run / "export", config.train.image_encoder)
+        pipeline.save_pretrained(folder)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def check_prior(config: LifecycleConfig, trained: Trained) -> None:
+    """Raises SettingsChangedError unless base and image encoder are those that the adapter was trained on."""
+    from moa.models import BASE_PARTS, folder_digest  # torch
+
+    for name, parts in (("base", BASE_PARTS), ("image_encoder", ())):
+        place = getattr(config.train, name)
+        if folder_digest(place, parts) != trained.inputs[name]:
+            raise SettingsChangedError(
+                f"train.{name}: {place} holds other files than the ones the adapter was trained on; name that folder"
+            )

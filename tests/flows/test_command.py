@@ -1,0 +1,44 @@
+"""The command line of the flows: help, dry run, exit status."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flows.command import run
+from flows.lifecycle import lifecycle
+from flows.publish import publish
+from flows.settings import LifecycleConfig
+
+
+@pytest.fixture(autouse=True)
+def roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("DATA", "MODELS", "RUNS"):
+        monkeypatch.setenv(f"MOA_{name}_DIR", str(tmp_path / name.lower()))
+    return tmp_path
+
+
+def test_help_says_what_a_flow_does_and_leaves_the_parameters_of_the_ui_out(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run(publish, ["--help"])
+    text = capsys.readouterr().out
+    assert "Publishes the trained adapter as a full pipeline" in text and "--dry-run" in text
+    assert "Args:" not in text and "fields to replace, as" not in text
+
+
+def test_a_dry_run_prints_the_configuration_and_writes_nothing(roots: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(lifecycle, ["--set", "train.steps=7", "--dry-run"]) == 0
+    printed = capsys.readouterr()
+    assert LifecycleConfig.model_validate(yaml.safe_load(printed.out)).train.steps == 7
+    assert "lifecycle of the run miniature: no problems" in printed.err
+    assert list(roots.iterdir()) == []
+
+
+def test_a_dry_run_names_every_problem(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_test")
+    assert run(lifecycle, ["--preset", "ffhq_sd15", "--dry-run"]) == 1
+    error = capsys.readouterr().err
+    assert "* train.base: " in error and "hf download" in error and "accept_licences" in error
+    assert error.splitlines()[-1].startswith("lifecycle of the run ffhq-sd15: ") and error.endswith("problems\n")

@@ -1,0 +1,132 @@
+"""Everything that would fail hours later is named at once, with its remedy."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+
+from flows.downloads import CLIP, FACENET, STABLE_DIFFUSION, command
+from flows.errors import PreflightError
+from flows.overrides import resolve
+from flows.prefect_environment import PROJECT
+from flows.preflight import BASE_PARTS, check, find_problems
+from flows.presets import PRESETS
+from moa.models import BASE_PARTS as NEEDED_PARTS
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DATA", "MODELS", "RUNS"):
+        monkeypatch.setenv(f"MOA_{name}_DIR", str(tmp_path / name.lower()))
+    monkeypatch.setenv("HF_TOKEN", "hf_test")  # without one, Prefect would be asked for its Secret block
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+
+
+def told(stage: str, *overrides: str, preset: str = "miniature") -> str:
+    return "\n".join(map(str, find_problems(resolve(preset, overrides), stage)))
+
+
+@pytest.mark.parametrize("stage", ["preprocess", "train", "publish", "evaluate", "gate", "ablate", "lifecycle"])
+def test_the_miniature_world_lacks_nothing(stage: str) -> None:
+    assert told(stage) == ""
+    check(resolve("miniature"), stage)
+
+
+def test_a_fresh_machine_hears_of_all_that_ffhq_needs(tmp_path: Path) -> None:
+    text = told("lifecycle", preset="ffhq_sd15")
+    for missing in (
+        f"{tmp_path}/data/raw/ffhq does not exist",
+        "hf download Salesforce/blip2-flan-t5-xl",
+        "hf download facebook/mask2former-swin-base-coco-panoptic",
+        "hf download stable-diffusion-v1-5/stable-diffusion-v1-5",
+        "hf download openai/clip-vit-large-patch14",
+        f"--output {tmp_path}/models/{FACENET}",
+        f"{tmp_path}/data/celeba-15",
+        "--set publish.accept_licences=true",
+        "publish.repo_id: your-name/moa-sd15-ffhq is a placeholder",
+    ):
+        assert missing in text
+    with pytest.raises(PreflightError, match="(?s)lifecycle cannot run yet.*train.base.*publish.repo_id.*evaluate"):
+        check(resolve("ffhq_sd15"), "lifecycle")
+
+
+def test_own_photographs_are_asked_for(tmp_path: Path) -> None:
+    assert "preprocess.source_root=FOLDER" in told("preprocess", preset="photos_sd15")
+    photos = f"preprocess.source_root={tmp_path}/photos"
+    assert f"{tmp_path}/photos does not exist" in told("preprocess", photos, preset="photos_sd15")
+    (tmp_path / "photos").mkdir()
+    assert told("preprocess", photos, preset="photos_sd15") == "", "the annotators of photos.yaml need no download"
+
+
+def test_finished_shards_need_no_annotators_any_more(tmp_path: Path) -> None:
+    root = tmp_path / "data/raw/ffhq"
+    root.mkdir(parents=True)
+    (root / "ffhq-dataset-v2.json").write_text("{}")
+    assert "blip2" in told("preprocess", preset="ffhq_sd15")
+    (tmp_path / "data/ffhq").mkdir()
+    (tmp_path / "data/ffhq/manifest.json").write_text("{}")
+    assert told("preprocess", preset="ffhq_sd15") == ""
+
+
+def test_the_adapter_to_start_from_has_to_fit(tmp_path: Path) -> None:
+    assert "holds no adapter" in told("train", f"train.init={tmp_path}")
+    assert "not MoAConfig" in told("train", f"train.init={PROJECT}/zoo/single-branch")
+    assert told("train", "train.init=null") == ""
+    assert "makes 128 features" in told("train", "train.moa.image_dim=64", "train.init=null")
+    (tmp_path / "base/unet").mkdir(parents=True)
+    assert "has no vae, text_encoder, tokenizer, scheduler" in told("train", f"train.base={tmp_path}/base")
+    assert BASE_PARTS == NEEDED_PARTS
+
+
+def test_more_processes_than_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    text = told("train", "train.init=null")
+    assert "launch.processes: 2 on a machine with 1 GPU(s)" in text
+    assert "--set launch.processes=1 --set train.accumulation=2" in text
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert told("train", "train.init=null") == ""
+
+
+def test_what_publishing_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    ready = ["publish.accept_licences=true", "publish.repo_id=me/moa"]
+    assert told("publish", *ready, preset="ffhq_sd15") == ""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert "unset HF_HUB_OFFLINE" in told("publish", *ready, preset="ffhq_sd15")
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr("flows.hub._secret_block", lambda: None)
+    assert "HF_TOKEN is not set" in told("publish", *ready, preset="ffhq_sd15")
+    assert told("publish", "publish.endpoint=http://127.0.0.1:8765") == "", "a Hub on this machine needs none"
+    monkeypatch.setattr("flows.hub._secret_block", lambda: "hf_block")
+    assert told("publish", *ready, preset="ffhq_sd15") == ""
+
+
+def test_what_an_evaluation_needs(tmp_path: Path) -> None:
+    assert "evaluate.suite: " in told("evaluate", "evaluate.suite=datasets/suites/nowhere.yaml")
+    text = told("evaluate", f"evaluate.faces={tmp_path}/f", f"evaluate.clip={tmp_path}/c")
+    assert "evaluate.faces: " in text and "--set evaluate.clip=PATH" in text
+    variants = json.dumps([{"label": "x", "adapter": str(tmp_path)}])
+    assert "ablate.variants: 'x'" in told("evaluate", f"ablate.variants={variants}")
+    bases = json.dumps([{"label": "ink", "lora": str(tmp_path / "lora")}])
+    assert "ablate.community: 'ink'" in told("evaluate", f"ablate.community={bases}")
+    (tmp_path / "data/celeba-15/000001").mkdir(parents=True)
+    assert "lacks 000181, 000268" in told("evaluate", preset="ffhq_sd15")
+
+
+@pytest.mark.parametrize("name", [STABLE_DIFFUSION, CLIP, FACENET])
+def test_commands_that_fetch_are_complete(tmp_path: Path, name: str) -> None:
+    place = tmp_path / "a b" / name
+    words = shlex.split(command(place) or "")
+    assert str(place) in words and words[0] in ("hf", "curl")
+    assert command(tmp_path / "mine") is None
+
+
+def test_every_download_of_a_preset_has_a_command() -> None:
+    for preset in PRESETS:
+        config = resolve(preset)
+        for path in (config.train.base, config.train.image_encoder, config.evaluate.faces, config.evaluate.clip):
+            assert path is None or path.is_relative_to(PROJECT / "zoo") or command(path), path

@@ -1,0 +1,61 @@
+"""A run remembers its settings: what a later command starts from, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flows.errors import OverrideError
+from flows.files import read_json, write_json
+from flows.remembered import kept_settings, recall
+from flows.settings import write_lifecycle
+
+
+@pytest.fixture(autouse=True)
+def _roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOA_RUNS_DIR", str(tmp_path / "runs"))
+    monkeypatch.setenv("MOA_DATA_DIR", str(tmp_path / "data"))
+
+
+def test_a_name_is_enough_for_a_later_stage() -> None:
+    first = recall("ffhq_sd15", ["publish.repo_id=me/x", "train.steps=9"], "mine")
+    write_lifecycle(first)
+    assert recall(None, [], "mine") == first
+    assert recall(None, ["name=mine"]) == first
+
+
+def test_what_is_given_now_is_added_or_replaces() -> None:
+    write_lifecycle(recall("ffhq_sd15", ["publish.repo_id=me/x", "train.steps=9"], "mine"))
+    later = recall("ffhq_sd15", ["train.steps = 10", "publish.private=false"], "mine")
+    assert (later.publish.repo_id, later.train.steps, later.publish.private) == ("me/x", 10, False)
+    assert later.overrides == ("publish.repo_id=me/x", "train.steps=10", "publish.private=false", "name=mine")
+    assert kept_settings(later.run / "lifecycle.json", ["train.steps=10"]) == ["publish.repo_id=me/x"]
+
+
+def test_a_run_of_another_name_remembers_nothing() -> None:
+    write_lifecycle(recall("ffhq_sd15", ["train.steps=9"], "mine"))
+    assert recall("ffhq_sd15", [], "other").train.steps == 40_000
+    assert recall(None, [], "fresh").preset == "miniature"
+    assert kept_settings(recall(None, [], "fresh").run / "lifecycle.json", []) == []
+
+
+def test_a_run_keeps_its_preset() -> None:
+    write_lifecycle(recall("ffhq_sd15", [], "mine"))
+    with pytest.raises(OverrideError, match="'mine' was begun with preset 'ffhq_sd15', not 'miniature'"):
+        recall("miniature", [], "mine")
+
+
+def test_a_remembered_setting_that_is_none_any_more_is_named() -> None:
+    config = recall("miniature", [], "mine")
+    write_json(write_lifecycle(config), read_json(write_lifecycle(config)) | {"overrides": ["publish.token_env=X"]})
+    with pytest.raises(
+        OverrideError, match=r"no field 'publish.token_env'(?s:.*)Remembered from .*mine/lifecycle.json"
+    ):
+        recall(None, [], "mine")
+
+
+def test_a_name_that_leaves_the_runs_is_not_looked_up(tmp_path: Path) -> None:
+    write_json(tmp_path / "lifecycle.json", {"preset": "ffhq_sd15", "overrides": []})
+    with pytest.raises(OverrideError, match="name"):
+        recall(None, [], "..")

@@ -1,0 +1,85 @@
+"""What `make ui` leaves alone on its server: pools, schedules that are on, runs of other machines."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from uuid import UUID
+
+import pytest
+from prefect import flow, get_client
+from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
+from prefect.client.schemas.schedules import CronSchedule
+from prefect.states import Running
+
+from flows.server_state import RUN_OF_PROCESS, WORKER, mark_interrupted, missing_pools, schedules_kept
+
+pytestmark = [pytest.mark.prefect, pytest.mark.slow]
+DECLARED = DeploymentScheduleCreate(schedule=CronSchedule(cron="0 2 * * *"), active=False, slug="nightly")
+OF_SOMEBODY = DeploymentScheduleCreate(
+    schedule=CronSchedule(cron="0 5 * * *"), active=True, parameters={"name": "mine"}
+)
+
+
+@flow(name="kept")
+def kept(name: str = "") -> None: ...
+
+
+@pytest.fixture
+def client(server: None) -> Iterator[object]:
+    with get_client(sync_client=True) as client:
+        yield client
+
+
+def deploy(client) -> UUID:
+    """What `prefect deploy` does with a declaration whose schedule is off: all schedules are replaced."""
+    flow_id = client.create_flow(kept)
+    return client.create_deployment(flow_id=flow_id, name="kept", schedules=[DECLARED])
+
+
+def schedules(client, deployment: UUID) -> dict[str | None, tuple[bool, str, dict]]:
+    found = client.read_deployment(deployment).schedules
+    return {one.slug: (one.active, one.schedule.cron, one.parameters) for one in found}
+
+
+def test_pools_that_are_there_are_not_made_again(client) -> None:
+    client.create_work_pool(WorkPoolCreate(name="cpu", type="process", concurrency_limit=3))
+    assert missing_pools(["cpu", "gpu"]) == ["gpu"]
+
+
+def test_schedules_that_people_switched_on_or_added_survive_a_deployment(client) -> None:
+    deployment = deploy(client)
+    with schedules_kept():
+        assert deploy(client) == deployment
+    assert schedules(client, deployment) == {"nightly": (False, "0 2 * * *", {})}, "off stays off"
+    (nightly,) = client.read_deployment(deployment).schedules
+    client.update_deployment_schedule(deployment, nightly.id, active=True)
+    client.create_deployment_schedules(deployment, [OF_SOMEBODY])
+    for _ in range(2):
+        with schedules_kept():
+            deploy(client)
+        expected = {"nightly": (True, "0 2 * * *", {}), None: (True, "0 5 * * *", {"name": "mine"})}
+        assert schedules(client, deployment) == expected
+
+
+def test_only_the_own_workers_dead_runs_are_marked(client) -> None:
+    deployment = deploy(client)
+
+    def running(worker: str | None) -> UUID:
+        run = client.create_flow_run_from_deployment(deployment)
+        if worker:
+            client.update_flow_run_labels(run.id, {WORKER: worker})
+        client.set_flow_run_state(run.id, Running(), force=True)
+        return run.id
+
+    ours, alive, theirs, nobodys = running("here-cpu"), running("here-cpu"), running("there-gpu"), running(None)
+    sleeper = [sys.executable, "-c", "print(flush=True); import time; time.sleep(300)"]
+    environment = os.environ | {RUN_OF_PROCESS: str(alive)}
+    with subprocess.Popen(sleeper, env=environment, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdout.readline()
+        mark_interrupted(["here-cpu", "here-gpu"])
+        process.kill()
+    states = {run: client.read_flow_run(run).state.type.value for run in (ours, alive, theirs, nobodys)}
+    assert states == {ours: "CRASHED", alive: "RUNNING", theirs: "RUNNING", nobodys: "RUNNING"}

@@ -1,0 +1,94 @@
+"""An adapter says what made it; stages that would go on under other settings are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from prefect.logging import disable_run_logger
+
+from flows.card import model_card
+from flows.errors import MissingInputError, SettingsChangedError
+from flows.files import write_json
+from flows.overrides import resolve
+from flows.publication import require_published
+from flows.settings import LifecycleConfig
+from flows.trained import Trained, refuse_other_training, require_trained, run_training
+from moa.errors import ConfigChangedError
+from tests.flows.exports import SHARDS, write_export, write_shards
+
+
+@pytest.fixture(autouse=True)
+def _roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOA_RUNS_DIR", str(tmp_path / "runs"))
+    monkeypatch.setenv("MOA_DATA_DIR", str(tmp_path / "data"))
+    write_shards(tmp_path / "data/miniature")
+
+
+def config(*overrides: str) -> LifecycleConfig:
+    return resolve("miniature", overrides, "run")
+
+
+def test_the_same_settings_are_no_change_wherever_they_are_read() -> None:
+    write_export(config("train.steps=7"))
+    assert require_trained(config("train.steps=7")).step == 7
+    assert require_trained(config("train.steps=7", "train.log_every=1", "train.num_workers=2")).step == 7
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("train.seed=77", "train.seed: 0 -> 77"),
+        ("train.steps=8", "train.steps: 150 -> 8"),
+        ("train.moa.router=mlp", 'train.moa.router: "linear" -> "mlp"'),
+        ("train.init=null", "train.init: "),
+    ],
+)
+def test_other_settings_are_refused_with_their_difference(override: str, line: str) -> None:
+    write_export(config())
+    with pytest.raises(SettingsChangedError) as error:
+        require_trained(config(override))
+    assert line in str(error.value) and "flows.train --name run" in str(error.value)
+
+
+def test_other_shards_are_another_training(tmp_path: Path) -> None:
+    write_export(config())
+    write_json(tmp_path / "data/miniature/manifest.json", {"digest": "sha256:new"})
+    with pytest.raises(SettingsChangedError, match=f'train.shards: "{SHARDS}" -> "sha256:new"'):
+        require_trained(config())
+
+
+def test_the_card_states_what_made_the_model_or_nothing() -> None:
+    write_export(config("train.steps=7", "train.seed=5"))
+    card = model_card(config("train.steps=7", "train.seed=5"))
+    assert (card.seed, card.steps, card.code_commit) == (5, 7, "c0ffee") and "train.seed=5" in card.command
+    with pytest.raises(SettingsChangedError, match="train.seed: 5 -> 77"):
+        model_card(config("train.steps=7", "train.seed=77"))
+
+
+def test_without_an_adapter_the_training_comes_first() -> None:
+    with pytest.raises(MissingInputError, match="flows.train --name run"):
+        require_trained(config())
+    assert Trained.of(config().run / "export") is None
+
+
+def test_a_training_that_cannot_go_on_is_refused_before_anything_is_written() -> None:
+    begun = config("train.seed=5")
+    record = begun.run / "config.json"
+    write_json(record, run_training(begun).model_dump(mode="json"))
+    refuse_other_training(config("train.seed=77"))  # nothing was trained yet
+    (begun.run / "checkpoints/step-00000050").mkdir(parents=True)
+    refuse_other_training(config("train.seed=5", "train.steps=999"))  # longer is no other training
+    with pytest.raises(ConfigChangedError, match="seed: 5 -> 77"):
+        refuse_other_training(config("train.seed=77"))
+
+
+def test_an_adapter_that_was_trained_further_has_to_be_published_again() -> None:
+    write_export(config())
+    with disable_run_logger(), pytest.raises(MissingInputError, match="flows.publish"):
+        require_published(config())
+    write_json(config().run / "publication.json", {"adapter_digest": "sha256:adapter"})
+    require_published(config())
+    write_export(config("train.steps=200"), digest="sha256:longer")
+    with pytest.raises(MissingInputError, match="trained further"):
+        require_published(config("train.steps=200"))
