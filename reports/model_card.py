@@ -107,7 +107,8 @@ def _usage(run: Run) -> str:
             "from moa.pipeline import MoAPipeline, Subject",
             "",
             f"pipe = MoAPipeline.{source}",
-            'person = Image.open("person.png")  # a photograph, or a person on a transparent background',
-            f"image = pipe({prompt!r}, subjects=[Subject({word!r}, person)]).images[0]",
+            "# a photograph, or a person on a transparent background",
+            f'person = Subject({word!r}, Image.open("person.png"))',
+            f"image = pipe({prompt!r}, subjects=[person]).images[0]",
         )
     )

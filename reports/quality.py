@@ -1,7 +1,8 @@
 """Data quality: what the preprocessing kept and dropped, from the shard manifest, quality.json and rejected.jsonl.
 
 quality.json is free in what it counts, so it is shown by shape: a number is a fact, a mapping of names to numbers a
-bar list, and `{"edges": [n+1 numbers], "counts": [n numbers]}` a histogram. Other shapes are passed over.
+bar list (a fact, if it has one name), and `{"edges": [n+1 numbers], "counts": [n numbers]}` a histogram. Other shapes
+are passed over, and so is what the manifest counts already.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from reports.charts import Chart, histogram
 from reports.run_folder import Dataset
 
 MAX_BARS = 12
+COUNTED = ("images", "samples", "rejected")  # of quality.json; the manifest and rejected.jsonl say the same
 
 REASONS = {
     "unreadable": "the file cannot be decoded",
@@ -55,13 +57,20 @@ def rejections(dataset: Dataset) -> Bars:
 
 
 def facts(quality: Mapping[str, Any]) -> list[tuple[str, float]]:
-    """The plain numbers of quality.json, nested ones with their path as name."""
-    return [(title, value) for title, value in _walk(quality) if isinstance(value, int | float)]
+    """The plain numbers of quality.json and the countings of one name, nested ones with their path as name."""
+    found: list[tuple[str, float]] = []
+    for title, value in _walk(quality):
+        if isinstance(value, int | float):
+            found.append((title, value))
+        elif isinstance(value, dict) and len(value) == 1:
+            found += [(f"{title}, {_words(name)}", n) for name, n in value.items()]
+    return found
 
 
 def bar_lists(quality: Mapping[str, Any]) -> list[Bars]:
-    """The countings of quality.json; those of the dropped images are `rejections` already."""
-    return [_bars(title, value) for title, value in _walk(quality) if isinstance(value, dict) and "reason" not in title]
+    """The countings of quality.json that have something to compare."""
+    found = [(title, value) for title, value in _walk(quality) if isinstance(value, dict) and len(value) > 1]
+    return [_bars(title, {_words(name): n for name, n in value.items()}) for title, value in found]
 
 
 def histograms(quality: Mapping[str, Any]) -> list[Chart]:
@@ -74,6 +83,8 @@ def histograms(quality: Mapping[str, Any]) -> list[Chart]:
 def _walk(value: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, float | dict[str, float] | Histogram]]:
     """Numbers, countings and histograms with their titles."""
     for name, part in value.items():
+        if not path and name in COUNTED:
+            continue
         title = f"{path}, {_words(name)}" if path else _words(name).capitalize()
         if _is_number(part):
             yield title, part
