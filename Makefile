@@ -3,6 +3,7 @@
 PYTHON ?= python3
 NAME ?= miniature
 PORT ?= 4200
+POOLS ?= cpu
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -15,17 +16,21 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test ui check format bench report contact-sheet zoo figures clean
+.PHONY: help demo install test ui check format bench report contact-sheet zoo figures clean
 
 demo: $(READY) ## the whole lifecycle on the miniature world, on a CPU; ends with the path of the report
 	@report=$$(HF_HUB_OFFLINE=1 $(BIN)/python -m flows.lifecycle --preset miniature --name $(NAME)); status=$$?; \
-	test -z "$$report" || echo "The report, to open in a browser: $$report"; exit $$status
+	test -z "$$report" || { echo "The report, to open in a browser: $$report"; \
+	echo "Put somebody into a picture with the model just made: README.md, \"Use the model\""; }; exit $$status
+
+install: $(READY) ## the environment alone: .venv, pinned packages, the project itself
+	@echo "Ready: . $(BIN)/activate; export PYTHONSAFEPATH=1"
 
 test: $(READY) ## every test that needs no GPU and no network
 	@$(BIN)/python -m pytest -q
 
-ui: $(READY) ## Prefect server, worker and deployments; prints the URL; Ctrl-C ends everything (PORT=4200)
-	@$(BIN)/python -m flows.serve --port $(PORT)
+ui: $(READY) ## Prefect server, workers and deployments; prints the URL; Ctrl-C ends everything (PORT=4200 POOLS="cpu gpu")
+	@$(BIN)/python -m flows.serve --port $(PORT) --pools $(POOLS)
 
 check: $(READY) ## format, lint and types
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
