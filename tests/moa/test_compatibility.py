@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import cpu_offload
-from diffusers import StableDiffusionPipeline, UniPCMultistepScheduler
 from PIL import Image
 from torch import Tensor
 
@@ -19,6 +18,7 @@ from moa.pipeline import MoAPipeline, Subject
 from moa.recorder import Recorder
 from moa.unet import MoAUNet2DConditionModel
 from tests.moa.absent_gpu import AbsentGPU
+from tests.moa.pictures import draw, man, stock, tiny_pipeline
 from tests.tiny_models import (
     IMAGE_DIM,
     IMAGE_SIZE,
@@ -28,11 +28,7 @@ from tests.tiny_models import (
     tiny_image_encoder,
     tiny_image_processor,
     tiny_moa_unet,
-    tiny_scheduler,
-    tiny_text_encoder,
-    tiny_tokenizer,
     tiny_unet,
-    tiny_vae,
 )
 
 PROMPT = "a man on a beach"
@@ -40,43 +36,12 @@ PROMPT = "a man on a beach"
 
 @pytest.fixture
 def pipe(tmp_path: Path) -> MoAPipeline:
-    """A random pipeline of its own: these tests change its components."""
-    torch.manual_seed(0)
-    pipe = MoAPipeline(
-        vae=tiny_vae(),
-        text_encoder=tiny_text_encoder(),
-        tokenizer=tiny_tokenizer(tmp_path / "tokenizer"),
-        unet=tiny_moa_unet(tiny_unet()),
-        scheduler=UniPCMultistepScheduler.from_config(tiny_scheduler().config),
-        safety_checker=None,
-        feature_extractor=tiny_image_processor(),
-        image_encoder=tiny_image_encoder(),
-        requires_safety_checker=False,
-    )
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
-
-
-def stock(pipe: MoAPipeline) -> StableDiffusionPipeline:
-    """The base pipeline from the same weights."""
-    components = {**pipe.components, "unet": pipe.unet.to_base_unet()}
-    base = StableDiffusionPipeline(**components, requires_safety_checker=False)
-    base.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)
-    base.set_progress_bar_config(disable=True)
-    return base
+    """A random pipeline of its own, with an IP-Adapter's encoder: these tests change its components."""
+    return tiny_pipeline(tmp_path, image_encoder=tiny_image_encoder(), feature_extractor=tiny_image_processor())
 
 
 def photo(colour: str) -> Image.Image:
     return Image.new("RGB", (IMAGE_SIZE, IMAGE_SIZE), colour)
-
-
-def man() -> list[Subject]:
-    return [Subject("man", photo("teal"), prepare=False)]
-
-
-def draw(pipe: StableDiffusionPipeline, **options: object) -> Tensor:
-    fixed = {"num_inference_steps": 2, "output_type": "pt", "generator": torch.manual_seed(0)}
-    return pipe(PROMPT, **{**fixed, **options}).images
 
 
 def ip_adapter(unet: MoAUNet2DConditionModel, strength: float = 0.3) -> dict[str, dict[str, Tensor]]:
@@ -98,52 +63,52 @@ def ip_adapter(unet: MoAUNet2DConditionModel, strength: float = 0.3) -> dict[str
 
 def test_an_ip_adapter_rides_along(pipe):
     base, weights = stock(pipe), ip_adapter(pipe.unet)
-    before = draw(pipe, subjects=man())
+    before = draw(pipe, PROMPT, subjects=man())
     for each in (base, pipe):
         each.load_ip_adapter(weights, subfolder="", weight_name="")
     style = {"ip_adapter_image": photo("orange")}
-    assert torch.equal(draw(pipe, **style), draw(base, **style))
-    both = draw(pipe, subjects=man(), **style)
-    assert not torch.allclose(both, before) and not torch.allclose(both, draw(pipe, **style))
+    assert torch.equal(draw(pipe, PROMPT, **style), draw(base, PROMPT, **style))
+    both = draw(pipe, PROMPT, subjects=man(), **style)
+    assert not torch.allclose(both, before) and not torch.allclose(both, draw(pipe, PROMPT, **style))
     pipe.set_ip_adapter_scale(0.0)
-    torch.testing.assert_close(draw(pipe, subjects=man(), **style), before, rtol=0, atol=1e-4)
+    torch.testing.assert_close(draw(pipe, PROMPT, subjects=man(), **style), before, rtol=0, atol=1e-4)
     with pytest.raises(UnsupportedBaseError, match="IP-Adapter"):
         pipe.unet.to_base_unet()
     pipe.unload_ip_adapter()
-    assert torch.equal(draw(pipe, subjects=man()), before)
+    assert torch.equal(draw(pipe, PROMPT, subjects=man()), before)
 
 
 @pytest.mark.parametrize("offload", ["model", "sequential"])
 def test_offloading_changes_nothing(pipe, offload):
-    expected = draw(pipe, subjects=man())
+    expected = draw(pipe, PROMPT, subjects=man())
     if offload == "model":
         pipe.enable_model_cpu_offload(device="cpu")
     else:  # what enable_sequential_cpu_offload does; it would call the device cpu:0, which accelerate takes for another
-        for part in ("text_encoder", "image_encoder", "unet", "vae"):
+        for part in ("subject_encoder", "text_encoder", "unet", "vae"):
             cpu_offload(getattr(pipe, part), torch.device("cpu"))
         assert pipe.unet.conv_in.weight.is_meta  # the weights wait elsewhere
     for _ in range(2):
-        assert torch.equal(draw(pipe, subjects=man()), expected)
+        assert torch.equal(draw(pipe, PROMPT, subjects=man()), expected)
 
 
 @pytest.mark.parametrize("options", [{"device_map": {"": "cpu"}}, {"low_cpu_mem_usage": False}], ids=str)
 def test_a_placed_unet_is_whole(pipe, tmp_path, options):
-    expected = draw(pipe, subjects=man())
+    expected = draw(pipe, PROMPT, subjects=man())
     pipe.unet.save_pretrained(tmp_path / "unet")
     pipe.unet = MoAUNet2DConditionModel.from_pretrained(tmp_path / "unet", **options).eval()
     assert not any(tensor.is_meta for tensor in [*pipe.unet.parameters(), *pipe.unet.buffers()])
-    torch.testing.assert_close(draw(pipe, subjects=man()), expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(draw(pipe, PROMPT, subjects=man()), expected, rtol=0, atol=1e-4)
 
 
 def test_vae_tiling_decodes_the_same_latents(pipe):
     wide = {"subjects": man(), "width": 2 * IMAGE_SIZE, "height": IMAGE_SIZE}
     pipe.vae.enable_tiling()
-    latents = draw(pipe, output_type="latent", **wide)
+    latents = draw(pipe, PROMPT, output_type="latent", **wide)
     with torch.no_grad():
         expected = pipe.vae.tiled_decode(latents / pipe.vae.config.scaling_factor).sample
-    assert torch.equal(draw(pipe, **wide), (expected / 2 + 0.5).clamp(0, 1))
+    assert torch.equal(draw(pipe, PROMPT, **wide), (expected / 2 + 0.5).clamp(0, 1))
     pipe.vae.disable_tiling()
-    assert not torch.equal(draw(pipe, **wide), (expected / 2 + 0.5).clamp(0, 1))
+    assert not torch.equal(draw(pipe, PROMPT, **wide), (expected / 2 + 0.5).clamp(0, 1))
 
 
 @pytest.mark.parametrize(
@@ -158,10 +123,10 @@ def test_vae_tiling_decodes_the_same_latents(pipe):
     ids=lambda options: next(iter(options)),
 )
 def test_options_of_diffusers_do_what_they_do(pipe, options):
-    base, plain, given = stock(pipe), draw(pipe, subjects=man()), draw(pipe, subjects=man(), **options)
-    assert torch.equal(draw(pipe, **options), draw(base, **options))
+    base, plain, given = stock(pipe), draw(pipe, PROMPT, subjects=man()), draw(pipe, PROMPT, subjects=man(), **options)
+    assert torch.equal(draw(pipe, PROMPT, **options), draw(base, PROMPT, **options))
     assert given.shape != plain.shape or not torch.allclose(given, plain)
-    assert not torch.allclose(given, draw(pipe, **options))
+    assert not torch.allclose(given, draw(pipe, PROMPT, **options))
 
 
 def test_text_that_a_callback_replaces_reaches_the_personalization_expert(pipe):
@@ -170,7 +135,7 @@ def test_text_that_a_callback_replaces_reaches_the_personalization_expert(pipe):
 
     def drawn(change) -> Tensor:
         callback = {"callback_on_step_end": change, "callback_on_step_end_tensor_inputs": tensors}
-        return draw(pipe, subjects=subjects, num_inference_steps=3, output_type="latent", **callback)
+        return draw(pipe, PROMPT, subjects=subjects, num_inference_steps=3, output_type="latent", **callback)
 
     fresh = drawn(lambda _pipe, _step, _t, kept: {**kept, "prompt_embeds": 2 * kept["prompt_embeds"]})
     written = drawn(lambda _pipe, _step, _t, kept: {**kept, "prompt_embeds": kept["prompt_embeds"].mul_(2)})
@@ -180,21 +145,21 @@ def test_text_that_a_callback_replaces_reaches_the_personalization_expert(pipe):
 
 @pytest.mark.parametrize("change", ["channels_last", "group_offload"])
 def test_other_ways_to_run_the_unet_change_nothing(pipe, change):
-    expected = draw(pipe, subjects=man())
+    expected = draw(pipe, PROMPT, subjects=man())
     if change == "channels_last":
         pipe.unet.to(memory_format=torch.channels_last)
     else:
         cpu = torch.device("cpu")
         pipe.unet.enable_group_offload(onload_device=cpu, offload_device=cpu, offload_type="leaf_level")
-    torch.testing.assert_close(draw(pipe, subjects=man()), expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(draw(pipe, PROMPT, subjects=man()), expected, rtol=0, atol=1e-4)
 
 
 def test_freeu_and_subjects(pipe):
     base = stock(pipe)
     for each in (base, pipe):
         each.enable_freeu(s1=0.9, s2=0.2, b1=1.2, b2=1.4)
-    assert torch.equal(draw(pipe), draw(base))
-    assert not torch.allclose(draw(pipe, subjects=man()), draw(pipe))
+    assert torch.equal(draw(pipe, PROMPT), draw(base, PROMPT))
+    assert not torch.allclose(draw(pipe, PROMPT, subjects=man()), draw(pipe, PROMPT))
 
 
 def moved(gpu: AbsentGPU, moa: MoAInput) -> MoAInput:
