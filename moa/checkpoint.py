@@ -6,7 +6,9 @@
         COMPLETE                                          {"format", "step", "files": {name: sha256}}, written last
 
 A checkpoint is built in a temporary folder, flushed to disk and renamed. `latest` takes the newest whose digests
-hold; a damaged one is named in a message and passed over. Older ones are deleted only after the new one is in place.
+hold; a damaged one is named in a message and passed over, one that cannot be judged (no permission, a disk that fails,
+another format) ends the run, because going on would mean to train its steps again and to delete it. Older ones are
+deleted only after the new one is in place.
 """
 
 from __future__ import annotations
@@ -15,16 +17,17 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from moa.data import file_digest
-from moa.errors import CheckpointError
+from moa.errors import CheckpointError, DamagedCheckpointError
 
 FORMAT = "moa-checkpoint/1"
 _NAME = re.compile(r"step-(\d{8,})")
@@ -47,12 +50,18 @@ class Checkpoint:
 
 
 def save(
-    folder: Path, step: int, groups: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any], keep: int
+    folder: Path,
+    step: int,
+    groups: Mapping[str, Mapping[str, Tensor]],
+    state: Mapping[str, Any],
+    keep: int,
+    warn: Callable[[str], None] = print,
 ) -> Path:
     """Commits a checkpoint of `step` under `folder`, then keeps the `keep` newest up to it and deletes the others.
 
-    `groups` maps a file name to its named tensors; `state` must be JSON. Raises `CheckpointError` when it cannot be
-    written (disk full, no permission); the checkpoints already there are then untouched.
+    `groups` maps a file name to its named tensors, which may share memory; `state` must be JSON. Raises
+    `CheckpointError` when it cannot be written (disk full, no permission); the checkpoints already there are then
+    untouched. What cannot be deleted is told to `warn`.
     """
     folder, final = Path(folder), Path(folder) / f"step-{step:08d}"
     draft = folder / f".{final.name}.writing"
@@ -60,7 +69,7 @@ def save(
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
         for name, tensors in groups.items():
-            save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, draft / f"{name}.safetensors")
+            save_file({k: _apart(t) for k, t in tensors.items()}, draft / f"{name}.safetensors")
         _write_json(draft / "state.json", state)
         files = {path.name: file_digest(path) for path in sorted(draft.iterdir())}
         _write_json(draft / "COMPLETE", {"format": FORMAT, "step": step, "files": files})
@@ -69,24 +78,28 @@ def save(
         shutil.rmtree(final, ignore_errors=True)  # a damaged one of the same step, or `latest` would have gone past it
         os.replace(draft, final)
         _flush(folder)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # the latter is how `save_file` says that the disk is full
         shutil.rmtree(draft, ignore_errors=True)
         raise CheckpointError(
             f"cannot write {final} ({error}): make room or fix permissions, then run again"
         ) from error
-    others = [(at, path) for at, path in _candidates(folder) if at != step]
-    newer = [path for at, path in others if at > step]  # `latest` passed them over as damaged
-    for path in newer + [path for at, path in others if at < step][keep - 1 :]:
-        shutil.rmtree(path)
+    for path in _superfluous(folder, step, keep, warn):
+        try:
+            shutil.rmtree(path)
+        except OSError as error:
+            warn(f"{path} could not be deleted ({error}): delete it yourself, it is not needed any more")
     return final
 
 
 def latest(folder: Path, warn: Callable[[str], None] = print) -> Checkpoint | None:
-    """The newest complete and undamaged checkpoint under `folder`, or None; each one passed over is told to `warn`."""
+    """The newest complete and undamaged checkpoint under `folder`, or None; each damaged one is told to `warn`.
+
+    Raises `CheckpointError` for one that cannot be read or has another format.
+    """
     for step, path in _candidates(Path(folder)):
         try:
             return _open(path, step)
-        except CheckpointError as error:
+        except DamagedCheckpointError as error:
             warn(f"{error}; falling back to the checkpoint before it")
     return None
 
@@ -101,14 +114,43 @@ def _open(path: Path, step: int) -> Checkpoint:
         complete = json.loads((path / "COMPLETE").read_text(encoding="utf-8"))
         for name, digest in complete["files"].items():
             if file_digest(path / name) != digest:
-                raise CheckpointError(f"checkpoint {path} is damaged: {name} does not have the recorded sha256")
+                raise DamagedCheckpointError(f"checkpoint {path} is damaged: {name} does not have the recorded sha256")
         if complete["format"] != FORMAT:
-            raise CheckpointError(f"checkpoint {path} has format {complete['format']!r}, not {FORMAT!r}")
+            raise CheckpointError(
+                f"checkpoint {path} has format {complete['format']!r}, this version reads {FORMAT!r}: use a new run "
+                "folder, or the version that wrote it"
+            )
         return Checkpoint(path, step, json.loads((path / "state.json").read_text(encoding="utf-8")))
     except CheckpointError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"checkpoint {path} is incomplete ({error})") from None
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedCheckpointError(f"checkpoint {path} is incomplete ({error})") from None
+    except OSError as error:
+        raise CheckpointError(f"checkpoint {path} cannot be read ({error}): make it readable, or delete it") from error
+
+
+def _superfluous(folder: Path, step: int, keep: int, warn: Callable[[str], None]) -> Iterator[Path]:
+    """Those older than the `keep` newest up to `step`, and damaged newer ones, which `latest` passed over.
+
+    A good one of a later step is no work of this run: somebody put it there, or trains in the same folder where that
+    cannot be locked.
+    """
+    others = [(at, path) for at, path in _candidates(folder) if at != step]
+    yield from [path for at, path in others if at < step][keep - 1 :]
+    for at, path in others:
+        if at > step:
+            try:
+                _open(path, at)
+                warn(f"{path} is good but not of this run, which has just saved step {step}: move one of them away")
+            except DamagedCheckpointError:
+                yield path
+            except CheckpointError as error:
+                warn(str(error))
+
+
+def _apart(tensor: Tensor) -> Tensor:
+    """A copy on the CPU in memory of its own: files of safetensors hold no two tensors that share memory."""
+    return tensor.detach().to("cpu", copy=True).contiguous()
 
 
 def _candidates(folder: Path) -> list[tuple[int, Path]]:

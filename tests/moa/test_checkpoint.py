@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import resource
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
 from moa import checkpoint
-from moa.errors import CheckpointError
+from moa.errors import CheckpointError, DamagedCheckpointError
 
 
-def _save(folder: Path, step: int, keep: int = 3) -> Path:
+def _save(folder: Path, step: int, keep: int = 3, warn: Callable[[str], None] = print) -> Path:
     groups = {"weights": {"a": torch.full((4,), float(step))}, "optimizer": {"a.step": torch.tensor(float(step))}}
-    return checkpoint.save(folder, step, groups, {"step": step, "x": 0.1}, keep)
+    return checkpoint.save(folder, step, groups, {"step": step, "x": 0.1}, keep, warn)
 
 
 def _steps(folder: Path) -> list[str]:
@@ -111,9 +114,76 @@ def test_a_killed_writer_leaves_no_candidate(tmp_path: Path) -> None:
     assert _steps(tmp_path) == ["step-00000001", "step-00000002"]
 
 
-def test_other_format_is_not_read(tmp_path: Path) -> None:
+def test_other_format_ends_the_run_rather_than_starting_it_anew(tmp_path: Path) -> None:
     path = _save(tmp_path, 1) / "COMPLETE"
     path.write_text(json.dumps({**json.loads(path.read_text()), "format": "moa-checkpoint/9"}))
+    with pytest.raises(CheckpointError, match="format 'moa-checkpoint/9', this version reads 'moa-checkpoint/1'"):
+        checkpoint.latest(tmp_path)
+
+
+def test_one_that_cannot_be_read_now_is_not_taken_for_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _save(tmp_path, 1)
+    _save(tmp_path, 2)
+    digest = checkpoint.file_digest
+
+    def failing(path: Path) -> str:
+        if path.parent.name == "step-00000002":
+            raise OSError(5, "Input/output error")
+        return digest(path)
+
+    monkeypatch.setattr(checkpoint, "file_digest", failing)
+    with pytest.raises(CheckpointError, match="step-00000002 cannot be read .*Input/output error") as caught:
+        checkpoint.latest(tmp_path)
+    assert not isinstance(caught.value, DamagedCheckpointError)
+
+
+def test_a_good_one_of_a_later_step_is_kept_with_a_message(tmp_path: Path) -> None:
+    _save(tmp_path, 9)
     messages: list[str] = []
-    assert checkpoint.latest(tmp_path, warn=messages.append) is None
-    assert "moa-checkpoint/9" in messages[0]
+    _save(tmp_path, 4, warn=messages.append)
+    assert _steps(tmp_path) == ["step-00000004", "step-00000009"]
+    assert len(messages) == 1 and "step-00000009 is good but not of this run" in messages[0]
+
+
+def test_what_cannot_be_deleted_is_a_message_and_the_next_save_tries_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _save(tmp_path, 1, keep=1)
+    rmtree, messages = shutil.rmtree, []
+
+    def locked(path: Path, ignore_errors: bool = False) -> None:
+        if path.name == "step-00000001":
+            raise PermissionError(13, "Permission denied")
+        rmtree(path, ignore_errors=ignore_errors)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", locked)
+        _save(tmp_path, 2, keep=1, warn=messages.append)
+    assert _steps(tmp_path) == ["step-00000001", "step-00000002"]
+    assert len(messages) == 1 and "step-00000001 could not be deleted" in messages[0]
+    _save(tmp_path, 3, keep=1)
+    assert _steps(tmp_path) == ["step-00000003"]
+
+
+def test_a_disk_that_fills_up_within_a_file_is_a_typed_error(tmp_path: Path) -> None:
+    """The library that writes the tensors has errors of its own; a limit on the size of files stands for the disk."""
+    _save(tmp_path, 1)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(CheckpointError, match="cannot write .*step-00000002 .*File too large.*make room"):
+            checkpoint.save(tmp_path, 2, {"weights": {"a": torch.ones(1000)}}, {}, keep=3)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert os.listdir(tmp_path) == ["step-00000001"]
+
+
+def test_tensors_that_share_memory_are_saved_and_later_updates_do_not_reach_the_file(tmp_path: Path) -> None:
+    whole = torch.arange(6.0)
+    checkpoint.save(tmp_path, 1, {"weights": {"whole": whole, "same": whole, "turned": whole.view(2, 3).T}}, {}, keep=1)
+    whole.zero_()
+    found = checkpoint.latest(tmp_path).tensors("weights")
+    assert found["whole"].tolist() == found["same"].tolist() == [0, 1, 2, 3, 4, 5]
+    assert found["turned"].tolist() == [[0, 3], [1, 4], [2, 5]]
+    found["whole"].zero_()  # whoever goes on from a checkpoint changes its tensors in place
+    assert checkpoint.latest(tmp_path).tensors("weights")["whole"].tolist() == [0, 1, 2, 3, 4, 5]
