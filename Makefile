@@ -27,7 +27,7 @@ install: $(READY) ## the environment alone: .venv, pinned packages, the project 
 	@echo "Ready: . $(BIN)/activate; export PYTHONSAFEPATH=1"
 
 test: $(READY) ## every test that needs no GPU and no network
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 ui: $(READY) ## Prefect server, workers and deployments; prints the URL; Ctrl-C ends everything (PORT=4200 POOLS="cpu gpu")
 	@$(BIN)/python -m flows.serve --port $(PORT) --pools $(POOLS)

@@ -47,9 +47,10 @@ class Problem:
 
 def check(config: LifecycleConfig, stage: str) -> None:
     """Raises PreflightError with all problems of a stage."""
-    if problems := find_problems(config, stage):
-        listed = "\n".join(f"  * {problem}" for problem in problems)
-        raise PreflightError(f"{stage} cannot run yet:\n{listed}")
+    problems = find_problems(config, stage)
+    if problems:
+        listed = str(problems[0]) if len(problems) == 1 else "".join(f"\n  * {problem}" for problem in problems)
+        raise PreflightError(f"{stage} cannot run yet: {listed}")
 
 
 def find_problems(config: LifecycleConfig, stage: str) -> list[Problem]:

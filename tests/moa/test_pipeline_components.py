@@ -68,7 +68,7 @@ def test_every_kind_of_pipeline_is_made_loaded_and_saved_alike(pipe, folder, tmp
     assert read.provenance == again.provenance == PROVENANCE
     expected = draw(read, "a man", man(), **call)
     assert torch.equal(draw(again, "a man", man(), **call), expected)
-    torch.testing.assert_close(expected, swapped, rtol=0, atol=0.02)  # an adapter is stored in fp16
+    torch.testing.assert_close(expected, swapped, rtol=0, atol=0.05)  # an adapter is stored in fp16
     assert type(quiet(MoAPipeline.from_pretrained(tmp_path / "again")).unet) is MoAUNet2DConditionModel
     assert made.model_cpu_offload_seq.startswith("subject_encoder->text_encoder->")
 

@@ -62,7 +62,7 @@ def test_all_fifteen_celeba_faces_and_both_portraits_become_samples(tmp_path: Pa
 @needs_photos
 def test_a_higher_bar_for_faces_drops_images(tmp_path: Path) -> None:
     config = load_dataset(PROJECT / "datasets/photos.yaml")
-    strict = config.model_copy(update={"faces": MtcnnFaces(kind="mtcnn", min_face=160)})
+    strict = config.model_copy(update={"faces": MtcnnFaces(kind="mtcnn", min_face=320)})
     preprocess(strict, tmp_path, source_root=PHOTOS, workers=1)
     assert set(rejected_of(tmp_path).values()) == {"no_face"}
 

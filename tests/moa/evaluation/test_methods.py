@@ -10,7 +10,7 @@ import pytest
 import torch
 from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
 from safetensors.torch import save_file
-from transformers import CLIPConfig
+from transformers import CLIPConfig, CLIPImageProcessor
 
 from moa.errors import EvaluationError
 from moa.evaluation.methods import find_methods, open_pipeline
@@ -79,11 +79,11 @@ def test_what_is_missing_is_named(pipeline, adapters, tmp_path):
 def test_no_image_is_blacked_out(pipeline, tmp_path):
     """A pipeline folder with a safety checker that flags every image, as FastComposer's evaluation has it: off."""
     folder = tmp_path / "checked"
-    shutil.copytree(pipeline, folder)
     config = CLIPConfig(vision_config=tiny_image_encoder().config.to_dict(), projection_dim=24)
     checker = StableDiffusionSafetyChecker(config)
     checker.concept_embeds_weights.data -= 100  # every similarity is above its threshold
-    checker.save_pretrained(folder / "safety_checker")
+    seen_by = CLIPImageProcessor.from_pretrained(pipeline / "subject_encoder")
+    MoAPipeline.from_pretrained(pipeline, safety_checker=checker, feature_extractor=seen_by).save_pretrained(folder)
     method = find_methods(folder)[0]
     made = [
         pipe("a man", num_inference_steps=1, height=32, width=32, output_type="np").images
