@@ -77,7 +77,10 @@ def read_adapter(folder: str | Path) -> Adapter:
     folder = Path(folder)
     manifest = _read_json(folder, MANIFEST)
     if manifest.get("format") != FORMAT:
-        raise AdapterError(f"{folder / MANIFEST} has format {manifest.get('format')!r}, this version reads {FORMAT!r}")
+        raise AdapterError(
+            f"{folder / MANIFEST} has format {manifest.get('format')!r}, this version reads {FORMAT!r}: export it "
+            "again with this version, or load it with the one that wrote it"
+        )
     if manifest.get("digest") != _digest(manifest):
         raise AdapterError(
             f"{folder / MANIFEST} is damaged: it does not match its own digest; download or export it again"
@@ -112,7 +115,10 @@ def attach(base: UNet2DConditionModel, adapter: Adapter) -> MoAUNet2DConditionMo
         name for name, t in expected.items() if name in adapter.tensors and adapter.tensors[name].shape == t.shape
     }
     if wrong:
-        raise AdapterError(f"the adapter lacks, adds or reshapes {len(wrong)} tensors, e.g. {min(wrong)}: export it")
+        raise AdapterError(
+            f"the adapter lacks, adds or reshapes {len(wrong)} tensors, e.g. {min(wrong)}: write it again with "
+            "save_adapter"
+        )
     unet.load_state_dict(adapter.tensors, strict=False)
     unet.provenance = dict(adapter.provenance)
     return unet
@@ -178,6 +184,6 @@ def _read(folder: Path, name: str) -> bytes:
 def _read_json(folder: Path, name: str) -> dict[str, Any]:
     data = _read(folder, name)
     try:
-        return json.loads(data)
-    except ValueError as error:
-        raise AdapterError(f"{folder / name} is not JSON ({error}); download or export it again") from error
+        return dict(json.loads(data))
+    except (ValueError, TypeError) as error:
+        raise AdapterError(f"{folder / name} is no JSON object ({error}); download or export it again") from error

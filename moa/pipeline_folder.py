@@ -30,6 +30,7 @@ from diffusers import (
 )
 from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
 from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
+from transformers.utils import logging
 
 from moa.adapter import MANIFEST, attach, read_adapter, save_adapter
 from moa.errors import AdapterGeometryError, PipelineFolderError
@@ -142,7 +143,20 @@ def _check_width(encoder: Any, unet: MoAUNet2DConditionModel) -> None:
 
 
 def _model(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
-    return _component(kind, folder, use_safetensors=True, dtype=dtype).eval()
+    """A complete model from its folder; the libraries would fill gaps with random weights."""
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()  # a CLIP folder also holds a text model, which is not loaded
+    try:
+        options = {"use_safetensors": True, "dtype": dtype, "output_loading_info": True}
+        model, report = _component(kind, folder, **options)
+    finally:
+        logging.set_verbosity(level)
+    if missing := report["missing_keys"]:
+        raise PipelineFolderError(
+            f"{folder} lacks {len(missing)} weights of a {kind.__name__}, e.g. {min(missing)}: download or save "
+            "it again"
+        )
+    return model.eval()
 
 
 def _component(kind: Any, folder: Path, **options: Any) -> Any:

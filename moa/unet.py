@@ -121,7 +121,8 @@ class MoAUNet2DConditionModel(UNet2DConditionModel):
     def to_base_unet(self) -> UNet2DConditionModel:
         """The prior alone as a stock diffusers U-Net (`ControlNetModel.from_unet` wants one); shares its tensors.
 
-        Raises `UnsupportedBaseError` while LoRA layers or an IP-Adapter are loaded.
+        Copies that `fuse_qkv_projections` has made of them stay behind. Raises `UnsupportedBaseError` while LoRA layers
+        or an IP-Adapter are loaded, and for layers that a quantizer has replaced.
         """
         if getattr(self, "peft_config", None):
             raise UnsupportedBaseError(LORA_LOADED.format("this U-Net"))
@@ -129,8 +130,13 @@ class MoAUNet2DConditionModel(UNet2DConditionModel):
             raise UnsupportedBaseError("an IP-Adapter is loaded into this U-Net: call unload_ip_adapter() first")
         with init_empty_weights():
             base = UNet2DConditionModel(**_base_config(self))
-        prior = {name: tensor for name, tensor in self.state_dict().items() if not is_moa_key(name)}
-        base.load_state_dict(prior, assign=True)
+        own = self.state_dict()
+        if lost := [name for name in base.state_dict() if name not in own]:
+            raise UnsupportedBaseError(
+                f"layers of this U-Net were wrapped or replaced ({len(lost)} tensors are gone, e.g. {lost[0]}): load "
+                "it again, and take to_base_unet() or save it before they are"
+            )
+        base.load_state_dict({name: own[name] for name in base.state_dict()}, assign=True)
         return base.train(self.training)
 
     def forward(

@@ -94,7 +94,10 @@ def test_missing_and_damaged_files_are_named(folder, name):
 def test_other_formats_are_refused(folder):
     manifest = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps({**manifest, "format": "moa-adapter/9"}))
-    with pytest.raises(AdapterError, match="moa-adapter/9"):
+    with pytest.raises(AdapterError, match="moa-adapter/9.*export it again"):
+        load_adapter(tiny_unet(), folder)
+    (folder / "manifest.json").write_text('["moa-adapter/1"]')
+    with pytest.raises(AdapterError, match=r"manifest\.json is no JSON object.*download or export"):
         load_adapter(tiny_unet(), folder)
 
 
@@ -110,7 +113,7 @@ def test_a_wrong_set_of_tensors_is_refused(unet, folder):
     canonical = json.dumps(kept, sort_keys=True, separators=(",", ":")).encode()
     manifest["digest"] = f"sha256:{hashlib.sha256(canonical).hexdigest()}"
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(AdapterError, match=f"1 tensors, e.g. {lost}"):
+    with pytest.raises(AdapterError, match=f"1 tensors, e.g. {lost}: write it again"):
         load_adapter(tiny_unet(), folder)
 
 

@@ -98,6 +98,20 @@ def test_from_pipe_leaves_the_components_as_they_are(tmp_path):
     assert {part.dtype for part in (cast.unet, cast.vae, cast.text_encoder)} == {torch.bfloat16}
 
 
+@pytest.mark.parametrize("source", KINDS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_from_pipe_goes_from_every_kind_to_every_other(tmp_path, source, kind):
+    pipe = tiny_pipeline(tmp_path).to(torch.bfloat16)
+    components, _ = of_kind(MoAControlNetPipeline, pipe.unet)
+    given = [components if each is MoAControlNetPipeline else {} for each in (source, kind)]
+    other = kind.from_pipe(source.from_pipe(pipe, **given[0]), **given[1])
+    assert other.unet is pipe.unet and other.subject_encoder is pipe.subject_encoder
+    assert {other.unet.dtype, other.vae.dtype, other.subject_encoder.dtype} == {torch.bfloat16}
+    assert not other.config.requires_safety_checker
+    again = kind.from_pipe(other)  # a ControlNet comes along where there is one
+    assert again.components.keys() == other.components.keys()
+
+
 def test_from_pipe_takes_other_components_and_stock_pipelines(pipe, tmp_path):
     torch.manual_seed(3)
     other = tiny_moa_unet(tiny_unet())

@@ -12,6 +12,7 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
+from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig
 
 from moa import pipeline_folder
@@ -185,6 +186,19 @@ def test_an_interrupted_save_never_leaves_parts_of_two_pipelines(loaded, full, m
 def test_a_missing_component_is_named(full, part):
     shutil.rmtree(full / part)
     with pytest.raises(PipelineFolderError, match=part):
+        MoAPipeline.from_pretrained(full)
+
+
+@pytest.mark.parametrize("part", ["subject_encoder", "text_encoder", "vae"])
+def test_a_component_without_all_its_weights_is_refused_and_a_whole_clip_is_quiet(full, capfd, part):
+    """The libraries would fill the gap with random weights, and say so in a table of warnings."""
+    MoAPipeline.from_pretrained(full)
+    assert "UNEXPECTED" not in "".join(capfd.readouterr())
+    (path,) = (full / part).glob("*.safetensors")
+    tensors = load_file(path)
+    lost = sorted(tensors)[0]
+    save_file({name: tensor for name, tensor in tensors.items() if name != lost}, path, metadata={"format": "pt"})
+    with pytest.raises(PipelineFolderError, match=f"{part} lacks 1 weights .*download or save it again"):
         MoAPipeline.from_pretrained(full)
 
 

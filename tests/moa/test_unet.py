@@ -296,6 +296,25 @@ def test_to_base_unet_gives_the_stock_model_back():
 
 
 @torch.no_grad()
+def test_fused_projections_do_not_stay_in_the_base():
+    """diffusers leaves them in the model, also after `unfuse_qkv_projections`."""
+    base, given = tiny_unet(), inputs()
+    unet, names = tiny_moa_unet(base), base.state_dict().keys()
+    expected = base(*given).sample
+    for change in (unet.fuse_qkv_projections, unet.unfuse_qkv_projections):
+        change()
+        back = unet.to_base_unet()
+        assert back.state_dict().keys() == names and torch.equal(back(*given).sample, expected)
+
+
+def test_a_mixture_whose_layers_were_replaced_gives_no_base():
+    unet = tiny_moa_unet()
+    unet.conv_in = torch.nn.Sequential(unet.conv_in)
+    with pytest.raises(UnsupportedBaseError, match=r"2 tensors are gone, e\.g\. conv_in\."):
+        unet.to_base_unet()
+
+
+@torch.no_grad()
 def test_lora_layers_land_on_the_prior_only():
     unet = tiny_moa_unet()
     unet.add_adapter(LoraConfig(r=2, target_modules=["to_q", "to_k", "to_v", "to_out.0"]))
