@@ -30,6 +30,10 @@ def group_subjects(subjects: Any, prompts: int, single: bool) -> list[list[Subje
     """
     if isinstance(subjects, Subject):
         raise SubjectCountError(f"subjects is a single Subject ({subjects.word!r}): give a list, [Subject(...)]")
+    if not isinstance(subjects, Sequence | None):
+        raise SubjectCountError(
+            f"subjects is a {type(subjects).__name__}: give a list of Subject (image and mask_image go by their names)"
+        )
     if not subjects:
         return [[] for _ in range(prompts)]
     groups = [list(subjects)] if single and all(isinstance(s, Subject) for s in subjects) else list(subjects)

@@ -203,6 +203,8 @@ def test_a_lora_on_the_prior_and_subjects_work_together(tmp_path):
         (["a man", "a man"], [[Subject("man", person(1))]], SubjectCountError, "2 prompt.*1 list"),
         ("a man", ["man"], SubjectCountError, "list of Subject"),
         ("a man", Subject("man", person(1)), SubjectCountError, r"give a list, \[Subject"),
+        ("a man", person(1), SubjectCountError, "subjects is a Image: give a list of Subject .*by their names"),
+        ("a man", torch.zeros(1, 3, 8, 8), SubjectCountError, "subjects is a Tensor"),
         ("a man", [Subject("man", "me.png")], SubjectError, "'man' is a str: give a PIL image"),
         ("a man", [Subject("man", Image.new("RGB", (0, 0)))], SubjectError, "empty"),
         ("a man", [Subject("man", features=torch.full((IMAGE_DIM,), torch.nan))], SubjectError, "NaN"),
