@@ -16,7 +16,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install test ui check format bench report contact-sheet zoo figures clean
+.PHONY: help demo install test ui check format bench bench-gpu report contact-sheet zoo figures clean
 
 demo: $(READY) ## the whole lifecycle on the miniature world, on a CPU; ends with the path of the report
 	@report=$$(HF_HUB_OFFLINE=1 $(BIN)/python -m flows.lifecycle --preset miniature --name $(NAME)); status=$$?; \
@@ -40,6 +40,9 @@ format: $(READY) ## formats the code and mends what the linter can mend
 
 bench: $(READY) ## benchmarks against the named baselines; writes benchmarks/*.json
 	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
+
+bench-gpu: $(READY) ## the same at full size on a GPU; writes benchmarks/*-cuda.json
+	@for name in inference training_step evaluation; do echo "== $$name"; $(BIN)/python benchmarks/$$name.py --device cuda || exit 1; done
 
 report: $(READY) ## builds runs/NAME/report/index.html again (NAME=miniature)
 	@$(BIN)/python -m reports runs/$(NAME)
