@@ -95,7 +95,7 @@ class LoaderError(MoAError, ChildProcessError):
 
 
 class RunFolderError(MoAError, OSError):
-    """A run folder is in use by another training, or cannot be locked."""
+    """A run folder is in use by another training, or cannot be written."""
 
 
 class ModelFolderError(MoAError, OSError):

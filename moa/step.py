@@ -43,12 +43,21 @@ class StepLosses:
         return torch.cat([means, torch.stack([self.background_share, self.foreground_share, self.routed])]).detach()
 
 
-def training_losses(models: Models, batch: Batch, config: TrainConfig) -> StepLosses:
-    """Losses of one micro-batch. As each is a mean over samples, those of equal micro-batches average to the batch's.
+@dataclass(frozen=True)
+class Denoised:
+    """What the U-Net answers to a batch, with what the losses compare it with."""
 
-    The gradient reaches the U-Net's trained parameters only.
-    """
-    # What the U-Net is asked about: noisy latents, text, subjects. No gradient.
+    prediction: Tensor  # [B, C, h, w]
+    target: Tensor  # [B, C, h, w]
+    foreground: Tensor  # [B, 1, h, w]: share of each latent pixel that is any subject
+    subjects: Tensor  # [B, S, h, w]: the same for each slot's subject
+    routers: list[Tensor]  # prior share [B, h_l, w_l] of the layers in L of eq. 10; empty for a single branch
+    attention: list[Tensor]  # [B, S, h_l, w_l] of each cross-attention layer, on the subjects' tokens
+
+
+def denoise(models: Models, batch: Batch) -> Denoised:
+    """Asks the U-Net for the noise in a batch. The gradient reaches its trained parameters only."""
+    # What it is asked about: noisy latents, text, subjects. No gradient.
     dtype = models.vae.dtype
     with torch.no_grad():
         latents = encode_images(models, batch)
@@ -63,21 +72,27 @@ def training_losses(models: Models, batch: Batch, config: TrainConfig) -> StepLo
     moa = MoAInput(features, batch.positions, recorder=recorder)  # rows without conditions, too, run the mixture
     with torch.autocast(latents.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
         prediction = models.unet(noisy.to(dtype), batch.timesteps, text, cross_attention_kwargs={"moa": moa}).sample
-
-    # Losses in fp32.
-    masked = masked_loss(prediction, target, torch.where(batch.masked.view(-1, 1, 1, 1), foreground, 1.0))
     routers = [recorder.router[layer] for layer in models.router_layers if recorder.router]
-    router = router_loss(routers, foreground) if routers else masked.new_zeros(())
-    object_ = object_loss(list(recorder.attention.values()), subjects, batch.present)
+    return Denoised(prediction, target, foreground, subjects, routers, list(recorder.attention.values()))
+
+
+def training_losses(models: Models, batch: Batch, config: TrainConfig) -> StepLosses:
+    """Losses of one micro-batch in fp32. As each is a mean over samples, those of equal micro-batches average to the
+    batch's."""
+    found = denoise(models, batch)
+    where = torch.where(batch.masked.view(-1, 1, 1, 1), found.foreground, 1.0)
+    masked = masked_loss(found.prediction, found.target, where)
+    router = router_loss(found.routers, found.foreground) if found.routers else masked.new_zeros(())
+    object_ = object_loss(found.attention, found.subjects, batch.present)
     total = total_loss(masked, router, object_, lambda_router=config.lambda_router, lambda_object=config.lambda_object)
     return StepLosses(
         total,
         masked,
         router,
         object_,
-        background_share=prior_share(routers, 1 - foreground).sum(),
-        foreground_share=prior_share(routers, foreground).sum(),
-        routed=masked.new_full((), len(batch.positions) if routers else 0),
+        background_share=prior_share(found.routers, 1 - found.foreground).sum(),
+        foreground_share=prior_share(found.routers, found.foreground).sum(),
+        routed=masked.new_full((), len(batch.positions) if found.routers else 0),
     )
 
 

@@ -5,9 +5,10 @@
 
 Writes into the run folder (datasets/FORMAT.md, section 5): metrics.jsonl, checkpoints/, and at the end export/. The
 same command again resumes from the newest good checkpoint with the numbers an uninterrupted run would have had, on
-any number of ranks that share the folder; a finished run is left alone. Prints one JSON object per line: metrics
-lines (they have "loss") and events (they have "event": latents, start, resume, skipped, warning, checkpoint, stopped,
-exported, finished). SIGTERM finishes the step, saves and exits with 143; exit 1 is an error told on standard error.
+any number of ranks that share the folder; a finished run is left alone, and one that another training is at work on is
+refused. Prints one JSON object per line: metrics lines (they have "loss"), validation lines ("validation_loss") and
+events ("event": latents, start, resume, skipped, warning, checkpoint, stopped, exported, finished). SIGTERM finishes
+the step, saves and exits with 143; exit 1 is an error told on standard error.
 """
 
 from __future__ import annotations
@@ -30,13 +31,15 @@ from moa.adapter import save_adapter
 from moa.batch import TrainingSet, batches
 from moa.data import ShardDataset
 from moa.distributed import GradientBuffer, Ranks, StopRequest, ranks
-from moa.errors import MoAError, NonFiniteError, TrainConfigError
+from moa.errors import MoAError, NonFiniteError
 from moa.latents import LatentCache, open_latents
 from moa.loader import watched_loaders
 from moa.models import Models, code_commit, find_inputs, folder_digest, load_models
+from moa.run_folder import alone_in, cut_metrics, is_exported, steps_done
 from moa.step import training_losses
-from moa.train_config import FREE_KEYS, TrainConfig, load_config, refuse_changes
-from moa.train_state import TrainState
+from moa.train_config import FREE_KEYS, TrainConfig, load_config
+from moa.train_state import TrainState, rounded
+from moa.validation import Validation, open_held_out
 
 EXIT_STOPPED = 143  # 128 + SIGTERM
 # What the ranks add up in each step besides gradients and the wish to stop (`StepLosses.statistics`).
@@ -47,26 +50,33 @@ STATISTICS = ("loss", "loss_masked", "loss_router", "loss_object", "router_backg
 def train(config: TrainConfig, here: Ranks, stop: StopRequest) -> int:
     """Runs to the last step, or until `stop` is asked. Returns the exit code: 0, or 143 when stopped.
 
-    Raises `MoAError` subclasses for everything the user can repair: missing inputs, a changed configuration, damaged
-    shards, lost loader processes, too many non-finite steps, a full disk.
+    Raises `MoAError` subclasses for everything the user can repair: missing inputs, a changed configuration, a run
+    folder in use, damaged shards, lost loader processes, too many non-finite steps, a full disk.
     """
-    # Preflight: the inputs are there, and the configuration fits the ranks and the run folder.
-    share = config.micro_batch(here.world) / config.global_batch
+    config.micro_batch(here.world)
+    inputs = find_inputs(config)
     if config.num_threads:
         torch.set_num_threads(config.num_threads)
-    inputs = find_inputs(config)
+    with alone_in(config.run_folder, here, _warn):
+        return _train(config, inputs, here, stop)
+
+
+def _train(config: TrainConfig, inputs: dict[str, str | None], here: Ranks, stop: StopRequest) -> int:
+    """`train` in a run folder of its own, with inputs that are there."""
+    # How far it is, and the data.
     record = {**config.model_dump(mode="json"), "inputs": inputs}
     folder, metrics = config.run_folder / "checkpoints", config.run_folder / "metrics.jsonl"
-    done = here.from_first(_steps_done(config, record) if here.first else 0)
-    if here.from_first(int(here.first and _is_exported(config, done))):
+    done = here.from_first(steps_done(config, record, _warn) if here.first else 0)
+    if here.from_first(int(here.first and is_exported(config, done))):
         _tell(here, event="finished", step=done, path=str(config.run_folder / "export"), message="nothing to do")
         return 0
     dataset = ShardDataset(config.shards, config.split, images=config.latent_cache is None)
-    if config.verify_shards:
-        dataset.verify(here.rank, here.world)
+    held_out = open_held_out(config) if config.validation.every else None
+    for shards in filter(None, (dataset, held_out) if config.verify_shards else ()):
+        shards.verify(here.rank, here.world)
     here.barrier()
 
-    # The model, and how far it is.
+    # The model, as it was after the steps that are done.
     models = load_models(config, here.device)
     latents = None
     if config.latent_cache is not None and not (latents := _latents(config, models, dataset, here, stop)):
@@ -82,9 +92,10 @@ def train(config: TrainConfig, here: Ranks, stop: StopRequest) -> int:
     shape = models.latent_shape(height, width)
     samples = TrainingSet(dataset, models.tokenizer, models.image_processor, shape, config, latents)
     stream = batches(samples, done, here.rank, here.world, pin_memory=here.device.type == "cuda")
+    validation = Validation(models, held_out, config, here) if held_out else None
+    share = config.micro_batch(here.world) / config.global_batch
     if here.first:
-        config.run_folder.mkdir(parents=True, exist_ok=True)
-        _cut_metrics(metrics, done)
+        cut_metrics(metrics, done)
     _tell(here, event="resume" if done else "start", step=done, steps=config.steps, ranks=here.world, inputs=inputs)
 
     for step in range(done, config.steps):
@@ -116,14 +127,18 @@ def train(config: TrainConfig, here: Ranks, stop: StopRequest) -> int:
                 f"the checkpoints in {folder} are good: lower learning_rate, use precision fp32, or look at the data"
             )
 
-        # Log, save, stop.
+        # Log, measure, save, stop.
         last = state.step == config.steps
         if here.first and state.window.steps and (state.step % config.log_every == 0 or last):
             _log(metrics, state.window.line(state.step, config.global_batch))
+        if validation and validation.is_due(state.step):
+            with state.averaged(), state.window.paused():
+                errors = validation.measure()
+            if here.first:
+                _log(metrics, {"step": state.step, **rounded({**errors, "seconds": state.window.seconds})})
         if here.first and (state.step % config.checkpoint_every == 0 or last or stopping):
-            path = checkpoints.save(
-                folder, state.step, state.groups(), {**state.counters(), "config": record}, config.keep
-            )
+            counters = {**state.counters(), "config": record}
+            path = checkpoints.save(folder, state.step, state.groups(), counters, config.keep, _warn)
             _tell(here, event="checkpoint", step=state.step, path=str(path))
         if stopping:
             here.barrier()  # no rank leaves while the first one writes
@@ -132,8 +147,8 @@ def train(config: TrainConfig, here: Ranks, stop: StopRequest) -> int:
 
     # Export: the trained weights alone, averaged if there is an average.
     if here.first:
-        state.use_average()
-        path = save_adapter(models.unet, config.run_folder / "export", _provenance(config, inputs))
+        with state.averaged():
+            path = save_adapter(models.unet, config.run_folder / "export", _provenance(config, inputs))
         _tell(here, event="exported", step=config.steps, path=str(path))
     here.barrier()
     return 0
@@ -161,27 +176,6 @@ def _latents(
     return latents
 
 
-def _steps_done(config: TrainConfig, record: dict[str, Any]) -> int:
-    """The step of the newest good checkpoint, 0 without one. Raises `ConfigChangedError` when it is another run's."""
-    found = checkpoints.latest(
-        config.run_folder / "checkpoints", warn=lambda text: _print(event="warning", message=text)
-    )
-    if found is None:
-        return 0
-    refuse_changes(found.state["config"], record, found.path.parent)
-    if found.step > config.steps:
-        raise TrainConfigError(
-            f"steps is {config.steps}, but {found.path} is beyond it: raise steps, or use a new folder"
-        )
-    return found.step
-
-
-def _is_exported(config: TrainConfig, done: int) -> bool:
-    """Whether the run is finished: its last step is done and exported."""
-    manifest = config.run_folder / "export" / "manifest.json"
-    return done == config.steps and manifest.is_file() and json.loads(manifest.read_text("utf-8"))["step"] == done
-
-
 def _provenance(config: TrainConfig, inputs: dict[str, str | None]) -> dict[str, Any]:
     """What the adapter's manifest and config say about its origin."""
     origin = {name: inputs[name] for name in ("shards", "base", "init")}
@@ -195,21 +189,6 @@ def _provenance(config: TrainConfig, inputs: dict[str, str | None]) -> dict[str,
     }
 
 
-def _cut_metrics(path: Path, done: int) -> None:
-    """Drops the lines of steps that will be done again; a half-written last line goes too."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            kept += [line + "\n"] if json.loads(line)["step"] <= done else []
-        except ValueError:
-            continue
-    draft = path.with_suffix(".jsonl.writing")
-    draft.write_text("".join(kept), encoding="utf-8")
-    os.replace(draft, path)
-
-
 def _log(path: Path, line: dict[str, Any]) -> None:
     with open(path, "a", encoding="utf-8") as file:
         file.write(json.dumps(line, sort_keys=True) + "\n")
@@ -219,6 +198,10 @@ def _log(path: Path, line: dict[str, Any]) -> None:
 def _tell(here: Ranks, **event: Any) -> None:
     if here.first:
         _print(**event)
+
+
+def _warn(text: str) -> None:
+    _print(event="warning", message=text)
 
 
 def _print(**values: Any) -> None:

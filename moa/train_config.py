@@ -3,7 +3,7 @@
     runs/<name>/config.json      read by `python -m moa.train runs/<name>/config.json`
 
 Relative paths are relative to the working directory of the training process. Each option here has a test that shows
-what it changes (tests/moa/test_train_config.py, test_train.py, test_data.py).
+what it changes (tests/moa/test_train_options.py, test_train.py, test_validation.py).
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import to_jsonable_python
 
 from moa.config import MoAConfig
 from moa.errors import ConfigChangedError, MissingInputError, TrainConfigError
 
 # Keys that may differ between the run that wrote a checkpoint and the run that continues it: they say where files are
-# (their contents are compared by digest), how long to train, what to log, or how to split the same arithmetic over
-# the machine.
+# (their contents are compared by digest), how long to train, what to measure and log, or how to split the same
+# arithmetic over the machine.
 FREE_KEYS = frozenset(
     {
         "shards",
@@ -37,9 +38,11 @@ FREE_KEYS = frozenset(
         "max_skipped",
         "num_threads",
         "num_workers",
+        "validation",
         "verify_shards",
     }
 )
+VALIDATION_BATCH = 8  # samples; fixed, so that neither ranks nor accumulation change what is measured
 
 
 class SubjectAugmentation(BaseModel):
@@ -59,6 +62,21 @@ class SubjectAugmentation(BaseModel):
     )
     geometry: float = Field(0.1, ge=0, le=0.5, description="largest shift and zoom as a share of the crop; 0.1 = 10 %")
     rotation: float = Field(5.0, ge=0, le=45, description="largest rotation in degrees")
+
+
+class ValidationSettings(BaseModel):
+    """The noise error on pictures that are not trained on, measured while training (`moa.validation`)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    every: int = Field(0, ge=0, description="steps between validations; the last step has one too; 0: none at all")
+    samples: int = Field(
+        256,
+        gt=0,
+        multiple_of=VALIDATION_BATCH,
+        description="samples measured, at noise and timesteps that never change",
+    )
+    split: str = Field("heldout", description="split of the shards to measure on")
 
 
 class TrainConfig(BaseModel):
@@ -121,10 +139,17 @@ class TrainConfig(BaseModel):
     checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
     keep: int = Field(2, ge=1, description="newest checkpoints kept")
     log_every: int = Field(10, ge=1, description="steps per line of metrics.jsonl")
+    validation: ValidationSettings = ValidationSettings()
 
     @model_validator(mode="after")
     def _micro_batches_are_whole(self) -> TrainConfig:
         self.micro_batch(world=1)
+        return self
+
+    @model_validator(mode="after")
+    def _validation_is_held_out(self) -> TrainConfig:
+        if self.validation.every and self.validation.split == self.split:
+            raise ValueError(f"validation.split: {self.split!r} is what is trained on; name another split, or every=0")
         return self
 
     @property
@@ -165,19 +190,44 @@ def load_config(path: Path) -> TrainConfig:
 def refuse_changes(before: dict[str, Any], after: dict[str, Any], folder: Path) -> None:
     """Raises `ConfigChangedError` when two records differ in a key that would change what a resumed run computes.
 
-    Both are `config_record`s with digests of the inputs; nested keys are reported with dots.
+    Both are a `TrainConfig` as JSON, perhaps with digests of the inputs; nested keys are reported with dots. `before`
+    may be older than this code. An option that did not exist then counts as having its default, which by the rule of
+    this house is what the code did without it; one that does not exist any more counts unless it was off (null, false
+    or 0).
     """
-    old, new = _flatten(before), _flatten(after)
+    old, new = _flatten(_as_read_now(before)), _flatten(after)
+    defaults = _defaults(TrainConfig)
+    pairs = {key: (old.get(key, defaults.get(key)), json.dumps(value)) for key, value in new.items()}
+    pairs |= {key: (old[key], "no option any more") for key in old.keys() - new.keys() if old[key]}
     changed = [
-        f"  {key}: {json.dumps(old.get(key))} -> {json.dumps(new.get(key))}"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and key.split(".")[0] not in FREE_KEYS
+        f"  {key}: {json.dumps(was)} -> {now}"
+        for key, (was, now) in sorted(pairs.items())
+        if json.dumps(was) != now and key.split(".")[0] not in FREE_KEYS
     ]
     if changed:
         raise ConfigChangedError(
             f"{folder} holds checkpoints of another configuration; use a new run folder, or undo these changes:\n"
             + "\n".join(changed)
         )
+
+
+def _as_read_now(record: dict[str, Any]) -> dict[str, Any]:
+    """`MoAConfig` knows what earlier adapters said of what has become the only way."""
+    try:
+        return record | {"moa": MoAConfig.model_validate(record.get("moa")).model_dump(mode="json")}
+    except ValidationError:
+        return record
+
+
+def _defaults(model: type[BaseModel], prefix: str = "") -> dict[str, Any]:
+    """The default of each option that has one, as JSON, by its dotted name."""
+    flat: dict[str, Any] = {}
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            flat.update(_defaults(field.annotation, f"{prefix}{name}."))
+        elif not field.is_required():
+            flat[prefix + name] = to_jsonable_python(field.get_default(call_default_factory=True))
+    return flat
 
 
 def _flatten(record: dict[str, Any], prefix: str = "") -> dict[str, Any]:

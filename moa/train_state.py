@@ -7,8 +7,10 @@ metrics line. There is no generator state: all randomness is a function of (seed
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,6 +46,15 @@ class MetricsWindow:
         self.window_seconds += now - self._mark
         self._mark = now
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """The time inside counts as trained, but not against the samples per second."""
+        self.tick()
+        before = self.window_seconds
+        yield
+        self.tick()
+        self.window_seconds = before
+
     def line(self, step: int, samples_per_step: int) -> dict[str, float | None]:
         """The metrics line of `step` (datasets/FORMAT.md, section 5) over at least one step; starts the next window.
 
@@ -56,7 +67,12 @@ class MetricsWindow:
         speed = self.steps * samples_per_step / self.window_seconds
         values = {**means, **shares, "samples_per_second": speed, "seconds": self.seconds}
         self.sums, self.steps, self.window_seconds = {}, 0, 0.0
-        return {"step": step, **{k: v if v is None else float(f"{v:.6g}") for k, v in values.items()}}
+        return {"step": step, **rounded(values)}
+
+
+def rounded(values: Mapping[str, float | None]) -> dict[str, float | None]:
+    """Six digits of each, as metrics.jsonl has them; null for what is not finite."""
+    return {k: float(f"{v:.6g}") if v is not None and math.isfinite(v) else None for k, v in values.items()}
 
 
 MEANS = ("loss", "loss_masked", "loss_router", "loss_object", "lr", "grad_norm")
@@ -128,7 +144,16 @@ class TrainState:
         self.step, self.skipped = checkpoint.state["step"], checkpoint.state["skipped"]
         self.window = MetricsWindow(**checkpoint.state["window"])
 
-    def use_average(self) -> None:
-        """Puts the averaged weights, if any, into the model for the export; training cannot go on after it."""
-        for name, tensor in (self.average or {}).items():
-            self.parameters[name].data.copy_(tensor)
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Inside the block the model has the averaged weights, if any: those that are measured and exported."""
+        self._exchange()
+        try:
+            yield
+        finally:
+            self._exchange()
+
+    def _exchange(self) -> None:
+        if self.average is not None:
+            for name, parameter in self.parameters.items():
+                parameter.data, self.average[name] = self.average[name], parameter.data

@@ -7,20 +7,22 @@ the same noise and timesteps. An adapter that uses its subject has the first cle
 from __future__ import annotations
 
 import dataclasses
+from collections import defaultdict
 from pathlib import Path
 
 import torch
 
-from moa.batch import Batch, TrainingSet, batches
+from moa.batch import Batch
 from moa.config import MoAConfig
 from moa.data import ShardDataset
+from moa.distributed import Ranks
 from moa.models import load_models
-from moa.step import training_losses
-from moa.train_config import SubjectAugmentation, TrainConfig
+from moa.step import denoise, prior_share
+from moa.train_config import TrainConfig
+from moa.validation import held_out_batches, subject_error, with_other_subjects
 
-BATCH = 16
 
-
+@torch.no_grad()
 def measure_adapter(
     adapter: Path,
     moa: MoAConfig,
@@ -34,39 +36,20 @@ def measure_adapter(
     another picture's, none), and the routers' mean prior share `prior_share_background`, `prior_share_foreground` (not
     for a single branch)."""
     config = TrainConfig(
-        shards=shards,
-        split="heldout",
-        base=base,
-        image_encoder=image_encoder,
-        init=adapter,
-        moa=moa,
-        steps=max(1, count // BATCH),
-        global_batch=BATCH,
-        seed=1,
-        condition_dropout=0.0,
-        masked_loss_probability=1.0,
-        max_timestep=1000,
-        augmentation=SubjectAugmentation(flip=0, background=0, colour=0, geometry=0, rotation=0),
+        shards=shards, base=base, image_encoder=image_encoder, init=adapter, moa=moa, max_timestep=1000
     )
-    models = load_models(config, torch.device("cpu"))
-    models.unet.eval()
-    dataset = ShardDataset(shards, "heldout")
-    height, width = dataset[0].mask.shape
-    samples = TrainingSet(dataset, models.tokenizer, models.image_processor, models.latent_shape(height, width), config)
-    sums = torch.zeros(6, dtype=torch.float64)
-    with torch.no_grad():
-        for batch in batches(samples, 0, 0, 1, pin_memory=False):
-            right = training_losses(models, batch, config)
-            wrong = training_losses(models, dataclasses.replace(batch, pixels=batch.pixels.roll(1, dims=0)), config)
-            without = training_losses(models, _without_subjects(batch), config)
-            shares = (right.background_share, right.foreground_share, right.routed)
-            sums += torch.stack([*(x.masked * BATCH for x in (right, wrong, without)), *shares]).double()
-    seen = config.steps * BATCH
-    errors = {name: float(value) / seen for name, value in zip(("right", "wrong", "without"), sums[:3], strict=True)}
-    quality = {f"error_{name}": value for name, value in errors.items()}
-    if sums[5]:
-        quality["prior_share_background"], quality["prior_share_foreground"] = (float(s / sums[5]) for s in sums[3:5])
-    return quality
+    here = Ranks(rank=0, world=1, device=torch.device("cpu"))
+    models = load_models(config, here.device)
+    sums: defaultdict[str, float] = defaultdict(float)
+    for batch in held_out_batches(models, ShardDataset(shards, "heldout"), config, count, here):
+        right = denoise(models, batch)
+        wrong, without = (denoise(models, other) for other in (with_other_subjects(batch), _without_subjects(batch)))
+        for name, found in {"right": right, "wrong": wrong, "without": without}.items():
+            sums[f"error_{name}"] += subject_error(found).item() * len(batch.positions)
+        if right.routers:
+            sums["prior_share_background"] += prior_share(right.routers, 1 - right.foreground).sum().item()
+            sums["prior_share_foreground"] += prior_share(right.routers, right.foreground).sum().item()
+    return {name: value / count for name, value in sums.items()}
 
 
 def _without_subjects(batch: Batch) -> Batch:

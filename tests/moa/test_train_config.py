@@ -47,6 +47,8 @@ def test_paper_defaults(make_config: Callable[..., TrainConfig]) -> None:
         ({"moa": {"image_dim": 8, "layers": 2}}, "moa.layers: Extra inputs"),
         ({"global_batch": 6, "accumulation": 4}, "global_batch 6 cannot be split evenly over 1 rank"),
         ({"precision": "fp16"}, "precision: Input should be 'fp32' or 'bf16'"),
+        ({"validation": {"samples": 12}}, "validation.samples: Input should be a multiple of 8"),
+        ({"validation": {"every": 5, "split": "train"}}, "validation.split: 'train' is what is trained on"),
     ],
 )
 def test_bad_fields_are_named(
@@ -91,3 +93,23 @@ def test_free_keys_may_change(make_config: Callable[..., TrainConfig]) -> None:
     before = make_config().model_dump(mode="json")
     assert set(before) >= FREE_KEYS
     refuse_changes(before, {**before, **dict.fromkeys(FREE_KEYS, "other")}, Path("runs/x"))
+
+
+def test_a_record_of_an_earlier_version_is_read_as_what_the_code_did_then(
+    make_config: Callable[..., TrainConfig],
+) -> None:
+    """Options that were added since have their default, at any depth; one that is gone counts unless it was off."""
+    after = make_config().model_dump(mode="json")
+    before = json.loads(json.dumps(after))
+    del before["ema_decay"], before["validation"], before["augmentation"]["rotation"], before["moa"]["router"]
+    before["moa"]["unconditional"] = "mixture"  # what has become the only way
+    refuse_changes(before | {"old_switch": False, "old_weight": 0.0, "old_name": None}, after, Path("runs/x"))
+
+    changed = make_config(ema_decay=0.9, augmentation=SubjectAugmentation(rotation=9)).model_dump(mode="json")
+    with pytest.raises(ConfigChangedError) as error:
+        refuse_changes(before | {"old_weight": 0.5}, changed, Path("runs/x"))
+    assert str(error.value).splitlines()[1:] == [
+        "  augmentation.rotation: 5.0 -> 9.0",
+        "  ema_decay: 0.0 -> 0.9",
+        "  old_weight: 0.5 -> no option any more",
+    ]
