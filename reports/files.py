@@ -76,9 +76,12 @@ def read_lines(path: Path, model: type[Model]) -> Iterator[Model]:
 
 
 def read_metrics(path: Path) -> list[Metric]:
-    """The training log by step. A resumed run logs some steps twice: the weights went through the later one."""
-    by_step = {metric.step: metric for metric in read_lines(path, Metric)}
-    return [by_step[step] for step in sorted(by_step)]
+    """The training log by step: its line and its validation's in one. A resumed run logs some steps twice: the weights
+    went through the later one."""
+    by_step: dict[int, dict[str, Any]] = {}
+    for metric in read_lines(path, Metric):
+        by_step.setdefault(metric.step, {}).update(metric.model_dump(exclude_unset=True))
+    return [Metric(**by_step[step]) for step in sorted(by_step)]
 
 
 def write_text(path: Path, text: str) -> Path:

@@ -19,7 +19,7 @@ class FileModel(BaseModel):
 
 
 class Metric(FileModel):
-    """One line of `metrics.jsonl`; a measurement that was not taken at that step is null."""
+    """What `metrics.jsonl` says of one step; a measurement that was not taken at that step is null."""
 
     step: int = Field(ge=0)
     loss: float | None = None
@@ -32,6 +32,9 @@ class Metric(FileModel):
     router_foreground: float | None = None
     samples_per_second: float | None = None
     seconds: float | None = None
+    validation_loss: float | None = None
+    validation_masked: float | None = None
+    validation_masked_wrong: float | None = None
 
 
 class AdapterManifest(FileModel):

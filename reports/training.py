@@ -1,4 +1,4 @@
-"""Training curves from metrics.jsonl: what was minimised, and where the routers sent the pixels."""
+"""Training curves from metrics.jsonl: what was minimised, how held-out people fare, where routers sent the pixels."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ LABELS = {
     "router_background": "prior share, background",
     "router_foreground": "prior share, foreground",
     "samples_per_second": "samples per second",
+    "validation_loss": "noise error, held out",
+    "validation_masked": "with their own subject",
+    "validation_masked_wrong": "with another picture's subject",
 }
 
 
@@ -38,6 +41,18 @@ def panels(metrics: list[Metric]) -> list[Panel]:
             "Loss",
             "Means over ranks and the steps between two lines.",
             [("loss", "moa"), ("loss_masked", "ablation")],
+            None,
+        ),
+        (
+            "Held-out people",
+            "Noise error on their pixels: an adapter that uses its subject has the first line below the second.",
+            [("validation_masked", "moa"), ("validation_masked_wrong", "ablation")],
+            None,
+        ),
+        (
+            "Held-out pictures",
+            "Noise error on the whole picture, at noise that never changes.",
+            [("validation_loss", "moa")],
             None,
         ),
         (

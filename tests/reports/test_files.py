@@ -25,6 +25,19 @@ def test_resumed_training_keeps_the_later_line(tmp_path: Path) -> None:
     assert [(metric.step, metric.loss) for metric in read_metrics(path)] == [(10, 3.0), (20, 2.0)]
 
 
+def test_a_validation_joins_the_line_of_its_step(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    lines = [
+        {"step": 10, "loss": 1.0, "router_background": None},
+        {"step": 10, "validation_masked": 0.5, "seconds": 3.0},
+        {"step": 15, "validation_masked": 0.4},
+        {"step": 10, "loss": 3.0},
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = [(metric.step, metric.loss, metric.validation_masked) for metric in read_metrics(path)]
+    assert found == [(10, 3.0, 0.5), (15, None, 0.4)]
+
+
 def test_line_still_being_written_is_passed_over(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 10, "loss": 1.0}\n{"step": 20, "lo')

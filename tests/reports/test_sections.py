@@ -19,6 +19,7 @@ from reports.evaluation_format import RouterMaps, Statistic
 from reports.router import clearest, short_name
 from reports.run_folder import read_run
 from reports.tables import verdict
+from reports.training import panels
 from tests.reports.fake_run import LAYERS, METHODS, STEPS, gate, make_run
 from tests.reports.page_reader import Element, Page
 
@@ -356,3 +357,23 @@ def test_markup_in_claims_pairs_layers_and_files_shows_as_text(tmp_path: Path) -
     layers = json.loads(next(d for d in page.all("div") if "data-layers" in d.attributes).attributes["data-layers"])
     assert layers[0] == f"layer\"'{bad}"
     assert not page.all("b") or not [b for b in page.all("b") if b.text.startswith(">")]
+
+
+def test_validation_is_drawn_where_it_was_measured(page: Page, tmp_path: Path) -> None:
+    assert "Held-out people" not in page.text
+    run = make_run(tmp_path)
+    errors = [
+        {"step": step, "validation_loss": 0.25, "validation_masked": 0.2 - step / 1000, "validation_masked_wrong": 0.21}
+        for step in (50, 100, 120)
+    ]
+    with (run / "metrics.jsonl").open("a") as file:
+        file.writelines(json.dumps(line) + "\n" for line in errors)
+    charts = {panel.title: panel for panel in panels(read_run(run).metrics)}
+    assert charts["Held-out people"].legend == [
+        ("with their own subject", "moa", pytest.approx(0.15), pytest.approx(0.08)),
+        ("with another picture's subject", "ablation", 0.21, 0.21),
+    ]
+    assert len(charts["Held-out pictures"].chart.rows) == 1 + 3
+    assert len(charts["Loss"].chart.rows) == 1 + 2 * 24, "validations are no points of other curves"
+    drawn = Page(build_report(run)).text
+    assert "Held-out people" in drawn and "with another picture's subject" in drawn
