@@ -12,21 +12,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from inspect import signature
 from typing import Any
 
 import torch
 from diffusers import (
+    DDIMInverseScheduler,
+    DDIMScheduler,
     StableDiffusionControlNetPipeline,
     StableDiffusionImg2ImgPipeline,
     StableDiffusionInpaintPipeline,
     StableDiffusionPipeline,
 )
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor, nn
 from transformers import CLIPImageProcessor, CLIPTokenizer, CLIPVisionModelWithProjection
 
 from moa.conditioning import MoAInput
-from moa.errors import SubjectError
+from moa.errors import PipelineOptionError, SubjectError
 from moa.expert_cache import ExpertCache
 from moa.pipeline_components import SubjectComponents
 from moa.preparation import PortraitPreparer, SubjectPreparer, is_photograph
@@ -35,9 +38,9 @@ from moa.subject_rows import find_tokens, given_tokens, group_subjects, input_ro
 from moa.subjects import Subject, check_features, check_image, encoder_pixels, image_features
 from moa.unet import MoAUNet2DConditionModel
 
-__all__ = ["MoAControlNetPipeline", "MoAImg2ImgPipeline", "MoAInpaintPipeline", "MoAPipeline", "Subject"]
+__all__ = ["INVERTIBLE", "MoAControlNetPipeline", "MoAImg2ImgPipeline", "MoAInpaintPipeline", "MoAPipeline", "Subject"]
 
-
+INVERTIBLE = {"timestep_spacing": "trailing", "clip_sample": False}  # of a `DDIMScheduler`, for `MoAPipeline.invert`
 EXPERT_INTERVAL = 2  # LOG.md: images are not told from those of every step, and a guided step is a sixth cheaper
 
 
@@ -195,6 +198,38 @@ class SubjectsMixin(SubjectComponents):
 
 class MoAPipeline(SubjectsMixin, StableDiffusionPipeline):
     """Text and subjects to images."""
+
+    @torch.no_grad()
+    def invert(self, image: Image.Image, prompt: str, *, num_inference_steps: int = 50) -> Tensor:
+        """The noise [1, C, h, w] that the base model turns into `image`: DDIM inversion, without guidance or subjects.
+
+            pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, **INVERTIBLE)
+            noise = pipe.invert(photograph, "a woman")
+            pipe("a woman", [Subject("woman", somebody)], latents=noise, guidance_scale=1, num_inference_steps=50)
+
+        The way back takes the same scheduler and number of steps; without subjects it makes `image` again, the better
+        the more steps. The image is taken at its own size, so bring it to that of the model first. Raises
+        `SubjectError` for what is no image, `PipelineOptionError` for a scheduler whose steps cannot be undone.
+        """
+        config = self.scheduler.config
+        if not isinstance(self.scheduler, DDIMScheduler) or config.clip_sample or config.timestep_spacing == "linspace":
+            raise PipelineOptionError(
+                "invert undoes the steps of DDIM, without clipping: first set pipe.scheduler = DDIMScheduler"
+                ".from_config(pipe.scheduler.config, **INVERTIBLE), with INVERTIBLE from moa.pipeline"
+            )
+        check_image(image, "the image to invert")
+        pixels = self.image_processor.preprocess(ImageOps.exif_transpose(image).convert("RGB"))
+        latents = self.vae.encode(pixels.to(self._execution_device, self.vae.dtype)).latent_dist.mode()
+        shared = {name: config[name] for name in signature(DDIMInverseScheduler).parameters if name in config}
+        inverse = MoAPipeline.from_pipe(self, scheduler=DDIMInverseScheduler(**shared))
+        inverse.set_progress_bar_config(**getattr(self, "_progress_bar_config", {}))
+        return inverse(
+            prompt,
+            latents=(latents * self.vae.config.scaling_factor).to(self.unet.dtype),
+            guidance_scale=1.0,
+            num_inference_steps=num_inference_steps,
+            output_type="latent",
+        ).images
 
 
 class MoAImg2ImgPipeline(SubjectsMixin, StableDiffusionImg2ImgPipeline):
