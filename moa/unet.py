@@ -49,6 +49,7 @@ class MoAUNet2DConditionModel(UNet2DConditionModel):
     """The base U-Net with one `moa` child in each attention layer and one at the root."""
 
     moa: MultimodalPrompt
+    _skip_layerwise_casting_patterns = ["norm", "router"]  # a router reads the precision of its weights
 
     def __init__(self, moa_config: dict[str, Any], **base: Any) -> None:
         super().__init__(**base)

@@ -417,6 +417,15 @@ def test_half_precision_is_close_to_full(dtype):
     assert (out.float() - expected).abs().mean() < 0.02 * expected.abs().mean()
 
 
+@torch.no_grad()
+def test_weights_may_wait_in_a_lower_precision():
+    unet, given, moa = tiny_moa_unet(strength=0.05), inputs(), subjects()
+    expected = run(unet, given, moa)
+    unet.enable_layerwise_casting(storage_dtype=torch.bfloat16, compute_dtype=torch.float32)
+    assert unet.moa.token.weight.dtype == torch.bfloat16
+    assert (run(unet, given, moa) - expected).abs().mean() < 0.02 * expected.abs().mean()
+
+
 def test_fp32_weights_train_under_bf16_autocast_on_a_bf16_prior():
     unet, given = tiny_moa_unet(), inputs()
     for name, parameter in unet.named_parameters():
