@@ -21,7 +21,7 @@ from flows.settings import (
 )
 from flows.zoo import MOA, PHASES, adapter_config
 from moa.config import MoAConfig
-from moa.train_config import TrainConfig
+from moa.train_config import TrainConfig, ValidationSettings
 
 
 def miniature() -> LifecycleConfig:
@@ -50,6 +50,7 @@ def miniature() -> LifecycleConfig:
             max_timestep=trained.max_timestep,
             checkpoint_every=50,
             log_every=5,
+            validation=ValidationSettings(every=50, samples=32),
             num_threads=1,
         ),
         launch=LaunchSettings(processes=2, hours=1),
@@ -136,6 +137,7 @@ def _on_stable_diffusion(shards: Path, *, steps: int, global_batch: int) -> Trai
         lambda_object=1e-4,
         precision="bf16",
         gradient_checkpointing=True,
+        validation=ValidationSettings(every=500, samples=min(256, 8 * global_batch)),  # less than 1 % of the time
         num_workers=4,
     )
 

@@ -55,11 +55,11 @@ def train_adapter(config: LifecycleConfig, training: TrainConfig, stage: str = "
 
 
 def follow(record: dict[str, Any], draft: Draft, steps: int, progress: Progress) -> None:
-    """Metrics lines move the progress bar; events go to the log, and tell that the configuration was accepted."""
+    """Metrics lines move the progress bar; validations and events go to the log. Events also tell what was accepted."""
     draft.hear(record)
     if "loss" in record:
         progress(record["step"], steps, f"loss {record['loss']:.4f}" if record["loss"] is not None else "")
-    elif "event" in record:
+    elif "validation_loss" in record or "event" in record:
         get_run_logger().info("train: %s", {key: value for key, value in record.items() if key != "inputs"})
 
 
@@ -67,9 +67,13 @@ def follow(record: dict[str, Any], draft: Draft, steps: int, progress: Progress)
 def show_metrics(run_folder: Path) -> None:
     """The last lines of metrics.jsonl as a table on the run page."""
     lines = (run_folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    create_table_artifact(
-        table=[json.loads(line) for line in lines[-10:]], key="train-metrics", description="Last metrics"
-    )
+    records = [json.loads(line) for line in lines]
+    for kind, key, title in (
+        ("loss", "train-metrics", "Last metrics"),
+        ("validation_loss", "train-validation", "Held-out pictures"),
+    ):
+        if table := [record for record in records if kind in record][-10:]:
+            create_table_artifact(table=table, key=key, description=title)
 
 
 @flow(name="train")

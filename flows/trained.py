@@ -8,7 +8,6 @@ refused before it writes anything.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from flows.champion import starting_adapter
 from flows.errors import MissingInputError, SettingsChangedError
 from flows.files import read_json
 from flows.settings import LifecycleConfig
-from moa.train_config import FREE_KEYS, TrainConfig, refuse_changes
+from moa.train_config import TrainConfig, changed_settings, refuse_changes
 
 
 @dataclass(frozen=True)
@@ -47,13 +46,13 @@ class Trained:
     def differences(self, training: TrainConfig) -> list[str]:
         """`setting: trained with -> now` for each thing that would make another adapter; base and encoder by their
         digests are compared by the training itself."""
-        before = self.settings | {"steps": self.step} | {name: self.inputs[name] for name in ("shards", "init")}
-        now = training.model_dump(mode="json", exclude=set(FREE_KEYS)) | {
-            "steps": training.steps,
-            "shards": _digest(training.shards),
-            "init": training.init and _digest(training.init),
+        pairs = {
+            "steps": (self.step, training.steps),
+            "shards": (self.inputs["shards"], _digest(training.shards)),
+            "init": (self.inputs["init"], training.init and _digest(training.init)),
         }
-        return list(_changes(before, now))
+        moved = [f"{name}: {json.dumps(was)} -> {json.dumps(now)}" for name, (was, now) in pairs.items() if was != now]
+        return changed_settings(self.settings, training.model_dump(mode="json")) + moved
 
 
 def run_training(config: LifecycleConfig) -> TrainConfig:
@@ -93,11 +92,3 @@ def _digest(folder: Path) -> str | None:
     """The digest in a folder's manifest; None where there is none any more."""
     manifest = folder / "manifest.json"
     return read_json(manifest)["digest"] if manifest.is_file() else None
-
-
-def _changes(before: Any, now: Any, name: str = "") -> Iterator[str]:
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in sorted(before.keys() | now.keys()):
-            yield from _changes(before.get(key), now.get(key), f"{name}.{key}" if name else key)
-    elif before != now:
-        yield f"{name}: {json.dumps(before)} -> {json.dumps(now)}"

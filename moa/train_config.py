@@ -188,7 +188,16 @@ def load_config(path: Path) -> TrainConfig:
 
 
 def refuse_changes(before: dict[str, Any], after: dict[str, Any], folder: Path) -> None:
-    """Raises `ConfigChangedError` when two records differ in a key that would change what a resumed run computes.
+    """Raises `ConfigChangedError` when two records differ in a key that would change what a resumed run computes."""
+    if changed := changed_settings(before, after):
+        raise ConfigChangedError(
+            f"{folder} holds checkpoints of another configuration; use a new run folder, or undo these changes:\n"
+            + "\n".join(f"  {line}" for line in changed)
+        )
+
+
+def changed_settings(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """`setting: before -> after` for each difference that matters to the weights (`FREE_KEYS` do not).
 
     Both are a `TrainConfig` as JSON, perhaps with digests of the inputs; nested keys are reported with dots. `before`
     may be older than this code. An option that did not exist then counts as having its default, which by the rule of
@@ -199,16 +208,11 @@ def refuse_changes(before: dict[str, Any], after: dict[str, Any], folder: Path) 
     defaults = _defaults(TrainConfig)
     pairs = {key: (old.get(key, defaults.get(key)), json.dumps(value)) for key, value in new.items()}
     pairs |= {key: (old[key], "no option any more") for key in old.keys() - new.keys() if old[key]}
-    changed = [
-        f"  {key}: {json.dumps(was)} -> {now}"
+    return [
+        f"{key}: {json.dumps(was)} -> {now}"
         for key, (was, now) in sorted(pairs.items())
         if json.dumps(was) != now and key.split(".")[0] not in FREE_KEYS
     ]
-    if changed:
-        raise ConfigChangedError(
-            f"{folder} holds checkpoints of another configuration; use a new run folder, or undo these changes:\n"
-            + "\n".join(changed)
-        )
 
 
 def _as_read_now(record: dict[str, Any]) -> dict[str, Any]:

@@ -52,6 +52,7 @@ def test_lifecycle_and_ablation_run_and_a_second_run_redoes_nothing(
     expected = ["lifecycle.json", "config.json", "metrics.jsonl", "train.log", "export/manifest.json"]
     expected += ["publication.json", "evaluation/miniature/summary.json", "evaluation/miniature/manifest.json"]
     assert not [name for name in expected if not (folder / name).is_file()]
+    assert '"validation_masked_wrong"' in (folder / "metrics.jsonl").read_text()
     _the_published_revision_was_evaluated_and_promoted(folder)
 
     assert run(ablate, named) == 0

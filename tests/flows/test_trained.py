@@ -9,7 +9,7 @@ from prefect.logging import disable_run_logger
 
 from flows.card import model_card
 from flows.errors import MissingInputError, SettingsChangedError
-from flows.files import write_json
+from flows.files import read_json, write_json
 from flows.overrides import resolve
 from flows.publication import require_published
 from flows.settings import LifecycleConfig
@@ -33,6 +33,16 @@ def test_the_same_settings_are_no_change_wherever_they_are_read() -> None:
     write_export(config("train.steps=7"))
     assert require_trained(config("train.steps=7")).step == 7
     assert require_trained(config("train.steps=7", "train.log_every=1", "train.num_workers=2")).step == 7
+
+
+def test_an_adapter_of_an_earlier_version_did_without_an_option_what_its_default_does() -> None:
+    export = write_export(config()).parent
+    record = read_json(export / "config.json")
+    del record["provenance"]["training"]["weight_decay"]
+    write_json(export / "config.json", record)
+    assert require_trained(config()).step == 150
+    with pytest.raises(SettingsChangedError, match="train.weight_decay: 0.01 -> 0.5"):
+        require_trained(config("train.weight_decay=0.5"))
 
 
 @pytest.mark.parametrize(
