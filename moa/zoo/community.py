@@ -50,8 +50,10 @@ def train_community(
     batch: int = 32,
     seed: int = 0,
 ) -> None:
-    """Trains a LoRA on the U-Net of `pipeline` and writes `pytorch_lora_weights.safetensors` (fp16) into `folder`."""
-    data = encoded(pipeline, pictures)
+    """Trains a LoRA on the U-Net of `pipeline` and writes `pytorch_lora_weights.safetensors` (fp16) into `folder`.
+
+    Of the pictures only as many are encoded as the steps see: that takes longer than the training."""
+    data = encoded(pipeline, pictures.first(steps * batch))
     unet = pipeline.unet.requires_grad_(False)
     torch.manual_seed(seed)
     unet.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=LAYERS))
@@ -65,8 +67,7 @@ def train_community(
 def measure(base_folder: Path, lora: Path, pictures: Pictures, count: int = 128) -> dict[str, float]:
     """Noise error on held-out comics of the base model and of the community checkpoint, same noise and timesteps."""
     pipeline = StableDiffusionPipeline.from_pretrained(base_folder, torch_dtype=torch.float32)
-    some = Pictures(pictures.images[:count], pictures.crops[:count], pictures.meta[:count])
-    data = encoded(pipeline, some)
+    data = encoded(pipeline, pictures.first(count))
     scheduler = DDPMScheduler(**base.SCHEDULE)
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(data.mean.shape, generator=generator)

@@ -26,6 +26,10 @@ class Pictures:
     def __len__(self) -> int:
         return len(self.meta)
 
+    def first(self, count: int) -> Pictures:
+        """The first `count` pictures, all where there are fewer."""
+        return Pictures(self.images[:count], self.crops[:count], self.meta[:count])
+
     def draw(self, count: int, generator: torch.Generator) -> np.ndarray:
         """`count` random positions."""
         return torch.randint(len(self), (count,), generator=generator).numpy()
