@@ -40,7 +40,7 @@ def miniature() -> LifecycleConfig:
             init=zoo / "moa",
             latent_cache=data_root() / "latents",
             moa=MOA,
-            steps=150,
+            steps=100,
             global_batch=16,
             learning_rate=1e-5,
             warmup=10,

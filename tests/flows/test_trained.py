@@ -40,7 +40,7 @@ def test_an_adapter_of_an_earlier_version_did_without_an_option_what_its_default
     record = read_json(export / "config.json")
     del record["provenance"]["training"]["weight_decay"]
     write_json(export / "config.json", record)
-    assert require_trained(config()).step == 150
+    assert require_trained(config()).step == 100
     with pytest.raises(SettingsChangedError, match="train.weight_decay: 0.01 -> 0.5"):
         require_trained(config("train.weight_decay=0.5"))
 
@@ -49,7 +49,7 @@ def test_an_adapter_of_an_earlier_version_did_without_an_option_what_its_default
     ("override", "line"),
     [
         ("train.seed=77", "train.seed: 0 -> 77"),
-        ("train.steps=8", "train.steps: 150 -> 8"),
+        ("train.steps=8", "train.steps: 100 -> 8"),
         ("train.moa.router=mlp", 'train.moa.router: "linear" -> "mlp"'),
         ("train.init=null", "train.init: "),
     ],
