@@ -128,7 +128,7 @@ def show(title: str, table: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few rounds of the smallest case")
+    parser.add_argument("--quick", action="store_true", help="few rounds of the smallest case; writes nothing")
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"), help="cpu (default) or cuda")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -145,7 +145,8 @@ def main() -> None:
     result["full size, 512 px"] = full_size_flops()
     show("full size, 512 px", result["full size, 512 px"])
     suffix = "" if given.device.type == "cpu" else f"-{given.device.type}"
-    (ROOT / f"benchmarks/inference{suffix}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    if not given.quick:
+        (ROOT / f"benchmarks/inference{suffix}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -119,8 +119,9 @@ def opened(page: Path, rounds: int = 3) -> dict[str, float | None]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="600 images only")
-    sizes = [600] if parser.parse_args().quick else list(SIZES)
+    parser.add_argument("--quick", action="store_true", help="600 images only; writes nothing")
+    quick = parser.parse_args().quick
+    sizes = [600] if quick else list(SIZES)
     result: dict[str, Any] = {"cpus": os.cpu_count(), "targets": TARGETS, "images": {}}
     with tempfile.TemporaryDirectory() as scratch:
         sources = pictures(Path(scratch) / "pictures")
@@ -130,7 +131,8 @@ def main() -> None:
             row: dict[str, Any] = build(run) | opened(run / "report" / "index.html")
             result["images"][str(size)] = row | {"load_average": round(os.getloadavg()[0], 2)}
             print(f"{size:6,} images: " + ", ".join(f"{name} {value}" for name, value in row.items()))
-    RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    if not quick:
+        RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

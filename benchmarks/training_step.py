@@ -271,7 +271,7 @@ def on_cpu(quick: bool) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few rounds, nothing counted at full size")
+    parser.add_argument("--quick", action="store_true", help="few rounds, nothing counted at full size; writes nothing")
     parser.add_argument("--device", type=torch.device, default=CPU, help="cpu (default) or cuda")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -280,7 +280,8 @@ def main() -> None:
     measured = on_gpu(3 if given.quick else 10, given.device) if gpu else on_cpu(given.quick)
     result = {"machine": machine(given.device), **measured}
     name = f"training_step-{given.device.type}.json" if gpu else "training_step.json"
-    (ROOT / "benchmarks" / name).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    if not given.quick:
+        (ROOT / "benchmarks" / name).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
