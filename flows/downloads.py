@@ -10,13 +10,14 @@ import shlex
 from pathlib import Path
 
 STABLE_DIFFUSION = "stable-diffusion-v1-5"
+STABLE_DIFFUSION_ID = "stable-diffusion-v1-5/stable-diffusion-v1-5"  # on the Hub
 CLIP = "clip-vit-large-patch14"
 FACENET = "20180402-114759-vggface2.pt"
 
 _FACENET_ADDRESS = f"https://github.com/timesler/facenet-pytorch/releases/download/v2.2.9/{FACENET}"
 _PARTS = ("unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model", "text_encoder/model", "safety_checker/model")
 _FROM_THE_HUB = {
-    STABLE_DIFFUSION: ("stable-diffusion-v1-5/stable-diffusion-v1-5", *(f"{part}.safetensors" for part in _PARTS)),
+    STABLE_DIFFUSION: (STABLE_DIFFUSION_ID, *(f"{part}.safetensors" for part in _PARTS)),
     CLIP: ("openai/clip-vit-large-patch14", "model.safetensors"),
 }
 

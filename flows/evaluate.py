@@ -27,8 +27,6 @@ from flows.stage import Progress, announced, conclude, require
 from flows.variants import finished_variants
 from moa.evaluation.suite import load_suite
 
-CPU_PROCESSES = 8  # each holds a pipeline of its own
-
 
 @task(cache_policy=NO_CACHE)
 def fetch_published(config: LifecycleConfig) -> Path:
@@ -40,6 +38,7 @@ def fetch_published(config: LifecycleConfig) -> Path:
 def evaluate_pipeline(config: LifecycleConfig, pipeline: Path) -> Path:
     """Generates, scores and summarises; returns the path of the evaluation's manifest."""
     from moa.evaluation.run import Source, evaluate  # torch
+    from moa.evaluation.workers import devices_here
 
     settings, found, out = config.evaluate, read_json(config.run / "publication.json"), evaluation_folder(config)
     with announced("evaluate", out / "manifest.json"), Progress("evaluate", "Evaluation") as progress:
@@ -52,20 +51,12 @@ def evaluate_pipeline(config: LifecycleConfig, pipeline: Path) -> Path:
             champion=champion_adapter(config),
             ablations=finished_variants(config),
             community={base.label: base.lora for base in config.ablate.community},
-            devices=devices(),
+            devices=devices_here(),
             precision=settings.precision,
             source=Source(repo_id=found["repo_id"], commit=found["commit"]),
             command=config.command,
             progress=lambda stage, done, total, item: progress(done, total, f"{stage}: {item}"),
         )
-
-
-def devices() -> tuple[str, ...]:
-    """Every GPU of this machine, else a process for each of its CPUs, up to CPU_PROCESSES."""
-    import torch
-
-    gpus = tuple(f"cuda:{index}" for index in range(torch.cuda.device_count()))
-    return gpus or ("cpu",) * min(CPU_PROCESSES, torch.get_num_threads())
 
 
 @flow(name="evaluate")

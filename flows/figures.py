@@ -10,9 +10,9 @@ Nothing is trained. An interrupted call goes on; a finished one is up to date. A
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from flows.prefect_environment import PROJECT
@@ -23,12 +23,12 @@ COMMUNITY = {"comic base": "community"}
 NOT_ALL_SCORED = 2  # exit status of moa.evaluation.run: the rest is scored, and the report says so
 
 
-def evaluation_arguments(pipeline: Path, zoo: Path, suite: Path, out: Path, processes: int) -> list[str]:
-    """The command line of `moa.evaluation.run`; on a CPU each process is a device of its own."""
+def evaluation_arguments(pipeline: Path, zoo: Path, suite: Path, out: Path, devices: Sequence[str]) -> list[str]:
+    """The command line of `moa.evaluation.run`."""
     arguments = ["--pipeline", pipeline, "--suite", suite, "--shards", data_root() / "miniature", "--out", out]
     for option, folders in (("--ablation", ABLATIONS), ("--community", COMMUNITY)):
         arguments += [word for label, name in folders.items() for word in (option, f"{label}={zoo / name}")]
-    return [str(word) for word in arguments] + ["--device", "cpu"] * processes
+    return [str(word) for word in arguments] + [word for device in devices for word in ("--device", device)]
 
 
 def write_zoo_pipeline(zoo: Path, folder: Path) -> None:
@@ -49,16 +49,17 @@ def _call(module: str, *arguments: str, accepted: tuple[int, ...] = (0,)) -> int
 
 
 def main() -> int:
+    from moa.evaluation.workers import devices_here  # here: torch
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--suite", type=Path, default=PROJECT / "datasets/suites/miniature-40.yaml")
     parser.add_argument("--zoo", type=Path, default=PROJECT / "zoo", help="the models (default zoo/)")
-    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="that make images (default: cores)")
     given = parser.parse_args()
     run = runs_root() / "zoo"
     _call("preprocessing", str(PROJECT / "datasets/miniature.yaml"), "--out", str(data_root() / "miniature"))
     write_zoo_pipeline(given.zoo, run / "pipeline")
     out = run / "evaluation" / given.suite.stem
-    arguments = evaluation_arguments(run / "pipeline", given.zoo, given.suite, out, given.processes)
+    arguments = evaluation_arguments(run / "pipeline", given.zoo, given.suite, out, devices_here())
     status = _call("moa.evaluation.run", *arguments, accepted=(0, NOT_ALL_SCORED))
     _call("reports", str(run))
     return status

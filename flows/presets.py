@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from flows.downloads import CLIP, FACENET, STABLE_DIFFUSION
+from flows.downloads import CLIP, FACENET, STABLE_DIFFUSION, STABLE_DIFFUSION_ID
 from flows.prefect_environment import PROJECT
 from flows.settings import (
     AblateSettings,
@@ -22,6 +22,8 @@ from flows.settings import (
 from flows.zoo import MOA, PHASES, adapter_config
 from moa.config import MoAConfig
 from moa.train_config import TrainConfig, ValidationSettings
+
+STABLE_DIFFUSION_BASE = {"base_model": "Stable Diffusion 1.5", "base_model_id": STABLE_DIFFUSION_ID}  # on model cards
 
 
 def miniature() -> LifecycleConfig:
@@ -86,8 +88,7 @@ def ffhq_sd15() -> LifecycleConfig:
             endpoint="https://huggingface.co",
             repo_id="your-name/moa-sd15-ffhq",
             title="MoA for Stable Diffusion 1.5, trained on FFHQ",
-            base_model="Stable Diffusion 1.5",
-            base_model_id="stable-diffusion-v1-5/stable-diffusion-v1-5",
+            **STABLE_DIFFUSION_BASE,
             licences="ffhq_sd15",
         ),
         evaluate=_measured_by_published_models("celeba-15", images=data_root() / "celeba-15"),
@@ -114,8 +115,7 @@ def photos_sd15() -> LifecycleConfig:
             endpoint="local",
             repo_id="photos/moa-sd15",
             title="MoA for Stable Diffusion 1.5, trained on photographs of our own",
-            base_model="Stable Diffusion 1.5",
-            base_model_id="stable-diffusion-v1-5/stable-diffusion-v1-5",
+            **STABLE_DIFFUSION_BASE,
             licences="photos_sd15",
         ),
         evaluate=_measured_by_published_models("photos"),

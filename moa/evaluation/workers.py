@@ -19,7 +19,14 @@ import torch
 
 from moa.errors import EvaluationError
 
+CPU_PROCESSES = 8  # each holds a pipeline of its own
 Work = Callable[[Any], Any]  # an item in, its result out; both cross process boundaries when there are several devices
+
+
+def devices_here() -> tuple[str, ...]:
+    """Every GPU of this machine, else a process for each of its CPUs, up to CPU_PROCESSES."""
+    gpus = tuple(f"cuda:{index}" for index in range(torch.cuda.device_count()))
+    return gpus or ("cpu",) * min(CPU_PROCESSES, torch.get_num_threads())
 
 
 def on_devices(

@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 
 from flows.artifacts import MOST_BYTES, TILE, _scores, interval, strip
-from flows.evaluate import CPU_PROCESSES, devices
 from flows.evaluated import told, unscored
 
 PROBLEMS = [
@@ -76,20 +75,3 @@ def test_a_strip_that_the_ui_should_not_store_is_not_made(tmp_path: Path) -> Non
 def test_intervals_as_people_read_them(statistic: dict[str, float | None] | None, text: str) -> None:
     assert interval(statistic) == text
     assert interval(statistic, sign="") == text.replace("+", "")
-
-
-@pytest.mark.parametrize(
-    ("gpus", "cpus", "expected"),
-    [
-        (3, 2, ("cuda:0", "cuda:1", "cuda:2")),
-        (0, 1, ("cpu",)),
-        (0, 2, ("cpu", "cpu")),
-        (0, 64, ("cpu",) * CPU_PROCESSES),
-    ],
-)
-def test_every_gpu_takes_part_or_every_cpu(
-    monkeypatch: pytest.MonkeyPatch, gpus: int, cpus: int, expected: tuple[str, ...]
-) -> None:
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: cpus)
-    assert devices() == expected

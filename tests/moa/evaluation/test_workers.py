@@ -6,9 +6,10 @@ import math
 from pydoc import locate
 
 import pytest
+import torch
 
 from moa.errors import EvaluationError
-from moa.evaluation.workers import on_devices
+from moa.evaluation.workers import CPU_PROCESSES, devices_here, on_devices
 
 
 def test_one_device_works_in_this_process_and_opens_once():
@@ -51,3 +52,20 @@ def test_a_failing_process_lets_the_others_finish_what_they_do():
 def test_a_killed_process_is_named_with_its_item():
     with pytest.raises(EvaluationError, match=r"^os._exit(#2)?: \d: its process was killed, mostly for want of memory"):
         list(on_devices(["os._exit", "os._exit"], locate, [3, 4], str))
+
+
+@pytest.mark.parametrize(
+    ("gpus", "cpus", "expected"),
+    [
+        (3, 2, ("cuda:0", "cuda:1", "cuda:2")),
+        (0, 1, ("cpu",)),
+        (0, 2, ("cpu", "cpu")),
+        (0, 64, ("cpu",) * CPU_PROCESSES),
+    ],
+)
+def test_every_gpu_takes_part_or_every_cpu(
+    monkeypatch: pytest.MonkeyPatch, gpus: int, cpus: int, expected: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: cpus)
+    assert devices_here() == expected
