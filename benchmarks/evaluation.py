@@ -30,61 +30,40 @@ import os
 import statistics
 import sys
 import tempfile
-import time
-from collections import defaultdict
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import Any
-from unittest.mock import patch
 
 import facenet_pytorch
 import numpy as np
 import pandas as pd
 import torch
 from PIL import Image, ImageOps
-from torch import Tensor
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
-from moa.evaluation.clip import ClipScorer
-from moa.evaluation.clip_towers import TransformersTowers
-from moa.evaluation.environment import processor_name
-from moa.evaluation.faces import FacenetFaces, face_crop
-from moa.evaluation.generate import Method, image_path
-from moa.evaluation.measure import Measurer, MeasuringModels
-from moa.evaluation.score import Scorer, embed_texts
-from moa.evaluation.subjects import SuiteSubject, resolve_subjects
-from moa.evaluation.suite import Suite, load_suite
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT))  # last, so that datasets/ shadows nothing
+
+from benchmarks._fastcomposer import Clock, FastComposer, Key  # noqa: E402
+from moa.evaluation.clip import ClipScorer  # noqa: E402
+from moa.evaluation.clip_towers import TransformersTowers  # noqa: E402
+from moa.evaluation.environment import processor_name  # noqa: E402
+from moa.evaluation.faces import FacenetFaces, face_crop  # noqa: E402
+from moa.evaluation.generate import Method, image_path  # noqa: E402
+from moa.evaluation.measure import Measurer, MeasuringModels  # noqa: E402
+from moa.evaluation.score import Scorer, embed_texts  # noqa: E402
+from moa.evaluation.subjects import SuiteSubject, resolve_subjects  # noqa: E402
+from moa.evaluation.suite import Suite, load_suite  # noqa: E402
 
 CLONE = """    git clone https://github.com/mit-han-lab/fastcomposer
     git clone https://github.com/openai/CLIP
     python benchmarks/evaluation.py --fastcomposer fastcomposer --clip CLIP"""
 RESULT = Path(__file__).with_suffix(".json")
-SUITE = Path(__file__).resolve().parents[1] / "datasets" / "suites" / "celeba-15.yaml"
+SUITE = ROOT / "datasets" / "suites" / "celeba-15.yaml"
 METHOD = Method("images", "Photographs of others", "moa", "sha256:none")
 SUITE_IMAGES, SUITE_REFERENCES, SUITE_TEXTS = 2400, 15, 80
 PARTS = ("identity", "clip", "whole")
-TO_OPENAI = (  # transformers' names and those of OpenAI's package
-    ("text_model.encoder.layers.", "transformer.resblocks."),
-    ("vision_model.encoder.layers.", "visual.transformer.resblocks."),
-    ("text_model.embeddings.token_embedding", "token_embedding"),
-    ("text_model.embeddings.position_embedding.weight", "positional_embedding"),
-    ("vision_model.embeddings.position_embedding.weight", "visual.positional_embedding"),
-    ("vision_model.embeddings.class_embedding", "visual.class_embedding"),
-    ("vision_model.embeddings.patch_embedding", "visual.conv1"),
-    ("text_model.final_layer_norm", "ln_final"),
-    ("vision_model.pre_layrnorm", "visual.ln_pre"),
-    ("vision_model.post_layernorm", "visual.ln_post"),
-    ("text_projection.weight", "text_projection"),
-    ("visual_projection.weight", "visual.proj"),
-    ("self_attn.out_proj", "attn.out_proj"),
-    ("layer_norm", "ln_"),
-    ("mlp.fc1", "mlp.c_fc"),
-    ("mlp.fc2", "mlp.c_proj"),
-)
-Key = tuple[str, int]  # subject, place of the prompt in `Plan.prompts`
 
 
 @dataclass(frozen=True)
@@ -101,74 +80,6 @@ PLANS = {
     "cpu": Plan(prompts=(0, 10), block=8, warm=0),  # a red hat, a painting by Banksy
     "cuda": Plan(prompts=tuple(range(16)), block=60, warm=1),
 }
-
-
-class Clock:
-    """Seconds by name, and what the timed functions returned: CPU time of this process on a CPU, else wall time with
-    the device's work done."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.seconds: dict[str, float] = defaultdict(float)
-        self.returned: dict[str, list[Any]] = defaultdict(list)
-
-    def timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapper(*args: Any, **options: Any) -> Any:
-            start = self._now()
-            result = function(*args, **options)
-            self.seconds[name] += self._now() - start
-            self.returned[name].append(result)
-            return result
-
-        return wrapper
-
-    def _now(self) -> float:
-        if self.device.type == "cpu":
-            return time.process_time()
-        torch.cuda.synchronize(self.device)
-        return time.perf_counter()
-
-
-class FastComposer:
-    """FastComposer's evaluator, imported from its checkout, with the given weights instead of the downloaded ones."""
-
-    def __init__(
-        self, photographs: Path, embedder: torch.nn.Module, weights: CLIPModel, plan: Plan, device: torch.device
-    ) -> None:
-        self.plan, self.device = plan, device
-        self.module = importlib.import_module("evaluation.single_object.single_object_evaluation")
-        self.clip = importlib.import_module("clip")
-        self.photographs = photographs
-        self.prompts = {subject: prompts for prompts, subject in self.module.get_combinations("", True, "eval")}
-        self.embedder, self.model = embedder, as_openai(weights, self.clip.model).to(device)
-        if device.type == "cuda":
-            self.clip.model.convert_weights(self.model)  # as `clip.load` leaves it there
-
-    def score(self, folder: Path, keys: Sequence[Key]) -> tuple[list[float], list[float], dict[str, float]]:
-        """IP and PC of the images in `folder`, one for each key in order, and the seconds by part."""
-        clock, module = Clock(self.device), self.module
-        jobs = [([self.prompts[subject][self.plan.prompts[place]]], subject) for subject, place in keys]
-        evaluator, transform = module.CLIPEvaluator, self.clip.clip._transform
-        arguments = [
-            "evaluation", "--num_images_per_prompt", "1",
-            "--prediction_folder", str(folder), "--reference_folder", str(self.photographs),
-        ]  # fmt: skip
-        with ExitStack() as replaced:
-            for place, name, value in (
-                (sys, "argv", arguments),
-                (module, "get_combinations", lambda *_, **__: jobs),
-                (module, "tqdm", iter),
-                (module, "Accelerator", lambda: SimpleNamespace(device=self.device)),
-                (module, "compute_average_similarity", clock.timed("identity", module.compute_average_similarity)),
-                (evaluator, "txt_to_img_similarity", clock.timed("clip", evaluator.txt_to_img_similarity)),
-                (facenet_pytorch, "InceptionResnetV1", lambda pretrained: self.embedder),
-                (facenet_pytorch, "MTCNN", clock.timed("loading", facenet_pytorch.MTCNN)),
-                (self.clip, "load", lambda name, device: (self.model, transform(self.model.visual.input_resolution))),
-            ):
-                replaced.enter_context(patch.object(place, name, value))
-            clock.timed("whole", module.main)()
-        seconds = clock.seconds | {"whole": clock.seconds["whole"] - clock.seconds["loading"]}
-        return clock.returned["identity"], [float(pc) for pc in clock.returned["clip"]], dict(seconds)
 
 
 def random_embedder(people: Sequence[SuiteSubject]) -> torch.nn.Module:
@@ -195,27 +106,6 @@ def random_clip(tokenizer: CLIPTokenizer) -> CLIPModel:
     return CLIPModel(config).eval()
 
 
-def as_openai(weights: CLIPModel, module: ModuleType) -> torch.nn.Module:
-    """The same weights in the class of OpenAI's package, which keeps queries, keys and values in one matrix."""
-    state: dict[str, Tensor] = {}
-    for name, value in weights.state_dict().items():
-        for old, new in TO_OPENAI:
-            name = name.replace(old, new)
-        state[name] = value.T if name in ("text_projection", "visual.proj") else value
-    for name in [name for name in state if ".q_proj." in name]:
-        parts = [state.pop(name.replace(".q_proj.", f".{x}_proj.")) for x in "qkv"]
-        state[name.replace("self_attn.q_proj.", "attn.in_proj_")] = torch.cat(parts)
-    text, vision = weights.config.text_config, weights.config.vision_config
-    model = module.CLIP(
-        weights.config.projection_dim,
-        vision.image_size, vision.num_hidden_layers, vision.hidden_size, vision.patch_size,
-        text.max_position_embeddings, text.vocab_size, text.hidden_size, text.num_attention_heads,
-        text.num_hidden_layers,
-    )  # fmt: skip
-    model.load_state_dict(state, assign=True)
-    return model.eval()
-
-
 def write_images(folder: Path, suite: Suite, people: Sequence[SuiteSubject], blocks: Sequence[Sequence[Key]]) -> None:
     """The images in both layouts, pixel for pixel the same: FastComposer's JPEGs by block, our PNGs."""
     size, names = (suite.images.size,) * 2, [person.id for person in people]
@@ -238,10 +128,10 @@ def our_path(suite: Suite, subject: str, place: int) -> str:
 
 
 def compare(
-    theirs: FastComposer, scorer: Scorer, embed: Callable[[], Any], blocks: Sequence[Sequence[Key]]
+    theirs: FastComposer, scorer: Scorer, embed: Callable[[], Any], blocks: Sequence[Sequence[Key]], warm: int
 ) -> dict[str, Any]:
-    """Scores all blocks with both, taking turns; the differences of the scores and the times. `embed` gives all prompts
-    to our CLIP, as an evaluation does once."""
+    """Scores all blocks with both, taking turns; the differences of the scores and the times of all blocks but the
+    first `warm`. `embed` gives all prompts to our CLIP, as an evaluation does once."""
     clock, measurer, suite = Clock(theirs.device), scorer.measurer, scorer.suite
     models, folder = measurer.models, measurer.folder
     faces, clip = models.faces, models.clip
@@ -278,7 +168,6 @@ def compare(
         "prompt": clock.seconds["texts"] / len(texts),
         "rows": clock.seconds["rows"] / len(keys),
     }
-    warm = theirs.plan.warm
     timed = {who: found[warm:] for who, found in seconds.items()}
     return {
         "agreement": {
@@ -356,7 +245,7 @@ def measure(fastcomposer: Path, openai_clip: Path, device: str, quick: bool) -> 
     bpe = importlib.import_module("clip.clip")._tokenizer
     tokenizer = CLIPTokenizer(vocab=bpe.encoder, merges=list(bpe.bpe_ranks), model_max_length=77)
     embedder, weights = random_embedder(people), random_clip(tokenizer)
-    theirs = FastComposer(photographs, embedder, weights, plan, torch.device(device))
+    theirs = FastComposer(photographs, embedder, weights, plan.prompts, torch.device(device))
     towers = TransformersTowers(weights, tokenizer, CLIPImageProcessor())
     on, off = (ClipScorer(towers, antialias=choice, device=device) for choice in (True, False))
     keys = [(person.id, place) for place in range(len(plan.prompts)) for person in people]
@@ -367,7 +256,7 @@ def measure(fastcomposer: Path, openai_clip: Path, device: str, quick: bool) -> 
         write_images(folder, suite, people, blocks)
         models = MeasuringModels(FacenetFaces(embedder, device=device), on, device=device)
         scorer = Scorer(suite, people, Measurer(folder, models), embed_texts(suite, people, on))
-        result = compare(theirs, scorer, lambda: embed_texts(suite, people, on), blocks)
+        result = compare(theirs, scorer, lambda: embed_texts(suite, people, on), blocks, plan.warm)
         first = [our_path(suite, *key) for block in blocks for key in block if key[1] == 0]
         result["antialias"] = antialiasing(scorer, off, first)
     same = [

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
+import tempfile
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -16,15 +18,17 @@ RANK = re.compile(r"rank (\d+): ")
 
 
 class Draft:
-    """The configuration of a training that is being tried: `config.draft.json`, until the training has accepted it.
+    """The configuration of a training that is being tried: a temporary file, until the training has accepted it.
 
-    So `config.json` always says how the run was trained, also after a training that was refused.
+    So `config.json` always says how the run was trained, also after a training that was refused, and two flows that try
+    the same run do not overwrite each other's.
     """
 
     def __init__(self, training: TrainConfig) -> None:
         self._training = training
-        self.path = training.run_folder / "config.draft.json"
-        write_json(self.path, training.model_dump(mode="json"))
+        file, name = tempfile.mkstemp(prefix="moa-", suffix=".json")
+        os.close(file)
+        self.path = write_json(Path(name), training.model_dump(mode="json"))
 
     def hear(self, record: dict[str, Any]) -> None:
         """Takes an event of the training; the draft becomes `config.json` when it was accepted."""

@@ -69,6 +69,15 @@ def test_a_refused_draft_changes_nothing(training: TrainConfig) -> None:
     assert [path.name for path in training.run_folder.iterdir()] == ["config.json"]
 
 
+def test_two_drafts_of_one_run_do_not_meet(training: TrainConfig) -> None:
+    """The second flow on a run is refused by the training's lock, after it has written its draft."""
+    first, second = Draft(training), Draft(training.model_copy(update={"seed": 77}))
+    assert read_json(first.path)["seed"] == 0 and read_json(second.path)["seed"] == 77
+    second.discard()
+    first.hear({"event": "start"})
+    assert read_json(training.run_folder / "config.json")["seed"] == 0 and not first.path.exists()
+
+
 @pytest.mark.slow
 def test_the_training_itself_refuses_a_draft_in_lines_that_are_kept(training: TrainConfig, tmp_path: Path) -> None:
     """Real processes: a base model that is not there."""
