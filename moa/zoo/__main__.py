@@ -11,6 +11,7 @@ a newer world. `make zoo` runs this and then trains the adapters with `moa.train
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -203,7 +204,7 @@ RECIPES = {
 }
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenes", type=Path, required=True, help="shards of many pictures")
     parser.add_argument("--identities", type=Path, required=True, help="shards in which every person occurs often")
@@ -213,7 +214,7 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies the number of steps (default 1)")
     parser.add_argument("--start-from", type=Path, help="an earlier zoo whose clip and base are trained further")
     parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     job = Job(args.scenes, args.identities, args.out, args.work, args.scale, args.seed, args.start_from)
     for name in args.only:
         RECIPES[name](job)

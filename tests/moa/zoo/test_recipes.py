@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 
+from moa.zoo.__main__ import main
 from moa.zoo.attributes import AttributeClassifier
 from moa.zoo.card import read_card
 from moa.zoo.identity import MiniatureFaces
@@ -45,14 +46,9 @@ def pictures(tmp_path_factory) -> Path:
     return folder
 
 
-def train(pictures: Path, out: Path, work: Path, *options: str) -> str:
+def arguments(pictures: Path, out: Path, work: Path, *options: str) -> list[str]:
     places = {"--scenes": pictures, "--identities": pictures, "--out": out, "--work": work, "--scale": 1e-6}
-    arguments = [str(word) for pair in places.items() for word in pair]
-    command = [sys.executable, "-m", "moa.zoo", *arguments, *options]
-    environment = os.environ | {"PYTHONPATH": str(PROJECT), "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout
+    return [*(str(word) for pair in places.items() for word in pair), *options]
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -61,9 +57,13 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.slow
-def test_a_zoo_from_nothing_and_its_base_model_trained_further(pictures, tmp_path):
+def test_a_zoo_from_nothing_and_its_base_model_trained_further(pictures, tmp_path, capsys):
+    """The first call as a command, in a process of its own; the others here, without another start of Python."""
     first, second = tmp_path / "first", tmp_path / "second"
-    train(pictures, first, tmp_path / "work")
+    command = [sys.executable, "-m", "moa.zoo", *arguments(pictures, first, tmp_path / "work")]
+    environment = os.environ | {"PYTHONPATH": str(PROJECT), "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
     cards = {name: read_card(first / name) for name in MODELS}
     assert all(card and card["quality"] and card["continued_from"] is None for card in cards.values())
     assert cards["base"]["steps"] == {"vae": 1, "decoder": 1, "base": 1}
@@ -73,13 +73,14 @@ def test_a_zoo_from_nothing_and_its_base_model_trained_further(pictures, tmp_pat
     assert not [path for path in first.rglob("*.json") if str(tmp_path) in path.read_text()], "a folder of this machine"
 
     before = digests(first)
-    assert train(pictures, first, tmp_path / "work").count("up to date") == len(MODELS)
+    main(arguments(pictures, first, tmp_path / "work"))
+    assert capsys.readouterr().out.count("up to date") == len(MODELS)
     assert digests(first) == before
 
     for name in ("clip", "attributes"):
         (second / name).parent.mkdir(exist_ok=True)
         (second / name).symlink_to(first / name)
-    train(pictures, second, tmp_path / "more", "--only", "base", "--start-from", str(first))
+    main(arguments(pictures, second, tmp_path / "more", "--only", "base", "--start-from", str(first)))
     card = read_card(second / "base")
     assert card["steps"] == {"base": 1} and card["continued_from"]["steps"] == cards["base"]["steps"]
     kept, given = (AutoencoderKL.from_pretrained(folder / "base/vae").state_dict() for folder in (second, first))
