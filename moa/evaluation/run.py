@@ -74,18 +74,19 @@ def evaluate(
     Methods are the prior, MoA, the `champion` (an adapter folder), one for each of `ablations` (label -> adapter
     folder), and two for each `community` base (label -> LoRA): its prior and MoA on it. `shards` or `images` is where
     the suite's people are. `models` defaults to those the suite declares; they are loaded, and every prompt is given to
-    CLIP, before anything is generated. Generation and measuring are split over `devices`; models that are handed in
-    measure in this process. `precision` is that of the pipelines, by default the suite's (`Suite.for_devices`).
-    `progress(stage, done, total, item)` follows the stages "generate <method>", "measure", "score" and "router". Raises
-    `EvaluationError` and its kin for inputs that are missing or wrong; a photograph that cannot be had costs its own
-    subject only.
+    CLIP, before anything is generated. Generation is split over `devices`, and measuring over those that differ; models
+    that are handed in measure in this process. `precision` is that of the pipelines, by default the suite's
+    (`Suite.for_devices`). `progress(stage, done, total, item)` follows the stages "generate <method>", "measure",
+    "score" and "router". Raises `EvaluationError` and its kin for inputs that are missing or wrong; a photograph that
+    cannot be had costs its own subject only.
     """
     suite = suite.for_devices(devices, precision)
     subjects = resolve_subjects(suite, shards=shards, images=images)
     if not any(subject.usable for subject in subjects):
         raise SuiteError(f"suite {suite.name}: nobody has a reference; the first problem: {subjects[0].problem}")
     methods = find_methods(pipeline, champion=champion, ablations=ablations, community=community)
-    split = len(devices) > 1 and models is None
+    # Processes on one processor would each start and load the models, to measure no more than this one's threads do.
+    split = len(set(devices)) > 1 and models is None
     models = models or MeasuringModels.load(suite.evaluators, devices[0])
     evaluators = models.describe()
     inputs = inputs_digest(suite, subjects, methods, evaluators)

@@ -143,7 +143,7 @@ def test_two_devices_give_the_images_and_rows_of_one(pipeline, shards, tmp_path)
     suite, seen = tiny_suite(seeds=[0], pairs=PAIRS, evaluators=places), []
     given = {"shards": shards, "batch_size": 2, "progress": lambda *x: seen.append(x)}
     evaluate(pipeline, suite, tmp_path / "one", **given)
-    evaluate(pipeline, suite, tmp_path / "two", devices=("cpu", "cpu"), **given)
+    evaluate(pipeline, suite, tmp_path / "two", devices=("cpu", "cpu:0"), **given)
     assert [x[1:3] for x in seen if x[0] == "measure"] == [(10, 10)] * 2
     for image in (path.relative_to(tmp_path / "one") for path in (tmp_path / "one/images").rglob("*.png")):
         one, two = (np.asarray(Image.open(tmp_path / which / image)) for which in ("one", "two"))
