@@ -107,7 +107,9 @@ def test_phases_start_from_one_another(calls, tmp_path, name):
         (zoo.ADAPTERS[name], tmp_path / "data/miniature-photos", tmp_path / "zoo/base", 3)
     }
     found = card(tmp_path / "zoo" / name)
-    assert found["steps"] == [10, 5, 7, 9, 18] and found["seconds"] == 12 and found["quality"] == {"error_right": 0.1235}
+    assert (
+        found["steps"] == [10, 5, 7, 9, 18] and found["seconds"] == 12 and found["quality"] == {"error_right": 0.1235}
+    )
     assert found["inputs"]["init"] == str(made[-2].run_folder / "export"), "the last phase's export is shipped"
     assert found["continued_from"] is None
 
