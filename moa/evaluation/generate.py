@@ -30,7 +30,7 @@ from moa.evaluation.files import canonical_json, json_digest, write_file
 from moa.evaluation.memory import MemoryBound
 from moa.evaluation.subjects import SuiteSubject, choose_pairs
 from moa.evaluation.suite import Suite
-from moa.evaluation.workers import on_devices
+from moa.evaluation.workers import Crew
 from moa.pipeline import EXPERT_INTERVAL
 from moa.subjects import Subject
 
@@ -39,6 +39,7 @@ CHUNK = "moa"  # key of the PNG text chunk
 # Raised by hand whenever the pipeline makes other pixels from the same weights and options, so that no image of an
 # older sampler counts as current. 2: the safety checker is off.
 SAMPLING = 2
+ON_CPU = Crew(("cpu",))
 
 
 @dataclass(frozen=True)
@@ -180,14 +181,14 @@ def generate(
     methods: Sequence[Method],
     open_sampler: Callable[[Method, str], Sampler],
     *,
-    devices: Sequence[str] = ("cpu",),
+    crew: Crew = ON_CPU,
     batch_size: int = 16,
     progress: Progress | None = None,
 ) -> int:
     """Makes the images of `methods` that are missing or out of date below `folder`; returns how many were made.
 
     `open_sampler(method, device)` is called for a method only when there is something to make, and must be picklable
-    when there are several devices, each of which gets a process and takes the next batch when it is free. `progress(
+    when the crew has several devices, each of which takes the next batch when it is free. `progress(
     method, done, total, path)` follows each batch. A batch that does not fit into memory is halved; the initial noise
     belongs to the image, so the batch size does not choose the picture. Raises `EvaluationError` naming device and
     image when one cannot be made; what was made is kept.
@@ -199,7 +200,7 @@ def generate(
         total[method.name], done[method.name] = len(wanted), len(wanted) - len(missing)
         batches += [Batch(method, missing[i : i + batch_size]) for i in range(0, len(missing), batch_size)]
     open_studio = partial(Studio, folder, suite, open_sampler)
-    for batch, made in on_devices(devices, open_studio, batches, lambda batch: batch.last):
+    for batch, made in crew.work(open_studio, batches, lambda batch: batch.last):
         done[batch.method.name] += made
         if progress:
             progress(batch.method.name, done[batch.method.name], total[batch.method.name], batch.last)

@@ -37,7 +37,7 @@ from moa.evaluation.score import Scorer, embed_texts, write_scores
 from moa.evaluation.subjects import SuiteSubject, resolve_subjects, upper_bound
 from moa.evaluation.suite import Precision, Suite, load_suite
 from moa.evaluation.summary import summarise
-from moa.evaluation.workers import on_devices
+from moa.evaluation.workers import Crew
 from moa.models import code_commit
 
 MOST_BATCHES = 8  # that a process is given to measure at a time, so that it reads one while it measures another
@@ -74,8 +74,8 @@ def evaluate(
     Methods are the prior, MoA, the `champion` (an adapter folder), one for each of `ablations` (label -> adapter
     folder), and two for each `community` base (label -> LoRA): its prior and MoA on it. `shards` or `images` is where
     the suite's people are. `models` defaults to those the suite declares; they are loaded, and every prompt is given to
-    CLIP, before anything is generated. Generation is split over `devices`, and measuring over those that differ; models
-    that are handed in measure in this process. `precision` is that of the pipelines, by default the suite's
+    CLIP, before anything is generated. Generation and measuring are split over `devices`; models that are handed in
+    measure in this process. `precision` is that of the pipelines, by default the suite's
     (`Suite.for_devices`). `progress(stage, done, total, item)` follows the stages "generate <method>", "measure",
     "score" and "router". Raises `EvaluationError` and its kin for inputs that are missing or wrong; a photograph that
     cannot be had costs its own subject only.
@@ -85,8 +85,7 @@ def evaluate(
     if not any(subject.usable for subject in subjects):
         raise SuiteError(f"suite {suite.name}: nobody has a reference; the first problem: {subjects[0].problem}")
     methods = find_methods(pipeline, champion=champion, ablations=ablations, community=community)
-    # Processes on one processor would each start and load the models, to measure no more than this one's threads do.
-    split = len(set(devices)) > 1 and models is None
+    split = len(devices) > 1 and models is None
     models = models or MeasuringModels.load(suite.evaluators, devices[0])
     evaluators = models.describe()
     inputs = inputs_digest(suite, subjects, methods, evaluators)
@@ -100,13 +99,13 @@ def evaluate(
     files = write_suite(out, suite, subjects)
     sampler = partial(open_pipeline, pipeline, precision=suite.images.precision)
     following = partial(_tell_method, progress)
-    generate(out, suite, subjects, methods, sampler, devices=devices, batch_size=batch_size, progress=following)
-
-    if split:
-        _measure_on(devices, partial(_open_measurer, out, suite), suite, subjects, methods, progress)
+    with Crew(devices) as crew:
+        generate(out, suite, subjects, methods, sampler, crew=crew, batch_size=batch_size, progress=following)
+        if split:
+            _measure_by(crew, partial(_open_measurer, out, suite), suite, subjects, methods, progress)
     measurer = Measurer(out, models)  # opened now, it knows what the others have measured
     if not split:
-        _measure_on(devices[:1], lambda _: measurer, suite, subjects, methods, progress)
+        _measure_by(Crew(devices[:1]), lambda _: measurer, suite, subjects, methods, progress)
     scorer = Scorer(suite, subjects, measurer, texts)
     rows, pairs = scorer.score(methods, progress=partial(_tell, progress, "score")), score_pairs(scorer, methods)
     moa = next(method for method in methods if method.kind == "moa")
@@ -140,8 +139,8 @@ def evaluate(
     return write_manifest(out, suite, methods, inputs, tables, files)
 
 
-def _measure_on(
-    devices: Sequence[str],
+def _measure_by(
+    crew: Crew,
     open_measurer: Callable[[str], Callable[[list[str]], Any]],
     suite: Suite,
     subjects: Sequence[SuiteSubject],
@@ -151,11 +150,11 @@ def _measure_on(
     """Fills the journal of measurements. A model's last digits depend on what is in a batch, and the batches are the
     same however many devices share them: each is given some whole ones at a time."""
     images = list(dict.fromkeys(shot.path for method in methods for shot in shots(suite, subjects, method)))
-    batch = max(measured_together(device) for device in devices)
-    given = batch * max(1, min(MOST_BATCHES, len(images) // (4 * batch * len(devices))))
+    batch = max(measured_together(device) for device in crew.devices)
+    given = batch * max(1, min(MOST_BATCHES, len(images) // (4 * batch * len(crew.devices))))
     parts = [images[i : i + given] for i in range(0, len(images), given)]
     done = 0
-    for part, _ in on_devices(devices, open_measurer, parts, lambda part: part[-1]):
+    for part, _ in crew.work(open_measurer, parts, lambda part: part[-1]):
         done += len(part)
         _tell(progress, "measure", done, len(images), part[-1])
 

@@ -1,8 +1,9 @@
 """The work of an evaluation on several devices: one process for each, and each takes the next item when it is free.
 
 Every item writes its own files before it counts as done, so a failure loses the item it names and nothing else: the
-same command goes on from there. Processes are spawned (CUDA does not survive a fork) and end with their parent. `cpu`
-may be given several times: on models this small, processes of fewer threads do more than one of many.
+same command goes on from there. Processes are spawned (CUDA does not survive a fork), which takes seconds, so they stay
+from one work to the next; they end with their parent. `cpu` may be given several times: processes of fewer threads do
+more than one of many.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any
+from functools import partial
+from types import TracebackType
+from typing import Any, Self
 
 import torch
 
@@ -29,29 +32,53 @@ def devices_here() -> tuple[str, ...]:
     return gpus or ("cpu",) * min(CPU_PROCESSES, torch.get_num_threads())
 
 
-def on_devices(
-    devices: Sequence[str], open_work: Callable[[str], Work], items: Sequence[Any], name: Callable[[Any], str]
-) -> Iterator[tuple[Any, Any]]:
-    """Yields `(item, result)` as they are finished; with one device in this process and in order.
+class Crew:
+    """The devices of an evaluation and, from the first item on that needs one, a process for each.
 
-    `open_work(device)` is called once in each process that gets an item and does what is slow to start (loading a
-    model); it must be picklable. `name(item)` names an item in errors. A failure lets the items under way finish, gives
-    out no more, and raises `EvaluationError` naming device and item.
+    with Crew(("cuda:0", "cuda:1")) as crew:
+        for item, result in crew.work(open_work, items, name):
+            ...
+
+    A crew of one device has no process and needs no `with`.
     """
-    if len(devices) == 1 or len(items) < 2:
-        yield from _in_this_process(devices[0], open_work, items, name)
-        return
-    context = multiprocessing.get_context("spawn")
-    threads = max(1, torch.get_num_threads() // len(devices))
-    crew = {
-        device: ProcessPoolExecutor(1, mp_context=context, initializer=_prepare, initargs=(open_work, device, threads))
-        for device in _distinct(devices)[: len(items)]
-    }
-    try:
-        yield from _in_processes(crew, items, name)
-    finally:
-        for executor in crew.values():
-            executor.shutdown(wait=True, cancel_futures=True)
+
+    def __init__(self, devices: Sequence[str]) -> None:
+        self.devices = tuple(devices)
+        self._processes: dict[str, ProcessPoolExecutor] = {}
+        self._works = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        for process in self._processes.values():
+            process.shutdown(wait=True, cancel_futures=True)
+
+    def work(
+        self, open_work: Callable[[str], Work], items: Sequence[Any], name: Callable[[Any], str]
+    ) -> Iterator[tuple[Any, Any]]:
+        """Yields `(item, result)` as they are finished; with one device or item in this process and in order.
+
+        `open_work(device)` is called once in each process that gets an item and does what is slow to start (loading a
+        model); it must be picklable. What the process had open before is let go. `name(item)` names an item in errors.
+        A failure lets the items under way finish, gives out no more, and raises `EvaluationError` naming device and
+        item.
+        """
+        if len(self.devices) == 1 or len(items) < 2:
+            yield from _in_this_process(self.devices[0], open_work, items, name)
+            return
+        self._works += 1
+        processes = {device: self._process(device) for device in _distinct(self.devices)[: len(items)]}
+        yield from _in_processes(processes, partial(_work, self._works, open_work), items, name)
+
+    def _process(self, device: str) -> ProcessPoolExecutor:
+        if device not in self._processes:
+            threads = max(1, torch.get_num_threads() // len(self.devices))
+            context = multiprocessing.get_context("spawn")
+            self._processes[device] = ProcessPoolExecutor(
+                1, mp_context=context, initializer=_prepare, initargs=(device, threads)
+            )
+        return self._processes[device]
 
 
 def _in_this_process(
@@ -68,7 +95,7 @@ def _in_this_process(
 
 
 def _in_processes(
-    crew: dict[str, ProcessPoolExecutor], items: Sequence[Any], name: Callable[[Any], str]
+    processes: dict[str, ProcessPoolExecutor], work: Work, items: Sequence[Any], name: Callable[[Any], str]
 ) -> Iterator[tuple[Any, Any]]:
     waiting = iter(items)
     busy: dict[Future, tuple[str, Any]] = {}
@@ -76,10 +103,10 @@ def _in_processes(
 
     def give(device: str) -> None:
         for item in waiting:
-            busy[crew[device].submit(_work, item)] = (device, item)
+            busy[processes[device].submit(work, item)] = (device, item)
             return
 
-    for device in crew:
+    for device in processes:
         give(device)
     while busy:
         for future in wait(busy, return_when=FIRST_COMPLETED).done:
@@ -110,19 +137,23 @@ def _failed(device: str, item: str, error: BaseException) -> EvaluationError:
     return EvaluationError(f"{device}: {item}: {said}. What was finished is kept; the same command goes on from there")
 
 
-_opened: dict[str, Any] = {}  # of a worker process: how to open its work, and the work once it is open
+_here: dict[str, Any] = {}  # of a worker process: its device, the number of the work that is open, and that work
 
 
-def _prepare(open_work: Callable[[str], Work], device: str, threads: int) -> None:
+def _prepare(device: str, threads: int) -> None:
     torch.set_num_threads(threads)
-    _opened.update(open=open_work, device=device.partition("#")[0])
+    _here["device"] = device.partition("#")[0]
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
-def _work(item: Any) -> Any:
-    if "work" not in _opened:
-        _opened["work"] = _opened["open"](_opened["device"])
-    return _opened["work"](item)
+def _work(number: int, open_work: Callable[[str], Work], item: Any) -> Any:
+    if _here.get("number") != number:
+        _here.pop("work", None)  # before the next is opened: both together might not fit
+        _here["number"] = None
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        _here.update(work=open_work(_here["device"]), number=number)
+    return _here["work"](item)
 
 
 def _end_with_parent() -> None:

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import math
+import os
+from functools import partial
+from operator import getitem
 from pydoc import locate
 
 import pytest
 import torch
 
 from moa.errors import EvaluationError
-from moa.evaluation.workers import CPU_PROCESSES, devices_here, on_devices
+from moa.evaluation.workers import CPU_PROCESSES, Crew, devices_here
 
 
 def test_one_device_works_in_this_process_and_opens_once():
     opened = []
-    done = on_devices(["cpu"], lambda device: opened.append(device) or math.sqrt, [1, 4, 9], str)
+    done = Crew(["cpu"]).work(lambda device: opened.append(device) or math.sqrt, [1, 4, 9], str)
     assert list(done) == [(1, 1), (4, 2), (9, 3)] and opened == ["cpu"]
 
 
 def test_nothing_to_do_opens_nothing():
-    assert list(on_devices(["cpu", "cpu"], pytest.fail, [], str)) == []
+    assert list(Crew(["cpu", "cpu"]).work(pytest.fail, [], str)) == []
 
 
 def test_a_failure_names_device_and_item_after_the_finished_ones():
-    done = on_devices(["cpu"], lambda _: math.sqrt, [4, -1, 9], "item {}".format)
+    done = Crew(["cpu"]).work(lambda _: math.sqrt, [4, -1, 9], "item {}".format)
     assert next(done) == (4, 2)
     with pytest.raises(EvaluationError, match=r"^cpu: item -1: ValueError: .*What was finished is kept"):
         next(done)
@@ -32,7 +35,8 @@ def test_a_failure_names_device_and_item_after_the_finished_ones():
 # In the tests below a "device" is the name of a function of the standard library, which its process then applies to the
 # items: a process of its own cannot import the functions of a test.
 def test_several_devices_do_every_item_once():
-    done = list(on_devices(["math.ceil", "math.floor"], locate, [0.5, 1.5, 2.5, 3.5], str))
+    with Crew(["math.ceil", "math.floor"]) as crew:
+        done = list(crew.work(locate, [0.5, 1.5, 2.5, 3.5], str))
     assert sorted(item for item, _ in done) == [0.5, 1.5, 2.5, 3.5]
     assert all(result in (item - 0.5, item + 0.5) for item, result in done)
 
@@ -40,18 +44,31 @@ def test_several_devices_do_every_item_once():
 def test_processes_share_the_threads(monkeypatch):
     monkeypatch.setattr("torch.get_num_threads", lambda: 6)
     # builtins.eval gives the work that counts, and the work counts the threads of its process.
-    counts = on_devices(["builtins.eval"] * 2, locate, ["__import__('torch').get_num_threads()"] * 4, str)
-    assert [count for _, count in counts] == [3] * 4
+    with Crew(["builtins.eval"] * 2) as crew:
+        counts = crew.work(locate, ["__import__('torch').get_num_threads()"] * 4, str)
+        assert [count for _, count in counts] == [3] * 4
+
+
+def test_processes_stay_for_the_next_work_which_is_opened_in_them():
+    ask = ["__import__('os').getpid()"] * 4
+    with Crew(["builtins.eval"] * 2) as crew:
+        first = {process for _, process in crew.work(locate, ask, str)}
+        roots = crew.work(partial(getitem, {"builtins.eval": math.sqrt}), [4, 9, 16], str)
+        assert sorted(roots) == [(4, 2), (9, 3), (16, 4)]
+        again = {process for _, process in crew.work(locate, ask, str)}
+    assert again == first and len(first) == 2 and os.getpid() not in first
 
 
 def test_a_failing_process_lets_the_others_finish_what_they_do():
-    with pytest.raises(EvaluationError, match=r"^math.sqrt: -\d: ValueError: .*What was finished is kept"):
-        list(on_devices(["math.sqrt", "math.fabs"], locate, [-1, -2, -3, -4, -5, -6], str))
+    refused = pytest.raises(EvaluationError, match=r"^math.sqrt: -\d: ValueError: .*What was finished is kept")
+    with Crew(["math.sqrt", "math.fabs"]) as crew, refused:
+        list(crew.work(locate, [-1, -2, -3, -4, -5, -6], str))
 
 
 def test_a_killed_process_is_named_with_its_item():
-    with pytest.raises(EvaluationError, match=r"^os._exit(#2)?: \d: its process was killed, mostly for want of memory"):
-        list(on_devices(["os._exit", "os._exit"], locate, [3, 4], str))
+    killed = r"^os._exit(#2)?: \d: its process was killed, mostly for want of memory"
+    with Crew(["os._exit", "os._exit"]) as crew, pytest.raises(EvaluationError, match=killed):
+        list(crew.work(locate, [3, 4], str))
 
 
 @pytest.mark.parametrize(
