@@ -46,13 +46,14 @@ MOA = MoAConfig(image_dim=128)
 # The first phase teaches the person (foreground only, as the paper trains). In a model this small the person then grows
 # over the scene, and what people hold, which is no part of them, is unlearnt; so the later phases look at the whole
 # picture, at last nearly always. The weight of the object loss, too, ends at the paper's 1e-4: the tokens of two people
-# are pulled apart in few steps by 1e-2, and stay apart. The ablations are trained as long.
+# are pulled apart in few steps by 1e-2, and stay apart. A third of the rate ends it. The ablations are trained as long.
 PHASES = (
     Phase(1000, 1e-3, 1.0),
     Phase(500, 3e-4, 0.5),
     Phase(700, 4e-4, 0.1),
     Phase(900, 3e-4, 0.1),
     Phase(1800, 3e-4, 0.1, lambda_object=1e-4),
+    Phase(500, 1e-4, 0.1, lambda_object=1e-4),
 )
 ADAPTERS = {
     "moa": MOA,
