@@ -1,4 +1,9 @@
-"""One training at a time writes into a run folder (datasets/FORMAT.md, section 5), and finds there how far it is."""
+"""The folders a training holds while it runs, and how far it is.
+
+Its run folder is its own (datasets/FORMAT.md, section 5). Its shard folder (section 2) it shares with all who read it:
+a sample is read by its shard's name, so shards that preprocessing replaced meanwhile would be other pictures under the
+digest of the old ones.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +18,7 @@ from typing import IO, Any
 
 from moa import checkpoint as checkpoints
 from moa.distributed import Ranks
-from moa.errors import RunFolderError, TrainConfigError
+from moa.errors import RunFolderError, ShardDataError, TrainConfigError
 from moa.train_config import TrainConfig, refuse_changes
 
 LOCK = ".lock"
@@ -38,6 +43,41 @@ def alone_in(folder: Path, here: Ranks, warn: Warn) -> Iterator[None]:
         if lock:
             fcntl.flock(lock, fcntl.LOCK_UN)  # closing alone would not do while a loader process has the file, too
             lock.close()
+
+
+@contextmanager
+def unchanging(shards: Path, here: Ranks, warn: Warn) -> Iterator[None]:
+    """Keeps preprocessing from changing a shard folder, by every rank (each machine may have a copy of its own).
+
+    Raises `ShardDataError` when preprocessing is changing it now. A folder in which no lock can be made or opened, as
+    in one that is read-only or not there, is not held; one on a file system without locks neither, and `warn` gets a
+    message.
+    """
+    lock = _share(shards, warn if here.first else lambda _: None)
+    try:
+        yield
+    finally:
+        if lock is not None:
+            fcntl.flock(lock, fcntl.LOCK_UN)  # as above
+            os.close(lock)
+
+
+def _share(shards: Path, warn: Warn) -> int | None:
+    """The descriptor of the shared lock; None where there can be none."""
+    try:
+        lock = os.open(shards / LOCK, os.O_RDONLY | os.O_CREAT, 0o666)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return lock
+    except OSError as error:
+        os.close(lock)
+        if isinstance(error, BlockingIOError):
+            message = "is being changed by preprocessing at this moment: let it finish, then start the training again"
+            raise ShardDataError(f"{shards} {message}") from error
+        warn(f"{shards} cannot be locked ({error.strerror}): see to it that preprocessing does not change it meanwhile")
+        return None
 
 
 def _try_lock(folder: Path, warn: Warn) -> tuple[IO[str] | None, str]:

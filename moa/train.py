@@ -6,9 +6,10 @@
 Writes into the run folder (datasets/FORMAT.md, section 5): metrics.jsonl, checkpoints/, and at the end export/. The
 same command again resumes from the newest good checkpoint with the numbers an uninterrupted run would have had, on
 any number of ranks that share the folder; a finished run is left alone, and one that another training is at work on is
-refused. Prints one JSON object per line: metrics lines (they have "loss"), validation lines ("validation_loss") and
-events ("event": latents, start, resume, skipped, warning, checkpoint, stopped, exported, finished). SIGTERM finishes
-the step, saves and exits with 143; exit 1 is an error told on standard error.
+refused. While it runs, preprocessing does not change its shards. Prints one JSON object per line: metrics lines (they
+have "loss"), validation lines ("validation_loss") and events ("event": latents, start, resume, skipped, warning,
+checkpoint, stopped, exported, finished). SIGTERM finishes the step, saves and exits with 143; exit 1 is an error told
+on standard error.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from moa.errors import MoAError, NonFiniteError
 from moa.latents import LatentCache, open_latents
 from moa.loader import watched_loaders
 from moa.models import Models, code_commit, find_inputs, folder_digest, load_models
-from moa.run_folder import alone_in, cut_metrics, is_exported, steps_done
+from moa.run_folder import alone_in, cut_metrics, is_exported, steps_done, unchanging
 from moa.step import training_losses
 from moa.train_config import FREE_KEYS, TrainConfig, load_config
 from moa.train_state import TrainState, rounded
@@ -51,14 +52,16 @@ def train(config: TrainConfig, here: Ranks, stop: StopRequest) -> int:
     """Runs to the last step, or until `stop` is asked. Returns the exit code: 0, or 143 when stopped.
 
     Raises `MoAError` subclasses for everything the user can repair: missing inputs, a changed configuration, a run
-    folder in use, damaged shards, lost loader processes, too many non-finite steps, a full disk.
+    folder in use, damaged shards, shards that preprocessing is changing, lost loader processes, too many non-finite
+    steps, a full disk.
     """
     config.micro_batch(here.world)
-    inputs = find_inputs(config)
-    if config.num_threads:
-        torch.set_num_threads(config.num_threads)
-    with alone_in(config.run_folder, here, _warn):
-        return _train(config, inputs, here, stop)
+    with unchanging(config.shards, here, _warn):
+        inputs = find_inputs(config)
+        if config.num_threads:
+            torch.set_num_threads(config.num_threads)
+        with alone_in(config.run_folder, here, _warn):
+            return _train(config, inputs, here, stop)
 
 
 def _train(config: TrainConfig, inputs: dict[str, str | None], here: Ranks, stop: StopRequest) -> int:

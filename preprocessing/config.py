@@ -88,11 +88,13 @@ SplitRule = Annotated[FractionSplit | NumberSplit, Field(discriminator="kind")]
 class FolderSource(Declaration):
     """All jpg, jpeg, png and webp files below `root`; null when the root is always given on the command line.
 
-    `credits` is a file below the root in the layout of ffhq-dataset-v2.json: author and licence of each numbered image.
+    `images` is the folder below the root that holds them, where there are other pictures in the root, too. `credits` is
+    a file below the root in the layout of ffhq-dataset-v2.json: author and licence of each numbered image.
     """
 
     kind: Literal["folder"]
     root: Path | None = None
+    images: str | None = Field(default=None, exclude_if=lambda folder: folder is None)
     split: SplitRule
     credits: str | None = None
 

@@ -39,7 +39,7 @@ class MissingWeightsError(PreprocessingError):
 
 
 class OutputError(PreprocessingError):
-    """The output folder belongs to another dataset or another run is writing to it."""
+    """The output folder belongs to another dataset, is in use, or cannot be written."""
 
 
 class ShardError(PreprocessingError):

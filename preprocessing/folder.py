@@ -41,10 +41,11 @@ class FolderSourceReader:
         """All images sorted by path, hashed, split and credited. Raises SourceError."""
         source = config.source
         assert isinstance(source, FolderSource)
-        files = self._files()
+        place = self.root / (source.images or "")
+        files = self._files(place)
         names = [name for name in files if _is_image(name)]
         if not names:
-            raise SourceError(f"{self.root}: no {', '.join(EXTENSIONS)} files in it; {_contents(files)}")
+            raise SourceError(f"{place}: no {', '.join(EXTENSIONS)} files in it; {_contents(files)}")
         beside = {name: self._beside(name, set(files)) for name in names} if self.sidecars else {}
         digests = self._digests([*names, *{path for paths in beside.values() for path in paths}], inventory)
         credits = read_credits(self.root, source.credits) if source.credits else {}
@@ -79,12 +80,14 @@ class FolderSourceReader:
         """Nothing beside the files decides what a folder holds."""
         return ""
 
-    def _files(self) -> list[str]:
-        """All visible files below the root as sorted relative paths with slashes."""
+    def _files(self, place: Path) -> list[str]:
+        """All visible files below `place` as sorted paths from the root, with slashes."""
         if not self.root.is_dir():
             raise SourceError(f"{self.root}: no such folder; set source.root or pass --source-root FOLDER")
+        if not place.is_dir():
+            raise SourceError(f"{place}: no such folder, which source.images names; put the images there")
         found = []
-        for folder, subfolders, files in os.walk(self.root):
+        for folder, subfolders, files in os.walk(place):
             subfolders[:] = [name for name in subfolders if not name.startswith(".")]
             relative = Path(folder).relative_to(self.root)
             found += [(relative / name).as_posix() for name in files if not name.startswith(".")]
@@ -105,7 +108,8 @@ class FolderSourceReader:
         known = _read_inventory(inventory)
         with ThreadPoolExecutor(HASHING_THREADS) as threads:
             entries = dict(threads.map(lambda name: (name, _digest(self.root / name, known.get(name))), names))
-        write_json(inventory, {name: entry for name, entry in entries.items() if entry})
+        if (found := {name: entry for name, entry in entries.items() if entry}) != known:
+            write_json(inventory, found)
         return {name: entry[2] if entry else None for name, entry in entries.items()}
 
 

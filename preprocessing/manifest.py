@@ -70,6 +70,11 @@ def write_reports(out: Path, shards: list[dict[str, Any]]) -> dict[str, Any]:
     return quality
 
 
+def read_quality(out: Path) -> dict[str, Any]:
+    """The quality.json of a folder that is up to date: its bytes are those that the manifest names."""
+    return json.loads((out / "quality.json").read_text())
+
+
 def write_manifest(out: Path, config: DatasetConfig, shards: list[dict[str, Any]], inputs: str) -> Path:
     """Write manifest.json over finished shards and reports; the folder is complete after this."""
     kept = [shard for shard in shards if shard["samples"]]

@@ -7,9 +7,7 @@ ends with the same bytes; with nothing to do it says "up to date". manifest.json
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,10 +18,12 @@ from preprocessing.config import DatasetConfig
 from preprocessing.errors import OutputError, TooManyRejectedError
 from preprocessing.faces import FaceFinder, load_face_finder
 from preprocessing.frame import Frame, Item, Rejected
+from preprocessing.lock import shared
 from preprocessing.manifest import (
     inputs_digest,
     is_up_to_date,
     read_manifest,
+    read_quality,
     remove_shards,
     write_manifest,
     write_reports,
@@ -90,59 +90,77 @@ def preprocess(
     source_root: overrides the root of a folder source. progress: called with (images done, images, message).
     workers: processes, default one for each CPU; the output does not depend on it. device: `auto`, `cpu`, `cuda:1`.
     models: folder of the annotators' models, default `models_folder()`. max_bad: share of dropped images above which no
-    manifest is written. force: forget what is there and start over.
+    manifest is written; a finished folder with more is refused, too, and stays as it is. force: forget what is there
+    and start over.
 
-    Raises a PreprocessingError. Whatever was finished by then is kept and used by the next call.
+    Raises a PreprocessingError, also when a training or another preprocessing uses `out` and there is something to do
+    (preprocessing/lock.py). Whatever was finished by then is kept and used by the next call.
     """
     out, report = Path(out), progress or (lambda done, total, message: None)
     source = open_source(declaration, source_root)
-    with _alone_in(out):
+    with shared(out) as take_alone:
         items = source.items(declaration, out / ".inventory.json")
         inputs = inputs_digest(declaration, source.digest(), items)
         if not force and _finished(out, declaration, inputs):
+            _check_losses(out, read_quality(out), max_bad)
             report(len(items), len(items), "up to date")
             return out / "manifest.json"
+        take_alone()
+        plans = _plans(declaration, source, items)
+        finished = {} if force else _finished_shards(out / "shards", plans)
+        pending = len(finished) < len(plans)
+        annotators = Annotators.load(declaration, device, models or models_folder()) if pending else None
+        # Only now is anything removed: where a model is missing, a good dataset stays what it was.
         (out / "manifest.json").unlink(missing_ok=True)
-        plans = [
-            ShardPlan(name=name, split=split, items=chunk, inputs=inputs_digest(declaration, source.digest(), chunk))
-            for name, split, chunk in chunk_items(items, declaration.shard_size)
-        ]
         remove_shards(out / "shards", keep=set() if force else {plan.name for plan in plans})
-        shards = _make_shards(
-            declaration, source, plans, out / "shards", report, workers, device, models or models_folder()
-        )
+        _make_shards(declaration, source, plans, finished, annotators, out / "shards", report, workers)
+        shards = [finished[plan.name] for plan in plans]
         quality = write_reports(out, shards)
         _check_losses(out, quality, max_bad)
         return write_manifest(out, declaration, shards, inputs)
+
+
+def _plans(config: DatasetConfig, source: Source, items: list[Item]) -> list[ShardPlan]:
+    """The shards that the items become, in order."""
+    return [
+        ShardPlan(name=name, split=split, items=chunk, inputs=inputs_digest(config, source.digest(), chunk))
+        for name, split, chunk in chunk_items(items, config.shard_size)
+    ]
+
+
+def _finished_shards(folder: Path, plans: list[ShardPlan]) -> dict[str, dict[str, Any]]:
+    """What the disk says about the planned shards that are done, by name."""
+    return {plan.name: record for plan in plans if (record := read_finished(folder, plan))}
 
 
 def _make_shards(
     config: DatasetConfig,
     source: Source,
     plans: list[ShardPlan],
+    finished: dict[str, dict[str, Any]],
+    annotators: Annotators | None,
     folder: Path,
     report: Progress,
     workers: int | None,
-    device: str,
-    models: Path,
-) -> list[dict[str, Any]]:
-    """All shards in the order of the plans, finished ones from the disk."""
-    records = {plan.name: record for plan in plans if (record := read_finished(folder, plan))}
-    pending = [plan for plan in plans if plan.name not in records]
+) -> None:
+    """Make the planned shards that are not in `finished`, in their order, and add their records to it.
+
+    annotators: None where all are finished.
+    """
+    pending = [plan for plan in plans if plan.name not in finished]
     total = sum(len(plan.items) for plan in plans)
     to_do = sum(len(plan.items) for plan in pending)
     done = total - to_do
     if done:
-        report(done, total, f"{len(records)} finished shards kept")
-    if pending:
-        annotators = Annotators.load(config, device, models)
-        with worker_pool(workers, to_do) as pool:
-            for plan in pending:
-                results = _results(config, source, annotators, pool, plan.items)
-                counted = _counted(results, report, done, total, plan.name)
-                records[plan.name] = write_shard(folder, plan, counted)
-                done += len(plan.items)
-    return [records[plan.name] for plan in plans]
+        report(done, total, f"{len(finished)} finished shards kept")
+    if annotators is None:
+        return
+    with worker_pool(workers, to_do) as pool:
+        for plan in pending:
+            results = _results(config, source, annotators, pool, plan.items)
+            counted = _counted(results, report, done, total, plan.name)
+            finished[plan.name] = write_shard(folder, plan, counted)
+            done += len(plan.items)
 
 
 def _results(
@@ -194,19 +212,3 @@ def _check_losses(out: Path, quality: dict[str, Any], max_bad: float) -> None:
         f"See {out / 'rejected.jsonl'}. Finished shards are kept; run again after mending, or with a higher "
         "--max-bad (in flows: --set preprocess.max_bad=)."
     )
-
-
-@contextmanager
-def _alone_in(out: Path) -> Iterator[None]:
-    """Hold the folder's lock; the system lets go of it when this process ends, however it ends."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = (out / ".lock").open("w")
-    except OSError as error:
-        raise OutputError(f"{out}: cannot be written ({error.strerror}); choose another --out") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise OutputError(f"{out}: another run is writing to this folder; wait for it or stop it") from error
-        yield

@@ -1,4 +1,5 @@
-"""One training at a time in a run folder: the second is refused, on all its ranks, and touches nothing."""
+"""One training at a time in a run folder: the second is refused, on all its ranks, and touches nothing. Its shards
+are not changed while it runs."""
 
 from __future__ import annotations
 
@@ -12,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from moa.errors import RunFolderError
-from moa.run_folder import LOCK, alone_in
+import moa.train
+from moa.errors import MissingInputError, RunFolderError, ShardDataError
+from moa.run_folder import LOCK, alone_in, unchanging
 from moa.train_config import TrainConfig
 from tests.moa.training import ALONE, MakeConfig, run
 
@@ -109,3 +111,72 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     message = "file/run cannot be written .*choose another run folder"
     with pytest.raises(RunFolderError, match=message), alone_in(tmp_path / "file" / "run", ALONE, print):
         pass
+
+
+# The shards it reads.
+
+
+def may_change(shards: Path) -> bool:
+    """Whether preprocessing would get the folder for itself now."""
+    with open(shards / ".lock", "a+") as file:  # the name both rooms know from datasets/FORMAT.md
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            return False
+
+
+def test_shards_are_held_until_the_training_ends(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With loader processes, which inherit the open lock and may outlive the training for a moment."""
+    config = make_config(steps=2, num_workers=1)
+    step, seen = moa.train.training_losses, []
+
+    def watched(*args):
+        seen.append(may_change(config.shards))
+        return step(*args)
+
+    monkeypatch.setattr(moa.train, "training_losses", watched)
+    assert run(config) == 0
+    assert seen == [False, False]
+    assert may_change(config.shards)
+
+
+def test_shards_that_are_being_changed_are_not_trained_on(make_config: MakeConfig, shards: Path) -> None:
+    config = make_config()
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(shards)], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    try:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(ShardDataError, match=f"{shards} is being changed by preprocessing at this moment: let it"):
+            run(config)
+        assert not config.run_folder.exists()
+    finally:
+        holder.communicate("")
+    assert run(config.model_copy(update={"steps": 1})) == 0
+
+
+def test_trainings_share_their_shards(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), unchanging(tmp_path, ALONE, print), unchanging(tmp_path, ALONE, print):
+        assert not may_change(tmp_path)
+        raise KeyError
+    assert may_change(tmp_path)
+
+
+def test_shards_in_which_no_lock_can_be_made_are_not_held(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A read-only folder is trained on; one that is not there is named by the check of the inputs."""
+    with pytest.raises(MissingInputError, match="absent"):
+        run(make_config(shards=tmp_path / "absent"))
+    config, opened, refused = make_config(steps=1), os.open, []
+
+    def read_only(path: Path, flags: int, mode: int = 0o777, **rest: object) -> int:
+        if path == config.shards / LOCK:
+            refused.append(path)
+            raise OSError(errno.EROFS, "Read-only file system")
+        return opened(path, flags, mode, **rest)
+
+    monkeypatch.setattr(os, "open", read_only)
+    assert run(config) == 0
+    assert len(refused) == 1

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from preprocessing.config import FractionSplit, NumberSplit
+from preprocessing.config import FractionSplit, NumberSplit, load_dataset
 from preprocessing.errors import SourceError
 from preprocessing.folder import FolderSourceReader, choose_split, image_number
 from preprocessing.frame import Item
 from tests.preprocessing.folders import add_photo, declaration
+
+DATASETS = Path(__file__).parents[2] / "datasets"
 
 
 def listed(root: Path, **changes: object) -> list[Item]:
@@ -79,6 +81,27 @@ def test_credits_come_from_the_ffhq_metadata(tmp_path: Path) -> None:
     (root / "credits.json").unlink()
     with pytest.raises(SourceError, match=r"credits\.json: source\.credits is not there"):
         listed(root, source=source)
+
+
+def test_images_may_lie_in_one_folder_of_the_root(tmp_path: Path) -> None:
+    """As FFHQ's, whose repository has pictures without numbers around them; the credits stay in the root."""
+    root, ffhq = tmp_path / "ffhq", load_dataset(DATASETS / "ffhq.yaml")
+    with pytest.raises(SourceError, match=r"ffhq: no such folder; set source\.root"):
+        listed(root, source=ffhq.source)
+    add_photo(root, "ffhq-teaser.png")
+    add_photo(root, "docs/search/favicon.png")
+    with pytest.raises(SourceError, match=r"images1024x1024: no such folder, which source\.images names"):
+        listed(root, source=ffhq.source)
+    (root / "images1024x1024").mkdir()
+    with pytest.raises(SourceError, match=r"images1024x1024: no \.jpg"):
+        listed(root, source=ffhq.source)
+    add_photo(root, "images1024x1024/00000/00007.png")
+    metadata = {"7": {"metadata": {"author": "Jo", "license": "Attribution License"}}}
+    (root / "ffhq-dataset-v2.json").write_text(json.dumps(metadata))
+    (item,) = listed(root, source=ffhq.source)
+    assert (item.name, item.author, item.split) == ("images1024x1024/00000/00007.png", "Jo", "train")
+    assert item.sidecars[0][0] == "images1024x1024/00000/00007.json"
+    assert "images" not in declaration().model_dump()["source"], "what was made without it stays up to date"
 
 
 def test_changes_are_noticed_and_unchanged_files_are_not_read_again(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 from preprocessing.errors import SourceError, TooManyRejectedError
 from preprocessing.run import preprocess
 from preprocessing.verify import verify
-from tests.preprocessing.folders import add_photo, bomb, declaration, metadata_of, rejected_of, samples_of
+from tests.preprocessing.folders import add_photo, bomb, declaration, files_of, metadata_of, rejected_of, samples_of
 
 GOOD = ["good/a.png", "good/b.jpg", "good/c.webp"]
 BAD = {
@@ -123,6 +123,21 @@ def test_too_many_losses_withhold_the_manifest_and_keep_the_work(tmp_path: Path)
     preprocess(declaration(), out, source_root=root, max_bad=0.25)
     assert (out / "shards/train-00000.tar").stat().st_mtime_ns == written
     assert verify(out)["samples"] == 3
+
+
+def test_a_finished_dataset_must_meet_a_stricter_limit(tmp_path: Path) -> None:
+    """Up to date for who allowed the losses; who allows fewer is told, and the folder stays as it is."""
+    root, out = tmp_path / "photos", tmp_path / "out"
+    add_good(root)
+    add_photo(root, "bad.png", "a dog")
+    preprocess(declaration(), out, source_root=root, max_bad=0.5)
+    before = files_of(out)
+    with pytest.raises(TooManyRejectedError, match=r"1 of 4 images were dropped \(25%, more than the allowed 5%"):
+        preprocess(declaration(), out, source_root=root, max_bad=0.05)
+    assert files_of(out) == before
+    heard: list[str] = []
+    preprocess(declaration(), out, source_root=root, max_bad=0.25, progress=lambda *event: heard.append(event[2]))
+    assert heard == ["up to date"]
 
 
 def test_a_dataset_of_nothing_is_an_error(tmp_path: Path) -> None:

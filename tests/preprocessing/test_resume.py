@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from preprocessing import atomic, captions
-from preprocessing.errors import OutputError
+from preprocessing.errors import MissingWeightsError, OutputError
 from preprocessing.run import preprocess
 from preprocessing.verify import verify
 from tests.preprocessing.folders import add_photo, declaration, files_of
@@ -90,6 +90,24 @@ def test_finished_shards_are_not_captioned_again(
     assert files_of(tmp_path) == whole
 
 
+def test_a_deleted_photograph_costs_the_shards_after_it(tmp_path: Path) -> None:
+    """As datasets/README.md says: later images are renumbered; an edited one changes only its own shard."""
+    root, out = tmp_path / "photos", tmp_path / "out"
+    for number in range(IMAGES):
+        add_photo(root, f"{number}.png", shade=20 * number)
+    heard: list[tuple[int, int, str]] = []
+    preprocess(declaration(), out, source_root=root)
+    add_photo(root, "1.png", shade=7)
+    preprocess(declaration(), out, source_root=root, progress=lambda *event: heard.append(event))
+    assert heard == [(7, IMAGES, "3 finished shards kept"), (10, IMAGES, "train-00000")]
+    heard.clear()
+    (root / "4.png").unlink()
+    preprocess(declaration(), out, source_root=root, progress=lambda *event: heard.append(event))
+    assert [message for *_, message in heard] == ["1 finished shards kept", "train-00001", "train-00002"]
+    assert verify(out)["samples"] == IMAGES - 1
+    assert not (out / "shards/train-00003.tar").exists()
+
+
 def test_progress_never_runs_backwards(photos: Path, tmp_path: Path) -> None:
     heard: list[tuple[int, int, str]] = []
     preprocess(declaration(), tmp_path, source_root=photos, progress=lambda *event: heard.append(event))
@@ -129,12 +147,61 @@ def test_sigkill_leaves_no_half_shard_and_no_orphan(tmp_path: Path) -> None:
     assert verify(tmp_path / "clean")["images"] == 80
 
 
+@pytest.mark.parametrize("force", [False, True])
+def test_a_missing_model_leaves_the_dataset_as_it_was(
+    photos: Path, whole: dict[str, bytes], tmp_path: Path, force: bool
+) -> None:
+    """A new declaration would make every shard again, and fewer of them; its captioner is not on this machine."""
+    preprocess(declaration(), tmp_path / "out", source_root=photos)
+    asked = declaration(captions={"kind": "blip2"}, shard_size=5)
+    with pytest.raises(MissingWeightsError, match="models are missing"):
+        preprocess(asked, tmp_path / "out", source_root=photos, models=tmp_path / "models", force=force)
+    assert files_of(tmp_path / "out") == whole
+    (tmp_path / "models/blip2-flan-t5-xl").mkdir(parents=True)
+    (tmp_path / "models/blip2-flan-t5-xl/config.json").write_text("{}")  # there, but it cannot be loaded
+    with pytest.raises(MissingWeightsError, match="cannot be loaded"):
+        preprocess(asked, tmp_path / "out", source_root=photos, models=tmp_path / "models", force=force)
+    assert files_of(tmp_path / "out") == whole
+
+
 def test_two_runs_do_not_share_a_folder(photos: Path, tmp_path: Path) -> None:
     with (tmp_path / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(OutputError, match="another run is writing"):
+        with pytest.raises(OutputError, match="another preprocessing is writing to this folder"):
             preprocess(declaration(), tmp_path, source_root=photos)
     assert preprocess(declaration(), tmp_path, source_root=photos).is_file()
+
+
+def test_shards_are_not_replaced_under_a_training(photos: Path, whole: dict[str, bytes], tmp_path: Path) -> None:
+    """A training shares the lock: a dataset that is up to date may be asked for meanwhile, but not changed."""
+    preprocess(declaration(), tmp_path, source_root=photos)
+    with (tmp_path / ".lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        assert preprocess(declaration(), tmp_path, source_root=photos).is_file()
+        for asked in ({"declaration": declaration(shard_size=5)}, {"declaration": declaration(), "force": True}):
+            with pytest.raises(OutputError, match="a training or another preprocessing uses this folder; wait for it"):
+                preprocess(**asked, out=tmp_path, source_root=photos)
+        assert files_of(tmp_path) == whole
+    preprocess(declaration(shard_size=5), tmp_path, source_root=photos)
+    assert files_of(tmp_path) != whole
+
+
+def test_nobody_reads_what_is_being_written(photos: Path, tmp_path: Path) -> None:
+    """From before the first change to the manifest the lock cannot be shared; afterwards it can."""
+    locks: list[bool] = []
+
+    def try_lock(*_: object) -> None:
+        with (tmp_path / ".lock").open() as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                locks.append(True)
+            except BlockingIOError:
+                locks.append(False)
+
+    preprocess(declaration(), tmp_path, source_root=photos, progress=try_lock)
+    assert locks == [False] * 4
+    try_lock()
+    assert locks[-1]
 
 
 def test_an_output_that_is_a_file_is_refused(photos: Path, tmp_path: Path) -> None:
