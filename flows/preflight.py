@@ -22,7 +22,7 @@ from flows.hub import HUGGING_FACE_TOKEN, SECRET_BLOCK, hub_token
 from flows.settings import EvaluateSettings, LifecycleConfig, models_root
 from moa.config import MoAConfig
 from moa.errors import LicenceRefusedError, SuiteError
-from moa.evaluation.suite import FolderSubjects, Suite, load_suite
+from moa.evaluation.suite import FolderSubjects, ShardSubjects, Suite, load_suite
 from moa.hub.licences import LICENCES, require_acceptance
 from moa.hub.loopback import is_loopback
 from preprocessing.config import FolderSource, load_dataset
@@ -178,6 +178,29 @@ def _photographs(suite: Suite, images: Path | None) -> Iterator[Problem]:
         )
 
 
+def _held_out(config: LifecycleConfig) -> Iterator[Problem]:
+    """Too few pictures in the shards for the people whom the suite takes from them; silent while there are no shards.
+
+    Not every picture will do (the suite wants people alone in theirs), so there may be too few all the same.
+    """
+    counts = _read(config.train.shards / "manifest.json").get("counts")
+    splits = counts.get("splits") if isinstance(counts, dict) else None
+    try:
+        suite = load_suite(config.evaluate.suite, faces=config.evaluate.faces, clip=config.evaluate.clip)
+    except SuiteError:  # the evaluation's checks tell it
+        return
+    wanted = suite.subjects
+    if not isinstance(wanted, ShardSubjects) or not isinstance(splits, dict):
+        return
+    there = splits.get(wanted.split, 0)
+    if isinstance(there, int) and there < wanted.count:
+        yield Problem(
+            f"evaluate.suite: {suite.name} wants {wanted.count} people (subjects.count) of split {wanted.split!r}, but "
+            f"{config.train.shards} holds {there} picture(s) of it: the evaluation would fail after the training",
+            "preprocess more images, or --set evaluate.suite=FILE, a copy of the suite with a lower subjects.count",
+        )
+
+
 def _fetch(place: Path, otherwise: str) -> str:
     known = command(place)
     return f"{known}\n    or {otherwise}" if known else otherwise
@@ -193,10 +216,10 @@ def _read(path: Path) -> dict[str, object]:
 
 CHECKS: dict[str, tuple[Callable[[LifecycleConfig], Iterator[Problem]], ...]] = {
     "preprocess": (_images,),
-    "train": (_training,),
+    "train": (_training, _held_out),
     "publish": (_publishing,),
     "evaluate": (_evaluation,),
     "gate": (_publishing,),
-    "ablate": (_training, _evaluation),
-    "lifecycle": (_images, _training, _publishing, _evaluation),
+    "ablate": (_training, _held_out, _evaluation),
+    "lifecycle": (_images, _training, _publishing, _evaluation),  # what is held out is known after preprocessing
 }

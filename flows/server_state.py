@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import psutil
 from prefect import get_client
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.filters import FlowRunFilter
 from prefect.client.schemas.objects import DeploymentSchedule
+from prefect.client.schemas.responses import DeploymentResponse
 from prefect.states import Crashed
 
+SETTINGS = ("active", "schedule", "parameters")  # of a schedule: what can be changed in the UI
 UNFINISHED = {"type": {"any_": ["RUNNING", "CANCELLING", "PENDING"]}}
 INTERRUPTED = "The worker was stopped. A new run of the same name goes on from the files."
 RUN_OF_PROCESS = "PREFECT__FLOW_RUN_ID"  # environment variable of the process that a worker starts for a run
@@ -28,24 +31,40 @@ def missing_pools(wanted: Sequence[str]) -> list[str]:
 
 @contextmanager
 def schedules_kept() -> Iterator[None]:
-    """Inside, everything may be deployed again, which replaces all schedules. Afterwards those that people had switched
-    on are on again, and those that they had added (they have no slug) are there again."""
+    """Inside, everything may be deployed again, which replaces all schedules. Afterwards those that were there (they
+    are known by their slug) are as people had set them, and those that people had added (no slug) are there again.
+
+    So what prefect.yaml says of a schedule counts when the schedule is made: what differs is printed.
+    """
     with get_client(sync_client=True) as client:
         before = {deployment.id: list(deployment.schedules) for deployment in client.read_deployments()}
     yield
     with get_client(sync_client=True) as client:
         for deployment in client.read_deployments():
             was = before.get(deployment.id, [])
-            active = {schedule.slug for schedule in was if schedule.slug and schedule.active}
-            for schedule in deployment.schedules:
-                if schedule.slug in active and not schedule.active:
-                    client.update_deployment_schedule(deployment.id, schedule.id, active=True)
+            _set_again(client, deployment, {schedule.slug: schedule for schedule in was if schedule.slug})
             kept = [schedule.id for schedule in deployment.schedules]
             added = [schedule for schedule in was if not schedule.slug and schedule.id not in kept]
             if added:
                 fields = set(DeploymentScheduleCreate.model_fields) & set(DeploymentSchedule.model_fields)
                 made = [DeploymentScheduleCreate(**one.model_dump(include=fields)) for one in added]
                 client.create_deployment_schedules(deployment.id, made)
+
+
+def _set_again(
+    client: SyncPrefectClient, deployment: DeploymentResponse, was: Mapping[str, DeploymentSchedule]
+) -> None:
+    """Gives the schedules of a deployment the settings that they had, by slug."""
+    for schedule in deployment.schedules:
+        if (old := was.get(schedule.slug or "")) is None:
+            continue
+        lost = {name: getattr(old, name) for name in SETTINGS if getattr(old, name) != getattr(schedule, name)}
+        if lost:
+            client.update_deployment_schedule(deployment.id, schedule.id, **lost)
+            print(
+                f"Schedule {schedule.slug!r} of {deployment.entrypoint} keeps what was set on the server: "
+                f"{', '.join(lost)} (delete it in the UI and start again to have prefect.yaml's)"
+            )
 
 
 def mark_interrupted(workers: Collection[str]) -> None:

@@ -23,6 +23,7 @@ from prefect.states import Completed
 from flows.errors import MissingInputError
 
 SECONDS_BETWEEN_UPDATES = 5.0  # an update costs the server 40 ms
+SECONDS_AFTER_FAILURE = 60.0  # a failed update has tried for as long, and nobody watched the work meanwhile
 INCOMPLETE = "Incomplete"  # name of the state of a flow run that came to its end, with something left out
 
 
@@ -52,15 +53,18 @@ class Progress:
 
     with Progress("train", "Training") as progress:
         progress(10, 150, "loss 0.21")
+
+    A Prefect server that is away does not end the work: a warning is logged once, and the server is tried again later.
     """
 
     def __init__(self, key: str, description: str) -> None:
         self._key, self._description = key, description
-        self._last = 0.0
+        self._artifact: UUID | None = None
+        self._last = self._paused_until = 0.0
+        self._warned = False
 
     def __enter__(self) -> Self:
-        artifact = create_progress_artifact(progress=0.0, key=self._key, description=self._description)
-        self._artifact = cast(UUID, artifact)  # a coroutine in asynchronous flows only
+        self._show(0.0)
         return self
 
     def __call__(self, done: int, total: int, message: str = "") -> None:
@@ -70,14 +74,27 @@ class Progress:
             return
         self._last = now
         get_run_logger().info("%s: %d of %d %s", self._description, done, total, message)
-        self._set(100.0 * done / max(total, 1))
+        if now >= self._paused_until:
+            self._show(100.0 * done / max(total, 1))
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if error is None:
-            self._set(100.0)
+            self._show(100.0)
 
-    def _set(self, percent: float) -> None:
-        update_progress_artifact(artifact_id=self._artifact, progress=percent, description=self._description)
+    def _show(self, percent: float) -> None:
+        """Creates the artifact, or updates it."""
+        try:
+            if self._artifact is None:
+                made = create_progress_artifact(progress=percent, key=self._key, description=self._description)
+                self._artifact = cast(UUID, made)  # a coroutine in asynchronous flows only
+            else:
+                update_progress_artifact(artifact_id=self._artifact, progress=percent, description=self._description)
+        except Exception as error:  # of the network, the server or its client: whatever it is, the work is healthy
+            self._paused_until = time.monotonic() + SECONDS_AFTER_FAILURE
+            if not self._warned:
+                self._warned = True
+                text = "%s goes on, but its progress is not shown in the UI while the Prefect server fails: %r"
+                get_run_logger().warning(text, self._description, error)
 
 
 def require(path: Path, stage: str) -> Path:

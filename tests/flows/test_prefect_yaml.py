@@ -17,6 +17,7 @@ from prefect.settings import Settings
 
 from flows.overrides import dated, resolve
 from flows.prefect_environment import PROJECT, variables
+from flows.preflight import find_problems
 from flows.presets import PRESETS
 from flows.serve import POOLS, _environment, deployments
 
@@ -92,6 +93,17 @@ def test_a_scheduled_run_has_its_own_folder_and_goes_on_from_the_promoted_model(
             runs = [resolve(parameters["preset"], parameters["overrides"], name=name) for name in days]
             assert runs[0].name.endswith("-2026-01-01") and runs[1].name.endswith("-2026-01-02")
             assert runs[0].train_from == "promoted"
+
+
+def test_the_overrides_that_the_weekly_schedule_asks_for_satisfy_the_preflight(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "a token")
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    (named,) = re.findall(r"^ *#   overrides: (.*)$", TEXT, re.MULTILINE)
+    (weekly,) = [s for one in DEPLOYMENTS for s in one.get("schedules", []) if s["slug"] == "weekly"]
+    assert set(weekly["parameters"]["overrides"]) < set(yaml.safe_load(named))
+    fields = [str(problem).split(":")[0] for problem in find_problems(resolve("ffhq_sd15"), "publish")]
+    assert [field.split(" ")[0] for field in fields] == ["publish.accept_licences", "publish.repo_id"]
+    assert find_problems(resolve("ffhq_sd15", yaml.safe_load(named)), "publish") == []
 
 
 def test_no_number_became_a_text_and_no_secret_is_written_down() -> None:

@@ -117,6 +117,28 @@ def test_what_an_evaluation_needs(tmp_path: Path) -> None:
     assert "lacks 000181, 000268" in told("evaluate", preset="ffhq_sd15")
 
 
+def test_too_few_held_out_people_are_told_before_the_training(tmp_path: Path) -> None:
+    def shards(content: object) -> None:
+        (tmp_path / "data/miniature").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data/miniature/manifest.json").write_text(json.dumps(content))
+
+    shards({"counts": {"splits": {"train": 90, "heldout": 5}}})
+    for stage in ("train", "ablate"):
+        text = told(stage)
+        assert "evaluate.suite: miniature wants 6 people (subjects.count) of split 'heldout'" in text
+        assert f"{tmp_path}/data/miniature holds 5 picture(s)" in text and "--set evaluate.suite=FILE" in text
+    assert told("lifecycle") == "", "preprocessing may make more"
+    with pytest.raises(PreflightError, match="train cannot run yet: evaluate.suite"):
+        check(resolve("miniature"), "train")
+    suite = f"evaluate.suite={PROJECT}/datasets/suites/celeba-15.yaml"
+    assert told("train", suite) == "", "its people are in a folder"
+    shards({"counts": {"splits": {"train": 90}}})
+    assert "holds 0 picture(s)" in told("train")
+    for enough in ({"counts": {"splits": {"train": 90, "heldout": 6}}}, {"counts": {}}, {}, []):
+        shards(enough)
+        assert told("train") == ""
+
+
 @pytest.mark.parametrize("name", [STABLE_DIFFUSION, CLIP, FACENET])
 def test_commands_that_fetch_are_complete(tmp_path: Path, name: str) -> None:
     place = tmp_path / "a b" / name

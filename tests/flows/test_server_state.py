@@ -64,6 +64,31 @@ def test_schedules_that_people_switched_on_or_added_survive_a_deployment(client)
         assert schedules(client, deployment) == expected
 
 
+def test_times_and_parameters_that_people_changed_survive_a_deployment(client, capsys) -> None:
+    deployment = deploy(client)
+    (nightly,) = client.read_deployment(deployment).schedules
+    # the test server is shared: each value differs from what another test may have left
+    client.update_deployment_schedule(
+        deployment, nightly.id, active=False, schedule=CronSchedule(cron="30 4 * * 1"), parameters={"name": "theirs"}
+    )
+    with schedules_kept():
+        deploy(client)
+        assert schedules(client, deployment)["nightly"] == (False, "0 2 * * *", {}), "the declaration has come back"
+    assert schedules(client, deployment)["nightly"] == (False, "30 4 * * 1", {"name": "theirs"})
+    assert "Schedule 'nightly'" in (told := capsys.readouterr().out) and "schedule, parameters" in told
+
+
+def test_a_schedule_that_was_deleted_comes_back_as_it_is_declared(client, capsys) -> None:
+    deployment = deploy(client)
+    for schedule in client.read_deployment(deployment).schedules:
+        client.update_deployment_schedule(deployment, schedule.id, schedule=CronSchedule(cron="30 4 * * 1"))
+        client.delete_deployment_schedule(deployment, schedule.id)
+    with schedules_kept():
+        deploy(client)
+    assert schedules(client, deployment) == {"nightly": (False, "0 2 * * *", {})}
+    assert capsys.readouterr().out == ""
+
+
 def test_only_the_own_workers_dead_runs_are_marked(client) -> None:
     deployment = deploy(client)
 
