@@ -50,7 +50,7 @@ report: $(READY) ## builds runs/NAME/report/index.html again (NAME=miniature)
 contact-sheet: $(READY) ## draws a sheet of scenes of the miniature world: data/contact-sheet.png
 	@$(BIN)/python -m preprocessing.world --out data/contact-sheet.png
 
-zoo: $(READY) ## trains the models of the miniature world again (hours on a CPU)
+zoo: $(READY) ## trains the models of the miniature world that zoo/ lacks (all: hours on a CPU); delete zoo/MODEL to train it again
 	@$(BIN)/python -m flows.zoo
 
 figures: $(READY) ## evaluates the shipped zoo on 40 prompts with all ablations: the figures of LOG.md; trains nothing
@@ -67,7 +67,7 @@ help: ## this list
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	{ echo "This project needs Python 3.11 or newer, and '$(PYTHON)' is not. Choose one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) || \
 	{ echo "Could not make a virtual environment; on Debian: apt install python3-venv" >&2; exit 1; }
 	@echo "Installing the pinned packages into $(VENV) (once, some minutes) ..."
 	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -r requirements.lock

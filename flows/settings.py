@@ -50,7 +50,7 @@ def _endpoint(value: str) -> str:
 
 def _run_name(value: str) -> str:
     """A folder below runs/ that nothing else uses, and a branch of a repository (`run-<name>`)."""
-    if value.lower() in TAKEN_NAMES or value.lower().startswith("zoo-"):
+    if value.lower() in TAKEN_NAMES:
         raise ValueError(f"{value!r} is taken: the project keeps something else in runs/{value}")
     if ".." in value or value.endswith((".", ".lock")):
         raise ValueError("must not hold '..' nor end in '.' or '.lock': it names a branch of the repository, too")

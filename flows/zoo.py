@@ -6,28 +6,32 @@ a GPU).
 3. adapters: zoo/moa and the ablations zoo/single-branch, zoo/no-spacetime, by the ordinary `moa.train` on photos
 
 Models that need nothing of each other are trained side by side, each in a process of its own (STAGES). What is finished
-is left alone (its `card.json` is there), what was interrupted goes on; delete a model's folder to train it again. A
+is left alone: its `card.json` is there, as every shipped model's is. To train one again delete its folder (and those of
+the models trained on it), or give `--zoo elsewhere`. What was interrupted goes on from its state in `<zoo>/.work`. A
 plain script, no Prefect flow: it runs when the world or a recipe changes, not on a schedule.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from flows.files import read_json, write_json
 from flows.prefect_environment import PROJECT
-from flows.settings import data_root, runs_root
+from flows.settings import data_root
 from moa.config import MoAConfig
-from moa.train_config import TrainConfig
+from moa.train_config import FREE_KEYS, TrainConfig
 
 PICTURES = ("miniature-zoo", "miniature-identities", "miniature-photos")
 
@@ -46,20 +50,21 @@ MOA = MoAConfig(image_dim=128)
 # The first phase teaches the person (foreground only, as the paper trains). In a model this small the person then grows
 # over the scene, and what people hold, which is no part of them, is unlearnt; so the later phases look at the whole
 # picture, at last nearly always. The weight of the object loss, too, ends at the paper's 1e-4: the tokens of two people
-# are pulled apart in few steps by 1e-2, and stay apart. A third of the rate ends it. The ablations are trained as long.
+# are pulled apart in few steps by 1e-2, and stay apart. The ablations are trained as long.
 PHASES = (
     Phase(1000, 1e-3, 1.0),
     Phase(500, 3e-4, 0.5),
     Phase(700, 4e-4, 0.1),
     Phase(900, 3e-4, 0.1),
     Phase(1800, 3e-4, 0.1, lambda_object=1e-4),
-    Phase(500, 1e-4, 0.1, lambda_object=1e-4),
 )
 ADAPTERS = {
     "moa": MOA,
     "no-spacetime": MOA.model_copy(update={"spacetime": False}),
     "single-branch": MOA.model_copy(update={"architecture": "single_branch"}),
 }
+MEASURING = threading.Lock()
+PART_OF = {"vae": "base"}  # a recipe that makes a part of another one's model
 STAGES = (("clip", "vae", "attributes", "identity"), ("base",), (*ADAPTERS, "community"))
 
 
@@ -77,6 +82,10 @@ class Job:
         """Of each process of a stage, so that they share the processors."""
         return max(1, self.processes // max(1, len(stage)))
 
+    def finished(self, name: str) -> bool:
+        """Whether the model is there, so that nothing is to be trained."""
+        return (self.zoo / PART_OF.get(name, name) / "card.json").is_file()
+
 
 def draw(name: str) -> None:
     """The pictures of one declaration."""
@@ -86,7 +95,7 @@ def draw(name: str) -> None:
 def train_frozen(name: str, job: Job, threads: int) -> None:
     """One model that adapters find ready: a recipe of `moa.zoo`."""
     scenes, identities = data_root() / PICTURES[0], data_root() / PICTURES[1]
-    places = ["--scenes", scenes, "--identities", identities, "--out", job.zoo, "--work", runs_root() / "zoo"]
+    places = ["--scenes", scenes, "--identities", identities, "--out", job.zoo]
     start = ["--start-from", job.start] if job.start else []
     options = ["--only", name, "--scale", job.scale, *start]
     _call(name, "moa.zoo", *map(str, [*places, *options]), threads=threads)
@@ -117,22 +126,20 @@ def adapter_config(moa: MoAConfig, phase: Phase, zoo: Path, shards: Path, init: 
 
 
 def train_adapter(name: str, job: Job, threads: int) -> None:
-    """Train an adapter's phases in `runs/zoo-<name>-<phase>`, copy the last export to `zoo/<name>` with a card. An
+    """Train an adapter's phases in `<zoo>/.work/<name>-<phase>`, copy the last export to `<zoo>/<name>` with a card. An
     earlier zoo's is trained further, by the last phase."""
-    from moa.zoo.hardware import precision  # here: torch is loaded for this only
+    from moa.zoo.fit import state_folder  # here: torch is loaded for this only
+    from moa.zoo.hardware import precision
 
     target, shards = job.zoo / name, data_root() / PICTURES[2]
-    if (target / "card.json").is_file():
-        print(f"{target}: up to date", flush=True)
-        return
     export = job.start / name if job.start else None
     moa, chosen = ADAPTERS[name], PHASES[-1:] if job.start else PHASES
     phases = [replace(phase, steps=max(1, round(phase.steps * job.scale))) for phase in chosen]
-    works = [runs_root() / f"zoo-{name}-{number}" for number in range(1, len(phases) + 1)]
+    works = [job.zoo / ".work" / f"{name}-{number}" for number in range(1, len(phases) + 1)]
     for phase, work in zip(phases, works, strict=True):
         here = {"out": work, "precision": precision(), "num_threads": threads}
         config = adapter_config(moa, phase, job.zoo, shards, export).model_copy(update=here)
-        write_json(work / "config.json", config.model_dump(mode="json"))
+        write_json(state_folder(work, _made_from(config)) / "config.json", config.model_dump(mode="json"))
         _call(name, "moa.train", str(work / "config.json"), threads=threads)
         export = work / "export"
     shutil.copytree(works[-1] / "export", target, dirs_exist_ok=True)
@@ -147,12 +154,26 @@ def train_adapter(name: str, job: Job, threads: int) -> None:
         "licence": "CC0-1.0",
     }
     write_json(target / "card.json", card | {key: manifest[key] for key in ("commit", "inputs")})
+    for work in works:
+        shutil.rmtree(work)
+
+
+def _made_from(config: TrainConfig) -> dict[str, Any]:
+    """What the state of a phase depends on: its settings, and the models and pictures that it starts from."""
+    settings = config.model_dump(mode="json", exclude=set(FREE_KEYS - {"steps"}))
+    records = [config.base / "card.json", config.image_encoder / "card.json", config.shards / "manifest.json"]
+    inputs = [hashlib.sha256(path.read_bytes()).hexdigest() for path in records if path.is_file()]
+    manifest = read_json(config.init / "manifest.json") if config.init else {}
+    return {"settings": settings, "inputs": inputs, "init": manifest.get("digest")}
 
 
 def _quality(adapter: Path, moa: MoAConfig, zoo: Path, shards: Path) -> dict[str, float]:
+    """By one thread at a time: while transformers and diffusers load a model, torch's defaults are others in the whole
+    process."""
     from moa.zoo.held_out import measure_adapter  # here: torch is loaded for this only
 
-    return measure_adapter(adapter, moa, zoo / "base", zoo / "clip", shards)
+    with MEASURING:
+        return measure_adapter(adapter, moa, zoo / "base", zoo / "clip", shards)
 
 
 def _earlier(adapter: Path) -> dict[str, object]:
@@ -205,10 +226,16 @@ def main() -> None:
     arguments = parser.parse_args()
     start = arguments.start_from and arguments.start_from.absolute()
     job = Job(arguments.zoo.absolute(), arguments.scale, start, max(1, arguments.processes))
+    missing = [[name for name in stage if name in arguments.only and not job.finished(name)] for stage in STAGES]
+    for name in names:
+        if name in arguments.only and name not in PART_OF and job.finished(name):
+            print(f"{job.zoo / name}: up to date; to train it again delete the folder, or give --zoo elsewhere")
+    if not any(missing):
+        return
     for name in PICTURES:
         draw(name)
-    for stage in STAGES:
-        train_stage([name for name in stage if name in arguments.only], job)
+    for stage in missing:
+        train_stage(stage, job)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,18 @@
 """Train the frozen models of the miniature world from shard folders:
 
-    python -m moa.zoo --scenes data/miniature-zoo --identities data/miniature-identities --out zoo --work runs/zoo
+    python -m moa.zoo --scenes data/miniature-zoo --identities data/miniature-identities --out zoo
 
 Writes `<out>/base` (diffusers folder), `<out>/clip` (transformers folder), `<out>/identity`, `<out>/attributes`,
-`<out>/community` (a LoRA of the base), each with a `card.json`. A model whose card is there is not trained again; an
-interrupted one continues from `<work>`. `--start-from` trains the models of an earlier zoo further, on the pictures of
-a newer world. `make zoo` runs this and then trains the adapters with `moa.train`.
+`<out>/community` (a LoRA of the base), each with a `card.json`. A model whose card is there is left alone: delete its
+folder to train it again. An interrupted one continues from its state in `<out>/.work`, which is removed when the card
+is written. `--start-from` trains the models of an earlier zoo further, on the pictures of a newer world. `make zoo`
+runs this and then trains the adapters with `moa.train`.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +22,11 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
 from moa.data import read_manifest
+from moa.errors import MissingInputError
 from moa.zoo import base, clip, community, following, train_identity, vae
 from moa.zoo.attributes import AttributeClassifier, described_pictures, train_attributes
 from moa.zoo.card import read_card, write_card
-from moa.zoo.fit import fit_seconds
+from moa.zoo.fit import fit_seconds, state_folder
 from moa.zoo.hardware import device
 from moa.zoo.identity import MiniatureFaces
 from moa.zoo.pictures import load_pictures, to_unit
@@ -57,6 +60,16 @@ class Job:
         steps = FURTHER.get(recipe, STEPS[recipe]) if self.start else STEPS[recipe]
         return max(1, round(steps * self.scale))
 
+    def state(self, recipe: str, data: Path) -> Path:
+        """The work folder of a recipe, without what other pictures, steps, seed or earlier zoo left in it."""
+        made_from = {
+            "data": read_manifest(data)["digest"],
+            "seed": self.seed,
+            "start": str(self.start.resolve()) if self.start else None,
+            "steps": self.steps(recipe),
+        }
+        return state_folder(self.work / recipe, made_from)
+
 
 def train_clip(job: Job) -> None:
     """zoo/clip"""
@@ -65,7 +78,8 @@ def train_clip(job: Job) -> None:
         return
     train, held_out = load_pictures(job.scenes, "train"), load_pictures(job.scenes, "heldout")
     start = _earlier_clip(job.start / "clip") if job.start else None
-    model, tokenizer = clip.train_clip(train, job.work / "clip", steps=job.steps("clip"), seed=job.seed, start=start)
+    work, steps = job.state("clip", job.scenes), job.steps("clip")
+    model, tokenizer = clip.train_clip(train, work, steps=steps, seed=job.seed, start=start)
     model.half().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     clip.image_processor().save_pretrained(folder)
@@ -79,8 +93,8 @@ def train_classifiers(job: Job) -> None:
     if _finished(folder):
         return
     train, held_out = load_pictures(job.scenes, "train"), load_pictures(job.scenes, "heldout")
-    steps = job.steps("attributes")
-    classifier = train_attributes(train, job.work / "attributes", steps=steps, seed=job.seed)
+    work, steps = job.state("attributes", job.scenes), job.steps("attributes")
+    classifier = train_attributes(train, work, steps=steps, seed=job.seed)
     classifier.save_pretrained(folder)
     places, described = described_pictures(held_out)
     found = classifier.words(to_unit(held_out.images[places]))
@@ -90,16 +104,21 @@ def train_classifiers(job: Job) -> None:
 def train_vae(job: Job) -> None:
     """The autoencoder of zoo/base, of an earlier zoo's only the decoder; kept in the work folder until the base model
     is there."""
-    kept = job.work / "decoder" / "model"
+    if read_card(job.out / "base") is not None:
+        return
+    work = job.state("decoder", job.scenes)
+    kept, unfinished = work / "model", work / "model.tmp"
     if kept.exists():
         return
     train = load_pictures(job.scenes, "train")
     if job.start:
         autoencoder = AutoencoderKL.from_pretrained(job.start / "base/vae", torch_dtype=torch.float32)
     else:
-        autoencoder = vae.train_vae(train, job.work / "vae", steps=job.steps("vae"), seed=job.seed)
+        first = job.state("vae", job.scenes)
+        autoencoder = vae.train_vae(train, first, steps=job.steps("vae"), seed=job.seed)
     steps = job.steps("decoder")
-    vae.train_decoder(train, autoencoder, job.work / "decoder", steps=steps, seed=job.seed).save_pretrained(kept)
+    vae.train_decoder(train, autoencoder, work, steps=steps, seed=job.seed).save_pretrained(unfinished)
+    unfinished.replace(kept)
 
 
 def train_base(job: Job) -> None:
@@ -108,10 +127,9 @@ def train_base(job: Job) -> None:
     folder = job.out / "base"
     if _finished(folder):
         return
+    states = {recipe: job.state(recipe, job.scenes) for recipe in ("vae", "decoder", "base")}
+    autoencoder = AutoencoderKL.from_pretrained(_autoencoder(job, states["decoder"]), torch_dtype=torch.float32)
     train, held_out = load_pictures(job.scenes, "train"), load_pictures(job.scenes, "heldout")
-    kept = job.work / "decoder" / "model"  # where `--only base` left it out: the earlier zoo's as it is
-    place = job.start / "base" / "vae" if job.start and not kept.exists() else kept
-    autoencoder = AutoencoderKL.from_pretrained(place, torch_dtype=torch.float32)
     if job.start:
         earlier = StableDiffusionPipeline.from_pretrained(job.start / "base", torch_dtype=torch.float32)
         tokenizer, text_encoder, start = earlier.tokenizer, earlier.text_encoder, earlier.unet
@@ -120,8 +138,8 @@ def train_base(job: Job) -> None:
         text_encoder = CLIPTextModel.from_pretrained(job.out / "clip", dtype=torch.float32)
         start = None
     data = base.encode(train.images, [meta["caption"] for meta in train.meta], autoencoder, tokenizer)
-    work, steps = job.work / "base", job.steps("base")
-    denoiser = base.train_base(data, text_encoder, work, steps=steps, seed=job.seed, start=start)
+    steps = job.steps("base")
+    denoiser = base.train_base(data, text_encoder, states["base"], steps=steps, seed=job.seed, start=start)
     pipeline = base.assemble(autoencoder, denoiser.text_encoder, tokenizer, denoiser.unet).to(dtype=torch.float16)
     pipeline.save_pretrained(folder, max_shard_size="4MB")  # files that git carries easily
     quality = {"psnr_db": vae.reconstruction_psnr(autoencoder.float(), held_out)}
@@ -130,8 +148,20 @@ def train_base(job: Job) -> None:
         AttributeClassifier.from_pretrained(job.out / "attributes"),
         held_out,
     )
-    trained = [recipe for recipe in ("vae", "decoder", "base") if (job.work / recipe / "fit.pt").is_file()]
+    trained = [recipe for recipe, state in states.items() if (state / "fit.pt").is_file()]
     _card(job, folder, trained, {"scenes": job.scenes}, quality)
+    for state in states.values():
+        shutil.rmtree(state, ignore_errors=True)
+
+
+def _autoencoder(job: Job, state: Path) -> Path:
+    """The folder of the autoencoder that the base model is to have: what `train_vae` kept, or the earlier zoo's as it
+    is where `--only base` left that out."""
+    if (state / "model").exists():
+        return state / "model"
+    if job.start:
+        return job.start / "base" / "vae"
+    raise MissingInputError(f"{state / 'model'}: no autoencoder for the base model; train it too: --only vae base")
 
 
 def train_community(job: Job) -> None:
@@ -141,7 +171,7 @@ def train_community(job: Job) -> None:
         return
     train, held_out = load_pictures(job.scenes, "train"), load_pictures(job.scenes, "heldout")
     pipeline = StableDiffusionPipeline.from_pretrained(job.out / "base", torch_dtype=torch.float32)
-    work, steps = job.work / "community", job.steps("community")
+    work, steps = job.state("community", job.scenes), job.steps("community")
     community.train_community(pipeline, train, folder, work, steps=steps, seed=job.seed)
     quality = community.measure(job.out / "base", folder, held_out)
     _card(job, folder, ["community"], {"scenes": job.scenes}, quality)
@@ -154,10 +184,9 @@ def train_faces(job: Job) -> None:
         return
     train, held_out = load_pictures(job.identities, "train"), load_pictures(job.identities, "heldout")
     faces = MiniatureFaces()
-    faces.finder = train_identity.train_finder(train, job.work / "finder", steps=job.steps("finder"), seed=job.seed)
-    faces.embedder = train_identity.train_embedder(
-        train, job.work / "embedder", steps=job.steps("embedder"), seed=job.seed
-    )
+    finder, embedder = (job.state(recipe, job.identities) for recipe in ("finder", "embedder"))
+    faces.finder = train_identity.train_finder(train, finder, steps=job.steps("finder"), seed=job.seed)
+    faces.embedder = train_identity.train_embedder(train, embedder, steps=job.steps("embedder"), seed=job.seed)
     faces.eval().save_pretrained(folder)
     recall, false = train_identity.finder_recall(faces, held_out)
     auc = train_identity.verification_auc(faces, held_out)
@@ -178,7 +207,8 @@ def _finished(folder: Path) -> bool:
 
 
 def _card(job: Job, folder: Path, recipes: list[str], data: dict[str, Path], quality: dict[str, float]) -> None:
-    """The card of a model made by one or two fits; the face models are always trained from the start."""
+    """The card of a model made by one to three fits, whose states are then removed: a model whose folder is deleted is
+    trained again. The face models are always trained from the start."""
     digests = {name: read_manifest(path)["digest"] for name, path in data.items()}
     continued = job.start is not None and folder.name in ("clip", "base")
     write_card(
@@ -191,6 +221,8 @@ def _card(job: Job, folder: Path, recipes: list[str], data: dict[str, Path], qua
         quality=quality,
         earlier=read_card(job.start / folder.name) if job.start and continued else None,
     )
+    for recipe in recipes:
+        shutil.rmtree(job.work / recipe)
     print(f"{folder}: {quality}")
 
 
@@ -209,13 +241,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--scenes", type=Path, required=True, help="shards of many pictures")
     parser.add_argument("--identities", type=Path, required=True, help="shards in which every person occurs often")
     parser.add_argument("--out", type=Path, required=True, help="where the zoo goes")
-    parser.add_argument("--work", type=Path, required=True, help="where the training state is kept")
+    parser.add_argument(
+        "--work", type=Path, help="where the state of unfinished trainings is kept (default <out>/.work)"
+    )
     parser.add_argument("--only", choices=tuple(RECIPES), nargs="+", default=tuple(RECIPES), help="which models")
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies the number of steps (default 1)")
     parser.add_argument("--start-from", type=Path, help="an earlier zoo whose clip and base are trained further")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(arguments)
-    job = Job(args.scenes, args.identities, args.out, args.work, args.scale, args.seed, args.start_from)
+    job = Job(
+        args.scenes, args.identities, args.out, args.work or args.out / ".work", args.scale, args.seed, args.start_from
+    )
     for name in args.only:
         RECIPES[name](job)
 

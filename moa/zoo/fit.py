@@ -1,16 +1,19 @@
 """The training loop all recipes of the zoo share: AdamW, cosine decay, averaged (EMA) weights, a resumable checkpoint.
 
-Progress goes to the terminal; `<folder>/fit.pt` holds the state between calls.
+Progress goes to the terminal; `<folder>/fit.pt` holds the state between calls, with the steps and the seed it belongs
+to. What else a state depends on is `state_folder`'s to know.
 """
 
 from __future__ import annotations
 
 import copy
+import json
 import math
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +32,20 @@ def learning_rate(step: int, steps: int, peak: float, warmup: int = 100) -> floa
     return peak * (0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
 
 
+def state_folder(folder: Path, made_from: dict[str, Any]) -> Path:
+    """`folder`, to keep a training's state in. What lies there from other inputs (steps, data, ...) is of no use to it
+    and is removed: it starts over."""
+    record = folder / "made_from.json"
+    if folder.exists() and (not record.is_file() or json.loads(record.read_text(encoding="utf-8")) != made_from):
+        print(f"{folder}: the state there was made from other inputs; starts over", flush=True)
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = record.with_name(record.name + ".tmp")
+    temporary.write_text(json.dumps(made_from, sort_keys=True), encoding="utf-8")
+    temporary.replace(record)
+    return folder
+
+
 def fit(
     model: Model,
     loss: LossFunction,
@@ -44,14 +61,16 @@ def fit(
     """Minimise `loss(generator, step)["loss"]` over the parameters of `model` that require gradients, on `device()`.
 
     The generator is seeded from (seed, step), so an interrupted call continues with the same draws; it is a CPU's, so
-    that all devices draw the same. Returns the averaged (EMA) copy of the model, on the CPU; `fit_seconds(folder)` says
-    how long it took, over all calls.
+    that all devices draw the same. A state of other steps (the learning rate took another path) or of another seed is
+    not gone on with. Returns the averaged (EMA) copy of the model, on the CPU; `fit_seconds(folder)` says how long it
+    took, over all calls.
     """
     model.to(device())
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=peak, betas=(0.9, 0.99), weight_decay=1e-4)
     average = copy.deepcopy(model)
-    first, before = _resume(folder, model, average, optimizer)
+    settings = {"steps": steps, "seed": seed}
+    first, before = _resume(folder, settings, model, average, optimizer)
     started = time.monotonic()
     for step in range(first, steps):
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
@@ -68,8 +87,8 @@ def fit(
             rate = (step + 1 - first) / (time.monotonic() - started)
             print(f"{folder.name} {step + 1}/{steps}  {shown}  norm {norm:.2f}  {rate:.2f} steps/s", flush=True)
         if (step + 1) % save_every == 0:
-            _save(folder, step + 1, before + time.monotonic() - started, model, average, optimizer)
-    _save(folder, steps, before + time.monotonic() - started, model, average, optimizer)
+            _save(folder, settings, step + 1, before + time.monotonic() - started, model, average, optimizer)
+    _save(folder, settings, steps, before + time.monotonic() - started, model, average, optimizer)
     model.cpu()
     return average.cpu()
 
@@ -84,6 +103,7 @@ def _update(average: nn.Module, model: nn.Module, decay: float) -> None:
 
 def _save(
     folder: Path,
+    settings: dict[str, int],
     step: int,
     seconds: float,
     model: nn.Module,
@@ -92,6 +112,7 @@ def _save(
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     state = {
+        "settings": settings,
         "step": step,
         "seconds": seconds,
         "model": model.state_dict(),
@@ -102,12 +123,17 @@ def _save(
     (folder / "fit.tmp").replace(folder / "fit.pt")
 
 
-def _resume(folder: Path, model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, float]:
+def _resume(
+    folder: Path, settings: dict[str, int], model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[int, float]:
     """The step to go on with and the seconds spent so far."""
     path = folder / "fit.pt"
     if not path.exists():
         return 0, 0.0
     state = torch.load(path, map_location="cpu", weights_only=True)
+    if state.get("settings") != settings:
+        print(f"{folder.name}: {path} belongs to {state.get('settings')}, not to {settings}; starts over", flush=True)
+        return 0, 0.0
     model.load_state_dict(state["model"])
     average.load_state_dict(state["average"])
     optimizer.load_state_dict(state["optimizer"])

@@ -106,7 +106,6 @@ def test_the_presets_own_name_is_no_override() -> None:
         ("name=hub", "taken"),
         ("name=Hub-Cache", "taken"),
         ("name=zoo", "taken"),
-        ("name=zoo-moa-1", "taken"),
         ("name=index.html", "taken"),
         ("train.steps=[1", "not YAML"),
         ("promote.tag='{run}'", "{name} and {commit}"),

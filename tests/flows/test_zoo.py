@@ -4,7 +4,10 @@ another; what has a card is left alone. The trainings themselves are replaced: t
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +16,28 @@ import pytest
 from flows import zoo
 from moa.train_config import TrainConfig
 
-Call = tuple[str, tuple[str, ...], int]  # module, arguments, threads
+Call = tuple[str, tuple[str, ...], int]  # module, arguments (of a training the content of its configuration), threads
 
 
 @pytest.fixture
 def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Call]:
-    """What would be run; a training writes an export that says where it started from, and its metrics."""
+    """What would be run; a training writes an export that says where it started from, and its metrics; a recipe its
+    model's card."""
     made: list[Call] = []
 
     def call(name: str, module: str, *arguments: str, threads: int = 0) -> None:
-        made.append((module, arguments, threads))
         if module == "moa.train":
-            config = TrainConfig.model_validate_json(Path(arguments[-1]).read_text())
-            (config.run_folder / "export").mkdir()
-            manifest = {"commit": "c0ffee", "inputs": {"init": str(config.init)}}
+            arguments = (Path(arguments[-1]).read_text(),)
+            config = TrainConfig.model_validate_json(arguments[0])
+            (config.run_folder / "export").mkdir(exist_ok=True)
+            manifest = {"commit": "c0ffee", "inputs": {"init": str(config.init)}, "digest": f"sha256:{config.steps}"}
             (config.run_folder / "export/manifest.json").write_text(json.dumps(manifest))
             (config.run_folder / "metrics.jsonl").write_text('{"seconds": 1.4}\n{"seconds": 2.4}\n')
+        elif module == "moa.zoo" and name not in zoo.PART_OF:
+            folder = Path(arguments[arguments.index("--out") + 1]) / name
+            folder.mkdir(parents=True)
+            (folder / "card.json").write_text("{}")
+        made.append((module, arguments, threads))
 
     monkeypatch.setattr(zoo, "_call", call)
     monkeypatch.setattr(zoo, "_quality", lambda *_: {"error_right": 0.12345})
@@ -38,14 +47,18 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Call]:
 
 
 def configs(calls: list[Call]) -> list[TrainConfig]:
-    return [TrainConfig.model_validate_json(Path(a[-1]).read_text()) for module, a, _ in calls if module == "moa.train"]
+    return [TrainConfig.model_validate_json(text) for module, (text, *_), _ in calls if module == "moa.train"]
 
 
 def card(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "card.json").read_text())
 
 
-def test_everything_in_its_order_and_once(calls, tmp_path, monkeypatch):
+def recipes(calls: list[Call]) -> list[str]:
+    return [a[a.index("--only") + 1] for module, a, _ in calls if module == "moa.zoo"]
+
+
+def test_everything_in_its_order_and_once(calls, tmp_path, monkeypatch, capsys):
     arguments = ["zoo", "--zoo", str(tmp_path / "zoo"), "--scale", "0.01", "--processes", "2"]
     monkeypatch.setattr(sys, "argv", arguments)
     zoo.main()
@@ -59,12 +72,21 @@ def test_everything_in_its_order_and_once(calls, tmp_path, monkeypatch):
 
     calls.clear()
     zoo.main()
-    assert not configs(calls), "adapters with a card are left alone"
+    assert not calls, "models with a card are left alone, and no picture is drawn for them"
+    models = {name for stage in zoo.STAGES for name in stage} - {"vae"}
+    said = capsys.readouterr().out
+    assert said.count("delete the folder") == len(models) and all(f"{tmp_path}/zoo/{x}: up" in said for x in models)
+
+    shutil.rmtree(tmp_path / "zoo/base")
+    shutil.rmtree(tmp_path / "zoo/moa")
+    zoo.main()
+    assert recipes(calls) == ["vae", "base"] and len(configs(calls)) == len(zoo.PHASES)
 
     calls.clear()
-    monkeypatch.setattr(sys, "argv", [*arguments, "--only", "vae", "base"])
+    shutil.rmtree(tmp_path / "zoo/base")
+    monkeypatch.setattr(sys, "argv", [*arguments, "--only", "vae", "community"])
     zoo.main()
-    assert [a[a.index("--only") + 1] for module, a, _ in calls if module == "moa.zoo"] == ["vae", "base"]
+    assert recipes(calls) == ["vae"]
 
 
 def test_processors_are_shared_by_the_models_of_a_stage(calls, tmp_path):
@@ -114,14 +136,59 @@ def test_phases_start_from_one_another(calls, tmp_path, name):
     assert found["continued_from"] is None
 
 
+def test_a_finished_adapters_state_is_gone_and_another_zoos_is_its_own(calls, tmp_path):
+    zoo.train_adapter("moa", zoo.Job(tmp_path / "zoo", scale=0.01), threads=1)
+    zoo.train_adapter("moa", zoo.Job(tmp_path / "other", scale=0.01), threads=1)
+    for name in ("zoo", "other"):
+        assert (tmp_path / name / "moa/card.json").is_file() and not list((tmp_path / name / ".work").iterdir())
+    assert {config.run_folder.parent for config in configs(calls)} == {tmp_path / "zoo/.work", tmp_path / "other/.work"}
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_interrupted_adapter_goes_on_unless_it_was_made_from_something_else(calls, tmp_path, monkeypatch, capsys):
+    """The first phase's state stays while steps, base model and pictures are the same."""
+    mark = tmp_path / "zoo/.work/moa-1/mark"
+
+    def killed(scale: float, threads: int) -> bool:
+        with monkeypatch.context() as patch:
+            patch.setattr(zoo, "_quality", lambda *_: sys.exit(1))
+            with pytest.raises(SystemExit):
+                zoo.train_adapter("moa", zoo.Job(tmp_path / "zoo", scale=scale), threads)
+        kept = mark.is_file()
+        mark.touch()
+        return kept
+
+    assert not killed(0.01, threads=1)
+    assert killed(0.01, threads=2) and "starts over" not in capsys.readouterr().out
+    assert not killed(0.02, threads=2) and "starts over" in capsys.readouterr().out
+    (tmp_path / "zoo/base").mkdir()
+    (tmp_path / "zoo/base/card.json").write_text("{}")
+    assert not killed(0.02, threads=2), "another base model"
+
+
 def test_an_earlier_zoos_adapter_is_trained_further_by_the_last_phase(calls, tmp_path):
     zoo.train_adapter("moa", zoo.Job(tmp_path / "first", scale=0.01), threads=1)
     calls.clear()
-    for work in (tmp_path / "runs").iterdir():
-        work.rename(tmp_path / work.name)
     zoo.train_adapter("moa", zoo.Job(tmp_path / "second", 0.01, start=tmp_path / "first"), threads=1)
     (config,) = configs(calls)
     assert config.init == tmp_path / "first/moa" and config.steps == 18
     found = card(tmp_path / "second/moa")
     assert found["steps"] == [18]
     assert found["continued_from"] == {"commit": "c0ffee", "steps": [10, 5, 7, 9, 18], "continued_from": None}
+
+
+def test_adapters_that_end_together_are_measured_one_at_a_time(tmp_path, monkeypatch):
+    """Two threads of one process that load models at once find each other's meta tensors."""
+    inside, most = [], []
+
+    def measure(*_: object) -> dict[str, float]:
+        inside.append(1)
+        most.append(len(inside))
+        time.sleep(0.05)
+        inside.pop()
+        return {}
+
+    monkeypatch.setattr("moa.zoo.held_out.measure_adapter", measure)
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda _: zoo._quality(tmp_path, zoo.MOA, tmp_path, tmp_path), range(3)))
+    assert most == [1, 1, 1]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,8 @@ from pathlib import Path
 import pytest
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 
+from moa.errors import MissingInputError
+from moa.zoo import __main__ as recipes
 from moa.zoo.__main__ import main
 from moa.zoo.attributes import AttributeClassifier
 from moa.zoo.card import read_card
@@ -35,7 +38,7 @@ def pictures(tmp_path_factory) -> Path:
         "version": 1,
         "licence": "CC0-1.0",
         "author": "the tests",
-        "source": {"kind": "renderer", "identities": people, "counts": {"train": 64, "heldout": 24}},
+        "source": {"kind": "renderer", "identities": people, "counts": {"train": 32, "heldout": 12}},
         **{part: {"kind": "sidecar"} for part in ("captions", "segmentation", "faces")},
         "min_side": 32,
         "resolution": 64,
@@ -49,6 +52,12 @@ def pictures(tmp_path_factory) -> Path:
 def arguments(pictures: Path, out: Path, work: Path, *options: str) -> list[str]:
     places = {"--scenes": pictures, "--identities": pictures, "--out": out, "--work": work, "--scale": 1e-6}
     return [*(str(word) for pair in places.items() for word in pair), *options]
+
+
+def only(pictures: Path, out: Path, name: str, scale: float = 1e-6) -> list[str]:
+    """One model, its state where it is by itself."""
+    places = {"--scenes": pictures, "--identities": pictures, "--out": out, "--scale": scale, "--only": name}
+    return [str(word) for pair in places.items() for word in pair]
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -72,6 +81,7 @@ def test_a_zoo_from_nothing_and_its_base_model_trained_further(pictures, tmp_pat
     MiniatureFaces.from_pretrained(first / "identity")
     assert not [path for path in first.rglob("*.json") if str(tmp_path) in path.read_text()], "a folder of this machine"
 
+    assert not list((tmp_path / "work").iterdir()), "no state of a finished model"
     before = digests(first)
     main(arguments(pictures, first, tmp_path / "work"))
     assert capsys.readouterr().out.count("up to date") == len(MODELS)
@@ -87,3 +97,32 @@ def test_a_zoo_from_nothing_and_its_base_model_trained_further(pictures, tmp_pat
     assert all(kept[name].equal(tensor) for name, tensor in given.items())
     after = digests(second / "base")
     assert any(after[name] != value for name, value in digests(first / "base").items() if name.startswith("unet/"))
+
+
+def test_a_model_whose_folder_is_deleted_is_trained_again(pictures, tmp_path, capsys):
+    main(only(pictures, tmp_path, "attributes"))
+    assert "attributes 1/1" in capsys.readouterr().out and not list((tmp_path / ".work").iterdir())
+    shutil.rmtree(tmp_path / "attributes")
+    main(only(pictures, tmp_path, "attributes"))
+    assert "attributes 1/1" in capsys.readouterr().out
+
+
+def test_a_killed_training_goes_on_and_only_with_its_own_number_of_steps(pictures, tmp_path, capsys, monkeypatch):
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(recipes, "write_card", killed)
+        for said in ("attributes 1/1", "attributes: resumed at step 1"):
+            with pytest.raises(KeyboardInterrupt):
+                main(only(pictures, tmp_path, "attributes"))
+            assert said in capsys.readouterr().out
+    main(only(pictures, tmp_path, "attributes", scale=1e-3))
+    said = capsys.readouterr().out
+    assert "starts over" in said and "attributes 2/2" in said and "resumed" not in said
+    assert read_card(tmp_path / "attributes")["steps"] == {"attributes": 2}
+
+
+def test_a_base_model_without_an_autoencoder_says_what_to_train(pictures, tmp_path):
+    with pytest.raises(MissingInputError, match="--only vae base"):
+        main(only(pictures, tmp_path, "base"))

@@ -17,7 +17,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from moa.errors import MissingInputError
 from moa.zoo import base, clip, community, train_identity, vae
 from moa.zoo.card import read_card, write_card
-from moa.zoo.fit import fit, fit_seconds, learning_rate
+from moa.zoo.fit import fit, fit_seconds, learning_rate, state_folder
 from moa.zoo.identity import CROP, STRIDE, MiniatureFaces, cut, decode
 from moa.zoo.pictures import Pictures, over, to_unit
 
@@ -44,24 +44,47 @@ def pictures():
     return Pictures(rng.integers(0, 256, (6, 64, 64, 3), dtype=np.uint8), crops, meta)
 
 
-def tiny_fit(folder, steps):
+def tiny_fit(folder, steps, seed=0, killed_at=None):
     torch.manual_seed(0)
     model = nn.Linear(3, 1)
 
     def loss(generator, step):
+        if step == killed_at:
+            raise KeyboardInterrupt
         x = torch.randn(8, 3, generator=generator)
         return {"loss": (model(x) - x.sum(dim=1, keepdim=True)).square().mean()}
 
-    return fit(model, loss, folder=folder, steps=steps, peak=2.0, save_every=5, log_every=100)
+    return fit(model, loss, folder=folder, steps=steps, peak=2.0, seed=seed, save_every=5, log_every=100)
 
 
-def test_an_interrupted_fit_ends_with_the_same_weights(tmp_path, monkeypatch):
+def test_an_interrupted_fit_ends_with_the_same_weights(tmp_path, capsys):
     untrained, whole = tiny_fit(tmp_path / "none", 0), tiny_fit(tmp_path / "whole", 12)
-    monkeypatch.setattr("moa.zoo.fit.learning_rate", lambda step, steps, peak: learning_rate(step, 12, peak))
-    tiny_fit(tmp_path / "parts", 5)
+    with pytest.raises(KeyboardInterrupt):
+        tiny_fit(tmp_path / "parts", 12, killed_at=7)
     parts = tiny_fit(tmp_path / "parts", 12)
+    assert "resumed at step 5" in capsys.readouterr().out
     assert torch.equal(whole.weight, parts.weight)
     assert (whole.weight - 1).abs().mean() < (untrained.weight - 1).abs().mean(), "it learned nothing"
+
+
+@pytest.mark.parametrize("other", [{"steps": 6}, {"steps": 12, "seed": 1}])
+def test_a_fit_of_other_steps_or_another_seed_is_not_gone_on_with(tmp_path, capsys, other):
+    whole = tiny_fit(tmp_path / "whole", 12)
+    tiny_fit(tmp_path / "state", **other)
+    again = tiny_fit(tmp_path / "state", 12)
+    assert "starts over" in capsys.readouterr().out
+    assert torch.equal(whole.weight, again.weight)
+
+
+def test_the_state_of_other_inputs_is_removed(tmp_path, capsys):
+    folder = state_folder(tmp_path / "work/base", {"data": "sha256:0"})
+    (folder / "fit.pt").touch()
+    assert (state_folder(folder, {"data": "sha256:0"}) / "fit.pt").exists() and not capsys.readouterr().out
+    assert not (state_folder(folder, {"data": "sha256:1"}) / "fit.pt").exists()
+    assert f"{folder}: the state there was made from other inputs" in capsys.readouterr().out
+    (folder / "fit.pt").touch()
+    (folder / "made_from.json").unlink()
+    assert not (state_folder(folder, {"data": "sha256:1"}) / "fit.pt").exists(), "nobody knows what made it"
 
 
 def test_learning_rate_warms_up_and_ends_low():
@@ -199,7 +222,8 @@ def test_cards_are_json_and_mark_what_is_finished(tmp_path):
 
 
 def test_a_fit_counts_its_seconds_over_interruptions(tmp_path):
-    tiny_fit(tmp_path, 3)
+    with pytest.raises(KeyboardInterrupt):
+        tiny_fit(tmp_path, 6, killed_at=5)
     first = fit_seconds(tmp_path)
     tiny_fit(tmp_path, 6)
     assert fit_seconds(tmp_path) > first > 0
