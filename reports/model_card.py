@@ -100,7 +100,8 @@ def _usage(run: Run) -> str:
     if rows is not None and len(rows):
         prompt, word = rows.iloc[0]["prompt"], rows.iloc[0]["word"]
     place = run.publication
-    source = f"from_pretrained({place.repo_id!r})" if place else "from_base(base_model, adapter, image_encoder)"
+    pinned = place and f"{place.repo_id!r}, revision={place.commit!r}"  # `main` is, or will be, another model
+    source = f"from_pretrained({pinned})" if pinned else "from_base(base_model, adapter, image_encoder)"
     return "\n".join(
         (
             "from PIL import Image",

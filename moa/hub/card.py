@@ -52,8 +52,9 @@ class CardInput(BaseModel):
     metrics: tuple[Metric, ...] = ()
 
 
-def render_card(card: CardInput, repo_id: str) -> str:
-    """README.md of the repository, metadata block included."""
+def render_card(card: CardInput, repo_id: str, revision: str | None = None) -> str:
+    """README.md of the repository, metadata block included. `revision` is the branch or tag on which the model can be
+    found, for the usage example: a file cannot name its own commit, and `main` moves on to other models."""
     licences = card.licences
     special = licences.hub_licence == "other"
     data = ModelCardData(
@@ -68,7 +69,8 @@ def render_card(card: CardInput, repo_id: str) -> str:
         base_model=card.base_model_id,
         base_model_relation="adapter" if card.base_model_id else None,
     )
-    return str(ModelCard.from_template(data, template_path=str(TEMPLATE), card=card, repo_id=repo_id))
+    template = str(TEMPLATE)
+    return str(ModelCard.from_template(data, template_path=template, card=card, repo_id=repo_id, revision=revision))
 
 
 def _eval_result(metric: Metric) -> EvalResult:

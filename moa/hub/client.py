@@ -122,13 +122,13 @@ def _translated(error: Exception, endpoint: str, repo_id: str) -> HubError | Non
     if isinstance(error, HubError):
         return None
     where, status = f"{repo_id} at {endpoint}", status_of(error)
-    if "xet" in str(error).lower():
+    if status in (401, 403):
+        return AccessDeniedError(f"{where}: the Hub refused access ({status}); check HF_TOKEN and its write permission")
+    if "xet" in str(error).lower().replace(repo_id.lower(), ""):
         return XetUnavailableError(
             f"{where}: the upload through xet storage failed. If this server has none (mirrors, local Hubs), set "
             "HF_HUB_DISABLE_XET=1 in the environment of the process and publish again"
         )
-    if status in (401, 403):
-        return AccessDeniedError(f"{where}: the Hub refused access ({status}); check HF_TOKEN and its write permission")
     for kind, name in _MISSING.items():
         if isinstance(error, kind) and not isinstance(error, LocalEntryNotFoundError):
             return RepositoryMissingError(f"{where}: no such {name}, or the token may not see it")

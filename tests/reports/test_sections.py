@@ -284,7 +284,7 @@ def test_model_card_names_what_a_user_needs(page: Page, summary: dict[str, Any])
     moa = next(method for method in summary["methods"] if method["kind"] == "moa")
     facts = ("small base", "team/moa", "187.0 MB", "week-01-ababab", "120 steps", f"{moa['ip']['mean']:.3f}")
     assert all(fact in card.text for fact in facts)
-    assert "MoAPipeline.from_pretrained('team/moa')" in card.text
+    assert f"MoAPipeline.from_pretrained('team/moa', revision={'ab' * 20!r})" in card.text
     assert "adapter/moa.safetensors" in card.text and "Use photographs of people who agreed" in card.text
 
 
@@ -302,8 +302,8 @@ def test_parts_may_be_absent(run: Path, lost: str) -> None:
 
 def test_older_format_asks_to_evaluate_again(run: Path) -> None:
     path = run / EVALUATION / "summary.json"
-    path.write_text(path.read_text().replace("moa-evaluation/4", "moa-evaluation/3"))
-    with pytest.raises(CorruptFileError, match="moa-evaluation/3.*evaluate again") as caught:
+    path.write_text(path.read_text().replace("moa-evaluation/5", "moa-evaluation/4"))
+    with pytest.raises(CorruptFileError, match="moa-evaluation/4.*evaluate again") as caught:
         build_report(run)
     assert caught.value.field == "format"
 

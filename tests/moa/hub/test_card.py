@@ -94,6 +94,7 @@ def test_the_usage_example_compiles():
     (code,) = re.findall(r"```python\n(.*?)```", render_card(make_card(), "lab/moa"), re.DOTALL)
     compile(code, "README.md", "exec")
     assert 'from_pretrained("lab/moa")' in code
+    assert 'from_pretrained("lab/moa", revision="run-a")' in render_card(make_card(), "lab/moa", "run-a")
 
 
 def test_the_card_says_how_to_install_what_the_example_imports():

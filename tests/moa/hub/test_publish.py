@@ -12,8 +12,10 @@ import httpx2
 import huggingface_hub.constants
 import pytest
 from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub.errors import HfHubHTTPError
 
 from moa.errors import (
+    AccessDeniedError,
     HubError,
     HubOfflineError,
     HubUnavailableError,
@@ -274,6 +276,16 @@ def test_a_server_without_xet_is_named_as_such(hub, pipeline, monkeypatch):
         send(hub, pipeline, token="secret")
 
 
+@pytest.mark.parametrize("repo_id", ["me/moa", "alexet/moa"])
+def test_a_refusal_is_no_want_of_xet(repo_id):
+    """The Hub's addresses for xet have the word in them, and so may a user's name."""
+    request = httpx2.Request("GET", f"https://hub.example/api/models/{repo_id}/xet-write-token/main")
+    refusal = HfHubHTTPError(f"403 for {request.url}", response=httpx2.Response(403, request=request))
+    assert isinstance(client._translated(refusal, "https://hub.example", repo_id), AccessDeniedError)
+    busy = HfHubHTTPError(f"{repo_id} is busy", response=httpx2.Response(503, request=request))
+    assert not isinstance(client._translated(busy, "https://hub.example", repo_id), XetUnavailableError)
+
+
 def test_xet_is_off_for_a_local_hub_only_while_it_is_used(hub, pipeline, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", False)
     send(hub, pipeline)
@@ -335,6 +347,8 @@ def test_promotion_writes_the_scores_into_the_card_of_main(hub, pipeline, tmp_pa
     promotion = promote(publication, tag="v1", token=None, card=make_card(metrics=[metric]))
     candidate = download(REPO, publication.commit, hub.endpoint, tmp_path)
     main = download(REPO, promotion.commit, hub.endpoint, tmp_path)
+    for folder, revision in ((candidate, "run-a"), (main, "v1")):
+        assert f'from_pretrained("{REPO}", revision="{revision}")' in (folder / "README.md").read_text()
     assert "not been evaluated" in (candidate / "README.md").read_text()
     assert "0.400 to 0.600" in (main / "README.md").read_text()
 
