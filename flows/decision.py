@@ -1,7 +1,7 @@
 """Whether a candidate may become `main`: a pure function of the summary of its evaluation.
 
 Against a champion the question is non-inferiority: both are scored on the same people, prompts and seeds, and the low
-end of the 95 % interval of MoA - champion (bootstrap over people) has to lie above -tolerance, for IP and for PC. A
+end of the 95 % interval of MoA - champion (over people) has to lie above -tolerance, for IP and for PC. A
 small suite with wide intervals promotes nothing it cannot vouch for; a tie promotes, unless the tolerance is 0. Without
 a champion the candidate has to show that it personalizes: the low end of MoA - prior in IP has to lie above 0.
 """

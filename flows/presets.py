@@ -43,7 +43,7 @@ def miniature() -> LifecycleConfig:
             latent_cache=data_root() / "latents",
             moa=MOA,
             steps=100,
-            global_batch=16,
+            global_batch=8,
             learning_rate=1e-5,
             warmup=10,
             lambda_router=trained.lambda_router,

@@ -93,14 +93,17 @@ class SubjectsMixin(SubjectComponents):
         )
         if moa is not None:
             cross_attention_kwargs = {**(cross_attention_kwargs or {}), "moa": moa}
-        return super().__call__(  # type: ignore[misc]
-            prompt=prompt,
-            guidance_scale=guidance_scale,
-            num_images_per_prompt=num_images_per_prompt,
-            prompt_embeds=prompt_embeds,
-            cross_attention_kwargs=cross_attention_kwargs,
-            **options,
-        )
+        try:
+            return super().__call__(  # type: ignore[misc]
+                prompt=prompt,
+                guidance_scale=guidance_scale,
+                num_images_per_prompt=num_images_per_prompt,
+                prompt_embeds=prompt_embeds,
+                cross_attention_kwargs=cross_attention_kwargs,
+                **options,
+            )
+        finally:
+            self._cross_attention_kwargs = None  # diffusers keeps it, and with it the expert's outputs
 
     def moa_input(
         self,

@@ -1,7 +1,7 @@
 """An evaluation folder as frozen pydantic models: suite.json, summary.json and router.json of datasets/FORMAT.md
-section 6, format `moa-evaluation/4`.
+section 6, format `moa-evaluation/5`.
 
-Units: IP 0..1, PC -1..1, rates, shares and changes 0..1; `low` and `high` bound the 95 % bootstrap interval over
+Units: IP 0..1, PC -1..1, rates, shares and changes 0..1; `low` and `high` bound the 95 % interval over
 subjects (over prompts for a prior's own statistics). A measurement nobody took is None.
 """
 
@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from reports.formats import FileModel
 
-FORMAT = "moa-evaluation/4"
+FORMAT = "moa-evaluation/5"
 OLD_FORMAT = "has format {}, and this report reads " + FORMAT + ": evaluate again"
 
 Outcome = Literal["scored", "no_face", "no_reference_face", "no_reference", "missing", "unreadable"]
@@ -212,7 +212,7 @@ class Environment(FileModel):
 class Summary(FileModel):
     """`evaluation/<suite>/summary.json`."""
 
-    format: Literal["moa-evaluation/4"]
+    format: Literal["moa-evaluation/5"]
     suite: str
     version: int | str
     methods: list[MethodSummary] = Field(min_length=1)

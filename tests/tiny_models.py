@@ -84,6 +84,12 @@ def tiny_moa_unet(
     return model.eval()
 
 
+def one_level_moa_unet() -> MoAUNet2DConditionModel:
+    """The same with a single level, 8 attention layers: for what takes seconds for each layer and is alike in all."""
+    level = {"down_block_types": ("CrossAttnDownBlock2D",), "up_block_types": ("CrossAttnUpBlock2D",)}
+    return tiny_moa_unet(tiny_unet(block_out_channels=(16,), **level))
+
+
 def tiny_vae() -> AutoencoderKL:
     """4 latent channels, reduction 4."""
     return AutoencoderKL(

@@ -3,7 +3,8 @@
     python -m moa.evaluation.compare runs/a/evaluation/miniature runs/b/evaluation/miniature --out comparison.json
 
 prints, for each method that both have, after - before with 95 % intervals over identities. Format: datasets/FORMAT.md,
-section 6. Runs of different suites, versions or people are refused. Exit status: 0 compared, 1 bad input.
+section 6. Runs of different suites, versions, people, sampling or measuring models are refused. Exit status: 0
+compared, 1 bad input.
 """
 
 from __future__ import annotations
@@ -61,6 +62,15 @@ class Finished:
         origin = {key: self.summary["provenance"].get(key) for key in ("commit", "adapter_digest")}
         return {"folder": str(self.folder), **origin, "precision": self.summary["environment"].get("precision")}
 
+    def rulers(self) -> dict[str, Any]:
+        """What scores depend on besides the model: what measured them, and how the images were sampled."""
+        measured = self.summary["provenance"].get("evaluators") or {}
+        sampled = {key: value for key, value in self.suite.get("images", {}).items() if key != "precision"}
+        sampled["expert_interval"] = self.summary["environment"].get("expert_interval")
+        return {f"the {kind} models": measured.get(kind) for kind in ("faces", "clip", "attributes")} | {
+            "sampling options": sampled
+        }
+
     def methods(self) -> dict[str, Method]:
         return {m["method"]: Method(m["method"], m["label"], m["kind"], "") for m in self.summary["methods"]}
 
@@ -72,6 +82,12 @@ def compare_runs(before: Path, after: Path) -> dict[str, Any]:
         if one.suite[field] != other.suite[field]:
             which = "" if field == "people" else f" ({one.suite[field]} and {other.suite[field]})"
             raise EvaluationError(f"{before} and {after}: their {said} differ{which}, so their scores do not compare")
+    for kind, said in one.rulers().items():
+        if said != other.rulers()[kind]:
+            raise EvaluationError(
+                f"{before} and {after}: {kind} differ ({said} and {other.rulers()[kind]}), so their scores do not "
+                "compare: evaluate the earlier model again"
+            )
     methods = {name: method for name, method in other.methods().items() if name in one.methods()}
     if not methods:
         raise EvaluationError(f"{before} and {after} have no method in common")

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
@@ -36,11 +36,12 @@ Change = tuple[float | None, float | None]  # inside, outside
 @dataclass(frozen=True)
 class Scene:
     """Images to compare with one another, under the columns' name (`swap_change`, `seed_change`), and with the prior's;
-    `prior` is None where there is nothing to compare with."""
+    `prior` is None where there is nothing to compare with. `people` are those of the images, where each has one."""
 
     name: str
     images: tuple[str, ...]
     prior: str | None = None
+    people: Mapping[str, str] = field(default_factory=dict)
 
 
 class SceneComparer:
@@ -51,19 +52,31 @@ class SceneComparer:
 
     def columns(self, scene: Scene, seen: Seen) -> dict[str, Columns]:
         """The change columns of each image; what cannot be compared is left out."""
-        opened = _Pixels(self.folder, [*scene.images, *filter(None, [scene.prior])])
+        opened = self._open(scene)
         columns: dict[str, Columns] = {image: {} for image in scene.images}
         others: dict[str, list[Change]] = {image: [] for image in scene.images}
         if scene.prior:
             for image in scene.images:
                 faces = _faces(seen, scene.prior) or _faces(seen, image)
                 columns[image] |= _named("context_change", [self._change(image, scene.prior, faces, seen, opened)])
-        for one, other in combinations(scene.images, 2):
-            faces = _faces(seen, one, other)
-            difference = self._change(one, other, faces if len(faces) == 2 else [], seen, opened)
+        for one, other, difference in self._between(scene, seen, opened):
             others[one].append(difference)
             others[other].append(difference)
         return {image: columns[image] | _named(scene.name, others[image]) for image in scene.images}
+
+    def between(self, scene: Scene, seen: Seen) -> list[tuple[str, str, Change]]:
+        """The change between each two images, in their order; None where they cannot be compared."""
+        return self._between(scene, seen, self._open(scene))
+
+    def _open(self, scene: Scene) -> _Pixels:
+        return _Pixels(self.folder, [*scene.images, *filter(None, [scene.prior])])
+
+    def _between(self, scene: Scene, seen: Seen, opened: _Pixels) -> list[tuple[str, str, Change]]:
+        found = []
+        for one, other in combinations(scene.images, 2):
+            faces = _faces(seen, one, other)
+            found.append((one, other, self._change(one, other, faces if len(faces) == 2 else [], seen, opened)))
+        return found
 
     def _change(self, image: str, other: str, faces: Sequence[Box], seen: Seen, opened: _Pixels) -> Change:
         """Change inside and outside the people with these faces; nothing without a face, without one of the images, or

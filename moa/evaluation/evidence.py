@@ -15,7 +15,7 @@ import pandas as pd
 
 from moa.evaluation.generate import Method
 from moa.evaluation.intervals import Interval
-from moa.evaluation.tables import as_people, difference, interval, ratio, readable, with_followed
+from moa.evaluation.tables import as_people, as_swaps, difference, interval, ratio, readable, with_followed
 
 KEPT = 0.95  # least share of the prior's figure
 Verdict = Literal["yes", "no", "undecided", "unmeasured"]
@@ -80,10 +80,11 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that claims are judged by. `rows` by method name hold readable images only; a method is None where the run
-    has none of its kind."""
+    """All that claims are judged by. `rows`, `swaps` and `pairs` by method name hold readable images only; a method is
+    None where the run has none of its kind."""
 
     rows: dict[str, pd.DataFrame]
+    swaps: dict[str, pd.DataFrame]
     pairs: dict[str, pd.DataFrame]
     router: dict[str, Any] | None
     upper_bound: pd.DataFrame | None
@@ -99,6 +100,7 @@ class Evidence:
         methods: Sequence[Method],
         moa: Method,
         *,
+        swaps: pd.DataFrame | None,
         pairs: pd.DataFrame | None,
         router: dict[str, Any] | None,
         upper_bound: pd.DataFrame | None,
@@ -108,6 +110,7 @@ class Evidence:
         same_base = {method.role: method for method in methods if method.compared_with == moa.compared_with}
         return cls(
             rows={method.name: readable(rows, method) for method in methods},
+            swaps={method.name: as_swaps(swaps, method) for method in methods} if swaps is not None else {},
             pairs={method.name: readable(two, method) for method in methods} if two is not None else {},
             router=router,
             upper_bound=upper_bound,

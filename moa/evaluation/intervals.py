@@ -1,25 +1,32 @@
-"""Means with 95 % bootstrap intervals over identities, for one table, for the difference of two, and for ratios.
+"""Means with 95 % intervals over identities, for one table, for the difference of two, and for ratios.
 
 Images of one person are not independent, so whole identities are drawn with replacement (cluster bootstrap); each draw
-is the statistic over the images of the drawn identities. Deterministic for a seed. Letters: n images. Where images do
-not know the person (a prior's), another unit takes the identity's place. Of a share that is the same for everybody, all
-or nothing, the interval has no width, however few they are.
+is the statistic over the images of the drawn identities. An observation of two people counts as often as both are drawn
+(pigeonhole bootstrap, Owen 2007): two that share a person are not independent either. Where images do not know the
+person (a prior's), another unit takes the identity's place.
+
+Half of the interval's width is t * sqrt(n / (n - 1)) * the draws' standard deviation, t the 97.5 % quantile of
+Student's distribution with n - 1 degrees of freedom, n the units. For a mean of one value each that is the classical t
+interval. The draws' percentiles instead are too narrow for the 6 to 15 people of a suite (they miss the truth in 16 to
+7 % of suites instead of 5 %; Hesterberg 2015, section 4). Of a share that is the same for everybody, all or nothing,
+the interval has no width, however few they are. Deterministic for a seed. Letters: n images.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.stats import t as student
 
 Table = tuple[np.ndarray, np.ndarray]  # numerator [n], denominator [n]
 
 
 @dataclass(frozen=True)
 class Interval:
-    """Mean over `n` images with its 95 % bootstrap interval `[low, high]`, None for fewer than two units, and the
-    population standard deviation over images, None for a ratio of means."""
+    """Mean over `n` images with its 95 % interval `[low, high]`, None for fewer than two units, and the population
+    standard deviation over images, None for a ratio of means."""
 
     n: int
     mean: float
@@ -29,21 +36,24 @@ class Interval:
 
 
 def bootstrap_interval(values: np.ndarray, units: np.ndarray, *, draws: int = 2000, seed: int = 0) -> Interval | None:
-    """Mean of `values [n]` with a 95 % percentile interval over units `[n]`; None for no values."""
+    """Mean of `values [n]` with its interval over units `[n]`, or `[n, 2]` where a value is about two; None for no
+    values. Of values in 0..1 (scores, shares) the interval, too, ends there."""
     values = np.asarray(values, dtype=np.float64)
-    found = _interval(_quotient, [values, np.ones_like(values)], units, draws, seed)
-    return found and Interval(found.n, float(values.mean()), found.low, found.high, float(values.std()))
+    found = _mean(values, units, draws, seed)
+    if found is None or found.low is None or found.high is None or values.min() < 0 or values.max() > 1:
+        return found
+    return replace(found, low=max(0.0, found.low), high=min(1.0, found.high))
 
 
 def paired_difference(
     a: np.ndarray, b: np.ndarray, units: np.ndarray, *, draws: int = 2000, seed: int = 0
 ) -> Interval | None:
-    """`bootstrap_interval` of b - a for two methods scored on the same images' keys: `a`, `b`, `units` are aligned
+    """Mean of b - a with its interval, for two methods scored on the same images' keys: `a`, `b`, `units` are aligned
     `[n]`.
 
     Pairing removes what both share (a hard prompt, a hard face), so smaller improvements can be told from noise.
     """
-    return bootstrap_interval(np.asarray(b, np.float64) - np.asarray(a, np.float64), units, draws=draws, seed=seed)
+    return _mean(np.asarray(b, np.float64) - np.asarray(a, np.float64), units, draws, seed)
 
 
 def ratio_of_means(
@@ -64,6 +74,11 @@ def difference_of_ratios(
     return _interval(lambda a, b, c, d: _quotient(c, d) - _quotient(a, b), [*before, *after], units, draws, seed)
 
 
+def _mean(values: np.ndarray, units: np.ndarray, draws: int, seed: int) -> Interval | None:
+    found = _interval(_quotient, [values, np.ones_like(values)], units, draws, seed)
+    return found and replace(found, mean=float(values.mean()), std=float(values.std()))
+
+
 def _quotient(above: np.ndarray, below: np.ndarray) -> np.ndarray:
     """NaN for a divisor not above 0."""
     return np.divide(above, below, out=np.full_like(below, np.nan), where=below > 0)
@@ -72,21 +87,31 @@ def _quotient(above: np.ndarray, below: np.ndarray) -> np.ndarray:
 def _interval(
     statistic: Callable[..., np.ndarray], columns: list[np.ndarray], units: np.ndarray, draws: int, seed: int
 ) -> Interval | None:
-    """A statistic of the sums of columns `[n]`, and its percentiles over units drawn with replacement."""
+    """A statistic of the sums of columns `[n]`, with its interval over units drawn with replacement."""
     columns = [np.asarray(column, np.float64) for column in columns]
-    whole = statistic(*(column.sum(keepdims=True) for column in columns))[0]
+    whole = float(statistic(*(column.sum(keepdims=True) for column in columns))[0])
     if len(units) == 0 or np.isnan(whole):
         return None
-    drawn = statistic(*_resampled_sums(columns, units, draws, seed))
-    known = len(drawn) > 0 and not np.isnan(drawn).any()
-    low, high = (float(bound) for bound in np.percentile(drawn, [2.5, 97.5])) if known else (None, None)
-    return Interval(len(units), float(whole), low, high, None)
+    count, sums = _resampled_sums(columns, np.asarray(units), draws, seed)
+    drawn = statistic(*sums)
+    if len(drawn) == 0 or np.isnan(drawn).any():
+        return Interval(len(units), whole, None, None, None)
+    half = float(student.ppf(0.975, count - 1) * np.sqrt(count / (count - 1)) * drawn.std())
+    return Interval(len(units), whole, whole - half, whole + half, None)
 
 
-def _resampled_sums(columns: list[np.ndarray], units: np.ndarray, draws: int, seed: int) -> list[np.ndarray]:
-    """Sums `[draws]` of each column `[n]` over the same units drawn with replacement; no draws for one unit."""
-    _, index = np.unique(np.asarray(units), return_inverse=True)
-    sums = [np.bincount(index, weights=column) for column in columns]
-    count = len(sums[0])
-    drawn = np.random.default_rng(seed).integers(count, size=(draws, count) if count > 1 else (0, 1))
-    return [each[drawn].sum(axis=1) for each in sums]
+def _resampled_sums(
+    columns: list[np.ndarray], units: np.ndarray, draws: int, seed: int
+) -> tuple[int, list[np.ndarray]]:
+    """The number of distinct units `[n]` or `[n, 2]`, and the sums `[draws]` of each column `[n]` when they are drawn
+    with replacement, the same for all columns. No draws for one unit, or when all observations are about the same two;
+    draws without any observation are left out."""
+    names, index = np.unique(units, return_inverse=True)
+    alike, row = np.unique(np.sort(index.reshape(len(units), -1), axis=1), axis=0, return_inverse=True)
+    if len(alike) < 2:
+        return len(names), [np.empty(0) for _ in columns]
+    count = len(names)
+    times = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws)
+    weights = times[:, alike].prod(axis=2)
+    weights = weights[weights.any(axis=1)]
+    return count, [weights @ np.bincount(row.ravel(), weights=column) for column in columns]

@@ -6,6 +6,7 @@ Format: datasets/FORMAT.md, section 6.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -18,12 +19,14 @@ from moa.errors import EvaluationError
 from moa.evaluation.files import json_digest, write_file, write_json
 from moa.evaluation.generate import SAMPLING, Method
 from moa.evaluation.pairs import read_pairs
-from moa.evaluation.score import read_scores
+from moa.evaluation.score import read_scores, read_swaps
 from moa.evaluation.subjects import SuiteSubject
 from moa.evaluation.suite import FolderSubjects, Suite
 from moa.evaluation.summary import FORMAT
 from moa.models import code_commit
 from moa.pipeline import EXPERT_INTERVAL
+
+END_OF_PNG = b"IEND\xaeB`\x82"
 
 
 def inputs_digest(
@@ -51,20 +54,32 @@ def check_version(out: Path, suite: Suite) -> None:
 
 
 def is_complete(out: Path, suite: Suite, inputs: str) -> bool:
-    """Whether `out` holds the finished evaluation of these inputs, with nothing changed or deleted since."""
+    """Whether `out` holds the finished evaluation of these inputs, with nothing deleted since, no table or summary
+    changed (the CSVs, which nothing reads, are not looked at) and no image cut short."""
     try:
         manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
         intact = all(file_digest(out / name) == digest for name, digest in manifest["files"].items())
-        tables = [read_scores(out), *([read_pairs(out)] if suite.pairs else [])]
+        scores = [read_scores(out), *([read_pairs(out)] if suite.pairs else [])]
+        tables = [scores[0], read_swaps(out), *scores[1:]]
     except (OSError, ValueError, KeyError, EvaluationError):
         return False
-    images = {i for rows in tables for i in rows.loc[~rows["outcome"].isin(["missing", "no_reference"]), "image"]}
+    images = {i for rows in scores for i in rows.loc[~rows["outcome"].isin(["missing", "no_reference"]), "image"]}
     return (
         manifest["inputs"] == inputs
         and intact
         and manifest["rows"] == [rows_digest(rows) for rows in tables]
-        and all((out / image).is_file() for image in images)
+        and all(_is_whole(out / image) for image in images)
     )
+
+
+def _is_whole(image: Path) -> bool:
+    """Whether a PNG is there to its end."""
+    try:
+        with open(image, "rb") as file:
+            file.seek(-len(END_OF_PNG), os.SEEK_END)
+            return file.read() == END_OF_PNG
+    except OSError:
+        return False
 
 
 def rows_digest(rows: pd.DataFrame) -> str:
@@ -91,8 +106,8 @@ def write_manifest(
     tables: Sequence[pd.DataFrame],
     files: Sequence[Path],
 ) -> Path:
-    """Writes `manifest.json`: `tables` are the scores and, for suites with pairs, their rows; `files` all else but
-    images."""
+    """Writes `manifest.json`: `tables` are scores, swaps and, for suites with pairs, their rows; `files` all else
+    but images."""
     content = {
         "format": FORMAT,
         "suite": suite.name,

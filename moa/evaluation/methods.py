@@ -59,6 +59,13 @@ def find_methods(
         digest = json_digest([base, encoder, folder_digest(folder)])
         role = _role(folder) if kind == "ablation" else None
         methods.append(Method(name, label, kind, digest, folder, compared_with="prior", role=role))
+    for role, lacks in (("no_moa", "MoA layers"), ("no_spacetime", "spacetime encoding")):
+        alike = [method.label for method in methods if method.role == role]
+        if len(alike) > 1:
+            raise EvaluationError(
+                f"--ablation: {' and '.join(map(repr, alike))} lack {lacks}, and claims are judged by one: evaluate "
+                "the others in runs of their own"
+            )
     for label, place in (community or {}).items():
         methods += _on_community_base(f"--community {label!r}", label, place, methods, [base, encoder, own])
     return methods

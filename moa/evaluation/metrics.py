@@ -49,8 +49,8 @@ def match_faces(faces: np.ndarray, references: np.ndarray) -> PairMatch | None:
     """Who is who in an image of two people: unit `faces [F, d]` against unit `references [2, d]`.
 
     The two faces, one per reference, whose cosines add up to most (optimal matching); further faces are ignored. None
-    with fewer than two faces. The matching prefers a face's own reference by construction: faces that resemble nobody
-    in particular are `assigned` half of the time, which is the chance level.
+    with fewer than two faces. The matching prefers a face's own reference by construction: two faces that resemble
+    nobody in particular are `assigned` half of the time, which is the chance level; of three, the best two are in 65 %.
     """
     if len(faces) < 2:
         return None

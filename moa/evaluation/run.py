@@ -4,9 +4,9 @@
         --shards data/miniature --out runs/demo/evaluation/miniature \
         --champion runs/before/export --ablation "without MoA=zoo/single-branch" --device cuda:0 --device cuda:1
 
-writes `suite.json`, `references/`, `images/`, `measurements.jsonl` (a cache), `scores.*`, `pairs.*`, `router.json` with
-its sprites, `summary.json` and, last, `manifest.json` into `--out` (datasets/FORMAT.md, section 6). Exit status: 0 all
-scored, 1 bad input, 2 something could not be scored (it is named, the rest is scored).
+writes `suite.json`, `references/`, `images/`, `measurements.jsonl` (a cache), `scores.*`, `swaps.*`, `pairs.*`,
+`router.json` with its sprites, `summary.json` and, last, `manifest.json` into `--out` (datasets/FORMAT.md, section 6).
+Exit status: 0 all scored, 1 bad input, 2 something could not be scored (it is named, the rest is scored).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from moa.evaluation.measure import Measurer, MeasuringModels, measured_together
 from moa.evaluation.methods import DTYPES, find_methods, open_pipeline
 from moa.evaluation.pairs import score_pairs, write_pairs
 from moa.evaluation.router import record_router
-from moa.evaluation.score import Scorer, embed_texts, write_scores
+from moa.evaluation.score import Scorer, embed_texts, write_scores, write_swaps
 from moa.evaluation.subjects import SuiteSubject, resolve_subjects, upper_bound
 from moa.evaluation.suite import Precision, Suite, load_suite
 from moa.evaluation.summary import summarise
@@ -107,7 +107,8 @@ def evaluate(
     if not split:
         _measure_by(Crew(devices[:1]), lambda _: measurer, suite, subjects, methods, progress)
     scorer = Scorer(suite, subjects, measurer, texts)
-    rows, pairs = scorer.score(methods, progress=partial(_tell, progress, "score")), score_pairs(scorer, methods)
+    rows = scorer.score(methods, progress=partial(_tell, progress, "score"))
+    swaps, pairs = scorer.swaps(methods), score_pairs(scorer, methods)
     moa = next(method for method in methods if method.kind == "moa")
     router = record_router(scorer, moa, sampler, device=devices[0], progress=progress)
 
@@ -124,18 +125,20 @@ def evaluate(
             "code_commit": code_commit(),
         },
         subjects=subjects,
+        swaps=swaps,
         pairs=pairs,
         router=router,
         upper_bound=upper_bound(subjects, scorer.references, models.faces),
         environment=describe_environment(suite, pipeline, devices),
     )
     write_scores(out, rows)
+    write_swaps(out, swaps)
     if pairs is not None:
         write_pairs(out, pairs)
     if router is not None:
         files += [out / "router.json", *(out / example["sprite"] for example in router["examples"])]
     files.append(write_json(out / "summary.json", summary))
-    tables = [rows] if pairs is None else [rows, pairs]
+    tables = [rows, swaps] if pairs is None else [rows, swaps, pairs]
     return write_manifest(out, suite, methods, inputs, tables, files)
 
 

@@ -1,4 +1,5 @@
-"""Scores the generated images: one row per (method, subject, prompt, seed), `scores.parquet` and `scores.csv`.
+"""Scores the generated images: one row per (method, subject, prompt, seed), `scores.parquet` and `scores.csv`, and one
+per two images that differ by their subject alone, `swaps.parquet` and `swaps.csv`.
 
 Columns: datasets/FORMAT.md, section 6. What the models say of each image comes from a `Measurer`; here images are
 compared with one another and with what was asked for. A missing or unreadable image costs its own row only, and so does
@@ -38,6 +39,8 @@ NUMBER_COLUMNS = [
     *[*CHANGE_COLUMNS, *DIVERSITY_COLUMNS, "generation_seconds"],
 ]
 COLUMNS = [*TEXT_COLUMNS[:6], "seed", *TEXT_COLUMNS[6:], *NUMBER_COLUMNS]
+SWAP_KEY = ["method", "first", "second", "prompt_id", "seed"]
+SWAP_COLUMNS = [*SWAP_KEY, "image", "other", "change_inside", "change_outside"]
 Texts = Mapping[str, np.ndarray]  # unit CLIP embeddings `[d]` of everything that images are compared with
 
 
@@ -79,7 +82,7 @@ class Scorer:
         images = list(dict.fromkeys(cell.image for cell in usable))
         measured = self.measurer(images, progress=progress)
         compared: dict[str, Columns] = {image: {} for image in images}
-        for group in _groups(usable, lambda cell: (cell.method.name, cell.image.rsplit("/", 1)[0])):
+        for group in _groups(usable, lambda cell: (cell.method.name, cell.image.rsplit("/", 1)[0])).values():
             for image, columns in diversity_columns(_images(group), measured).items():
                 compared[image] |= columns
         with self.measurer.journal as journal:
@@ -94,6 +97,19 @@ class Scorer:
             for cell in cells
         ]
         return pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(NUMBER_COLUMNS, "float64"))
+
+    def swaps(self, methods: Sequence[Method]) -> pd.DataFrame:
+        """The rows of each two people with one word, by method, prompt and seed; null where they cannot be compared."""
+        scenes = _swaps([cell for cell in self._cells(methods) if cell.subject.usable])
+        measured = self.measurer([image for scene in scenes.values() for image in scene.images])
+        rows = []
+        with self.measurer.journal as journal:
+            comparer = SceneComparer(self.measurer.folder, self.measurer.models.faces.person, journal)
+            for (method, prompt, seed, _), scene in scenes.items():
+                for image, other, (inside, outside) in comparer.between(scene, measured):
+                    people = (scene.people[image], scene.people[other])
+                    rows.append([method, *people, prompt, seed, image, other, inside, outside])
+        return pd.DataFrame(rows, columns=SWAP_COLUMNS).astype(dict.fromkeys(SWAP_COLUMNS[-2:], "float64"))
 
     @cached_property
     def references(self) -> dict[str, np.ndarray | None]:
@@ -163,23 +179,39 @@ def read_scores(folder: Path) -> pd.DataFrame:
     return read_table(folder / "scores.parquet", COLUMNS, KEY)
 
 
+def write_swaps(folder: Path, rows: pd.DataFrame) -> list[Path]:
+    """Writes `swaps.parquet` and `swaps.csv` into `folder`."""
+    return write_table(folder, "swaps", rows)
+
+
+def read_swaps(folder: Path) -> pd.DataFrame:
+    """The rows of `swaps.parquet`. Raises `ScoresError` naming the file, and the column at fault."""
+    return read_table(folder / "swaps.parquet", SWAP_COLUMNS, SWAP_KEY)
+
+
 def _scenes(cells: Sequence[_Cell]) -> list[Scene]:
     """The images to compare with one another: those of personal methods by method, prompt, seed and class word, and
     those of priors by method, prompt and class word."""
-    personal = [cell for cell in cells if cell.method.kind != "prior"]
     priors = [cell for cell in cells if cell.method.kind == "prior"]
-    swaps = _groups(personal, lambda cell: (cell.method.name, cell.prompt.id, cell.seed, cell.subject.word))
     seeds = _groups(priors, lambda cell: (cell.method.name, cell.prompt.id, cell.subject.word))
-    return [Scene("swap_change", tuple(_images(group)), group[0].prior) for group in swaps] + [
-        Scene("seed_change", tuple(_images(group))) for group in seeds
-    ]
+    return [*_swaps(cells).values(), *(Scene("seed_change", tuple(_images(group))) for group in seeds.values())]
 
 
-def _groups(cells: Iterable[_Cell], by: Callable[[_Cell], tuple]) -> list[list[_Cell]]:
+def _swaps(cells: Sequence[_Cell]) -> dict[tuple, Scene]:
+    """The images of personal methods that differ by their subject alone, by method, prompt, seed and class word."""
+    personal = [cell for cell in cells if cell.method.kind != "prior"]
+    groups = _groups(personal, lambda cell: (cell.method.name, cell.prompt.id, cell.seed, cell.subject.word))
+    return {
+        key: Scene("swap_change", tuple(_images(group)), group[0].prior, {c.image: c.subject.id for c in group})
+        for key, group in groups.items()
+    }
+
+
+def _groups(cells: Iterable[_Cell], by: Callable[[_Cell], tuple]) -> dict[tuple, list[_Cell]]:
     groups: dict[tuple, list[_Cell]] = defaultdict(list)
     for cell in cells:
         groups[by(cell)].append(cell)
-    return list(groups.values())
+    return groups
 
 
 def _images(cells: Iterable[_Cell]) -> list[str]:

@@ -22,11 +22,12 @@ from moa.evaluation.intervals import Interval, bootstrap_interval
 from moa.evaluation.score import CHANGE_COLUMNS, DIVERSITY_COLUMNS, SHOWN_COLUMNS
 from moa.evaluation.subjects import SuiteSubject
 from moa.evaluation.suite import Suite
-from moa.evaluation.tables import MATCH, as_people, difference, interval, readable, with_followed
+from moa.evaluation.tables import MATCH, as_people, as_swaps, difference, interval, readable, with_followed
 
-FORMAT = "moa-evaluation/4"
+FORMAT = "moa-evaluation/5"
 # shares of the image height; the paper notes that IP falls with the face's size (section 4)
 FACE_SIZES = ((0.0, 0.15, "below 15 %"), (0.15, 0.3, "15 to 30 %"), (0.3, np.inf, "30 % and more"))
+STAYED_COLUMNS = [column for column in CHANGE_COLUMNS if not column.startswith("swap")]  # those are not of one person
 COMPARED = ("ip", "pc", *SHOWN_COLUMNS, "context_change_outside")
 UNSCORED = {  # outcomes that are the input's fault; "no face in the image" is the model's, and counts as IP 0
     "missing": "the image is missing",
@@ -42,6 +43,7 @@ def summarise(
     provenance: dict[str, Any],
     *,
     subjects: Sequence[SuiteSubject] = (),
+    swaps: pd.DataFrame | None = None,
     pairs: pd.DataFrame | None = None,
     router: dict[str, Any] | None = None,
     upper_bound: pd.DataFrame | None = None,
@@ -49,9 +51,10 @@ def summarise(
 ) -> dict[str, Any]:
     """The content of `summary.json`.
 
-    `pairs` is the table of images of two subjects, `router` the content of router.json, `upper_bound` one row per
-    subject who has a second photograph (`subject`, `ip`); None where the suite measures no such thing. `subjects` are
-    asked for their problems. Raises `ScoresError` when a method has no rows or a row's method is not named.
+    `swaps` is the table of comparisons of two people, `pairs` that of images of two, `router` the content of
+    router.json, `upper_bound` one row per subject who has a second photograph (`subject`, `ip`); None where the suite
+    measures no such thing. `subjects` are asked for their problems. Raises `ScoresError` when a method has no rows or a
+    row's method is not named.
     """
     named = {method.name for method in methods}
     if named != set(rows["method"]):
@@ -62,11 +65,11 @@ def summarise(
         "format": FORMAT,
         "suite": suite.name,
         "version": suite.version,
-        "methods": [_method(with_followed(rows), method) for method in methods],
+        "methods": [_method(with_followed(rows), method) | _swaps(swaps, method) for method in methods],
         "upper_bound": _upper_bound(upper_bound),
         "comparisons": _comparisons(rows, methods),
         "pairs": [_pair_method(as_people(pairs), method) for method in methods] if pairs is not None else None,
-        "claims": make_claims(rows, methods, pairs=pairs, router=router, upper_bound=upper_bound),
+        "claims": make_claims(rows, methods, swaps=swaps, pairs=pairs, router=router, upper_bound=upper_bound),
         "published": [row.model_dump() for row in suite.published],
         "unscored": unscored(rows, pairs, subjects),
         "provenance": provenance,
@@ -105,7 +108,7 @@ def _method(rows: pd.DataFrame, method: Method) -> dict[str, Any]:
         **_scores(known),
         "outcomes": _outcomes(rows, method),
         "detection_rate": _or_empty(interval(known.assign(found=known["face_x0"].notna()), "found")),
-        **{column: _or_null(interval(known, column)) for column in (*CHANGE_COLUMNS, *DIVERSITY_COLUMNS)},
+        **{column: _or_null(interval(known, column)) for column in (*STAYED_COLUMNS, *DIVERSITY_COLUMNS)},
         "by_category": _groups(known, "category"),
         "by_subject": _groups(known, "subject"),
         "by_prompt": _groups(known, "prompt_id"),
@@ -113,8 +116,17 @@ def _method(rows: pd.DataFrame, method: Method) -> dict[str, Any]:
     }
 
 
+def _swaps(swaps: pd.DataFrame | None, method: Method) -> dict[str, Any]:
+    """Means over comparisons of two people; their intervals are over the people."""
+    known = None if swaps is None else as_swaps(swaps, method)
+    return {
+        f"swap_{column}": _or_null(interval(known, column)) if known is not None else None
+        for column in ("change_inside", "change_outside")
+    }
+
+
 def _pair_method(pairs: pd.DataFrame, method: Method) -> dict[str, Any]:
-    """Scores of the images of two; their intervals are over pairs of subjects."""
+    """Scores of the images of two; their intervals are over the people of the pairs."""
     known = readable(pairs, method)
     return {
         "method": method.name,

@@ -3,7 +3,8 @@ matched by key.
 
 Images that could not be had or read are in no statistic, null measurements in none of their column. A prior's images
 do not know the subject: people with one class word share them. Means are over the rows all the same, so that they fit
-the paired ones, but each image counts once in `n`, and its own intervals are over prompts instead of subjects.
+the paired ones, but each image counts once in `n`, and its own intervals are over prompts instead of subjects. What is
+about two people (columns `unit` and `partner`) depends on both.
 """
 
 from __future__ import annotations
@@ -54,9 +55,19 @@ def read_table(path: Path, columns: Sequence[str], key: Sequence[str]) -> pd.Dat
 
 
 def readable(rows: pd.DataFrame, method: Method) -> pd.DataFrame:
-    """The rows of a method whose image could be read, with the column `unit` that its intervals are over."""
+    """The rows of a method whose image could be read, with the column `unit` that its intervals are over, and
+    `partner` where they are about two people."""
     known = rows[(rows["method"] == method.name) & ~rows["outcome"].isin(UNREAD)]
-    return known.assign(unit=known["prompt_id" if method.kind == "prior" else "subject"])
+    if method.kind == "prior":
+        return known.assign(unit=known["prompt_id"])
+    if "second" in known:
+        return known.assign(unit=known["first"], partner=known["second"])
+    return known.assign(unit=known["subject"])
+
+
+def units(rows: pd.DataFrame) -> np.ndarray:
+    """What intervals of readable rows are over: `[n]`, or `[n, 2]` where each row is about two people."""
+    return rows[["unit", "partner"] if "partner" in rows else "unit"].to_numpy(str)
 
 
 def with_followed(rows: pd.DataFrame) -> pd.DataFrame:
@@ -66,27 +77,33 @@ def with_followed(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def as_people(pairs: pd.DataFrame) -> pd.DataFrame:
-    """Rows of two subjects with the pair in the place of the subject, since a pair is what these images share."""
+    """Rows of two subjects with the pair in the place of the subject, by which they are matched."""
     return pairs.assign(subject=pairs["first"] + "+" + pairs["second"])
+
+
+def as_swaps(swaps: pd.DataFrame, method: Method) -> pd.DataFrame:
+    """The comparisons of a method's people as readable rows; an image counts once in each comparison."""
+    both = swaps["image"] + " " + swaps["other"]
+    return readable(as_people(swaps).assign(image=both, outcome="compared"), method)
 
 
 def interval(rows: pd.DataFrame, column: str) -> Interval | None:
     """Mean of a column of readable rows with its interval; None where nothing was measured."""
     known = rows[rows[column].notna()]
-    found = bootstrap_interval(known[column].to_numpy(np.float64), known["unit"].to_numpy())
+    found = bootstrap_interval(known[column].to_numpy(np.float64), units(known))
     return found and replace(found, n=known["image"].nunique())
 
 
 def quotient(rows: pd.DataFrame, above: str, below: str) -> Interval | None:
     """Mean of one column over that of another, of the rows that have both; None where there are none."""
     known = rows.dropna(subset=[above, below])
-    return ratio_of_means(known[above].to_numpy(), known[below].to_numpy(), known["unit"].to_numpy())
+    return ratio_of_means(known[above].to_numpy(), known[below].to_numpy(), units(known))
 
 
 def difference(before: pd.DataFrame, after: pd.DataFrame, column: str) -> Interval | None:
     """`after - before` over the rows both have; None where there are none."""
     both = matched(before, after, [column])
-    found = paired_difference(both[f"{column}_before"].to_numpy(), both[f"{column}_after"].to_numpy(), both["unit"])
+    found = paired_difference(both[f"{column}_before"].to_numpy(), both[f"{column}_after"].to_numpy(), units(both))
     return found and replace(found, n=both["image"].nunique())
 
 
@@ -95,7 +112,7 @@ def ratio(before: pd.DataFrame, after: pd.DataFrame, column: str, of: str | None
     where there are none."""
     before = before.assign(**{column: before[of]}) if of else before
     both = matched(before, after, [column])
-    return ratio_of_means(both[f"{column}_after"].to_numpy(), both[f"{column}_before"].to_numpy(), both["unit"])
+    return ratio_of_means(both[f"{column}_after"].to_numpy(), both[f"{column}_before"].to_numpy(), units(both))
 
 
 def quotient_difference(before: pd.DataFrame, after: pd.DataFrame, above: str, below: str) -> Interval | None:
@@ -104,11 +121,12 @@ def quotient_difference(before: pd.DataFrame, after: pd.DataFrame, above: str, b
     one, other = (
         (both[f"{above}_{side}"].to_numpy(), both[f"{below}_{side}"].to_numpy()) for side in ("before", "after")
     )
-    return difference_of_ratios(one, other, both["unit"].to_numpy())
+    return difference_of_ratios(one, other, units(both))
 
 
 def matched(before: pd.DataFrame, after: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
-    """The rows that both tables have with all of the columns, as `<column>_before` and `<column>_after`, with the unit
+    """The rows that both tables have with all of the columns, as `<column>_before` and `<column>_after`, with the units
     and the image of `after`."""
-    one, other = before[[*MATCH, *columns]], after[[*MATCH, "unit", "image", *columns]]
+    own = [column for column in ("unit", "partner", "image") if column in after]
+    one, other = before[[*MATCH, *columns]], after[[*MATCH, *own, *columns]]
     return one.merge(other, on=MATCH, suffixes=("_before", "_after")).dropna()

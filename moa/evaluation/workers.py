@@ -102,12 +102,18 @@ def _in_processes(
     failure: EvaluationError | None = None
 
     def give(device: str) -> None:
+        nonlocal failure
         for item in waiting:
-            busy[processes[device].submit(work, item)] = (device, item)
+            try:
+                busy[processes[device].submit(work, item)] = (device, item)
+            except BrokenProcessPool as error:  # it ended while it had nothing to do
+                failure = failure or _failed(device, name(item), error)
+                failure.__cause__ = failure.__cause__ or error
             return
 
     for device in processes:
-        give(device)
+        if failure is None:
+            give(device)
     while busy:
         for future in wait(busy, return_when=FIRST_COMPLETED).done:
             device, item = busy.pop(future)
@@ -133,7 +139,10 @@ def _distinct(devices: Sequence[str]) -> list[str]:
 def _failed(device: str, item: str, error: BaseException) -> EvaluationError:
     said = f"{type(error).__name__}: {error}"
     if isinstance(error, BrokenProcessPool):
-        said = "its process was killed, mostly for want of memory"
+        said = (
+            "its process ended, mostly for want of memory (fewer --device need less; without any, OMP_NUM_THREADS says "
+            "how many processes there are on CPUs) or because a script without `if __name__ == '__main__'` started it"
+        )
     return EvaluationError(f"{device}: {item}: {said}. What was finished is kept; the same command goes on from there")
 
 

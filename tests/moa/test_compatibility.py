@@ -25,10 +25,9 @@ from tests.tiny_models import (
     LATENT_SIZE,
     MAX_TOKENS,
     TEXT_DIM,
+    one_level_moa_unet,
     tiny_image_encoder,
     tiny_image_processor,
-    tiny_moa_unet,
-    tiny_unet,
 )
 
 PROMPT = "a man on a beach"
@@ -175,8 +174,7 @@ def test_a_step_has_every_tensor_on_the_accelerator_and_never_waits_for_it(activ
     moa = MoAInput(torch.randn(4, 2, IMAGE_DIM), positions, torch.tensor(active).bool(), guided=True)
     moa = replace(moa, recorder=Recorder(), cache=ExpertCache(9))
     steps = [(True, moa), (False, moa), (False, moa.for_batch(2))]  # computed, kept, without guidance
-    one_level = {"down_block_types": ("CrossAttnDownBlock2D",), "up_block_types": ("CrossAttnUpBlock2D",)}
-    unet = tiny_moa_unet(tiny_unet(block_out_channels=(16,), **one_level))
+    unet = one_level_moa_unet()
     latents = torch.randn(4, 4, LATENT_SIZE, LATENT_SIZE)
     text, timestep = torch.randn(4, MAX_TOKENS, TEXT_DIM), torch.tensor(5.0)
     with AbsentGPU() as gpu:

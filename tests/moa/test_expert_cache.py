@@ -13,7 +13,7 @@ from moa.errors import ConditioningError
 from moa.expert_cache import ExpertCache
 from moa.recorder import Recorder
 from moa.unet import MoAUNet2DConditionModel
-from tests.tiny_models import IMAGE_DIM, LATENT_SIZE, MAX_TOKENS, TEXT_DIM, tiny_moa_unet
+from tests.tiny_models import IMAGE_DIM, LATENT_SIZE, MAX_TOKENS, TEXT_DIM, one_level_moa_unet, tiny_moa_unet
 
 
 def subjects(cache: ExpertCache | None, recorder: Recorder | None = None) -> MoAInput:
@@ -123,7 +123,7 @@ def test_a_recorder_changes_no_step_and_keeps_the_attention_of_the_last_output_t
 @torch.no_grad()
 def test_it_compiles_without_a_graph_break_once_for_each_kind_of_step():
     torch._dynamo.reset()
-    unet, counter = tiny_moa_unet(), CompileCounter()
+    unet, counter = one_level_moa_unet(), CompileCounter()
     compiled = torch.compile(unet, fullgraph=True, backend=counter)
     steps = (900, 800, 700, 600, 500, 400)
     found = trajectory(compiled, subjects(ExpertCache(2)), steps)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import diffusers
 import pytest
 import torch
@@ -278,6 +281,23 @@ def test_a_picture_does_not_depend_on_being_recorded(pipe):
         recorded = draw(pipe, "a man", man(), num_inference_steps=4, recorder=recorder)
         assert torch.equal(recorded, draw(pipe, "a man", man(), num_inference_steps=4))
     assert len(recorder.steps) == 4
+
+
+def test_what_the_expert_computed_does_not_outlive_the_call(pipe, monkeypatch):
+    given = []
+    prepare = pipe.moa_input
+    monkeypatch.setattr(pipe, "moa_input", lambda *a, **b: given.append(weakref.ref(moa := prepare(*a, **b))) or moa)
+    draw(pipe, "a man", man(), num_inference_steps=2)
+    gc.collect()
+    assert given and given[0]() is None
+    with pytest.raises(RuntimeError, match="stop"):
+        draw(pipe, "a man", man(), num_inference_steps=2, callback_on_step_end=_stop)
+    gc.collect()
+    assert len(given) == 2 and given[1]() is None
+
+
+def _stop(*_: object) -> None:
+    raise RuntimeError("stop")
 
 
 def test_a_scheduler_of_second_order_takes_subjects(pipe):

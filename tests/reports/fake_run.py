@@ -173,7 +173,7 @@ def make_evaluation(
     pairs = make_pairs(folder, subjects, seeds[0], methods)
     make_router(folder, scores)
     write_json(folder / "summary.json", summary(scores, pairs, methods, folder.name))
-    write_json(folder / "manifest.json", {"format": "moa-evaluation/4"})
+    write_json(folder / "manifest.json", {"format": "moa-evaluation/5"})
 
 
 def make_scores(

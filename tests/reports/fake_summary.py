@@ -46,7 +46,7 @@ def part(rows: pd.DataFrame) -> dict[str, Any]:
 def summary(scores: pd.DataFrame, pairs: pd.DataFrame, methods: Sequence[Any], suite: str) -> dict[str, Any]:
     compared = [method for method in methods if method.method != "moa" and method.method != "ink-prior"]
     return {
-        "format": "moa-evaluation/4",
+        "format": "moa-evaluation/5",
         "suite": suite,
         "version": 1,
         "methods": [_method(scores[scores["method"] == method.method], method) for method in methods],

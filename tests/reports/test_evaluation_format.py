@@ -1,4 +1,4 @@
-"""The reading side of `moa-evaluation/4`: what the format says is read, what it does not allow is refused by field."""
+"""The reading side of `moa-evaluation/5`: what the format says is read, what it does not allow is refused by field."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ CLAIM = {
     "note": "",
 }
 SUMMARY = {
-    "format": "moa-evaluation/4",
+    "format": "moa-evaluation/5",
     "suite": "miniature",
     "version": "4",
     "methods": [
@@ -78,7 +78,7 @@ def test_a_summary_as_the_format_says_is_read():
 @pytest.mark.parametrize(
     ("place", "value", "said"),
     [
-        (("format",), "moa-evaluation/3", "has format moa-evaluation/3, and this report reads moa-evaluation/4"),
+        (("format",), "moa-evaluation/4", "has format moa-evaluation/4, and this report reads moa-evaluation/5"),
         (("methods", 0, "ip"), 0.5, "methods.0.ip"),
         (("methods", 0, "ip"), {"mean": 0.5}, "methods.0.ip.n"),
         (("claims", 0, "verdict"), "true", "claims.0.verdict"),

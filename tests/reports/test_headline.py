@@ -39,7 +39,7 @@ def evaluation(*comparisons: Comparison) -> Evaluation:
         method("ablation", "without X", 0.5, 0.06),
     ]
     summary = Summary(
-        format="moa-evaluation/4", suite="tiny", version=1, methods=methods, comparisons=list(comparisons)
+        format="moa-evaluation/5", suite="tiny", version=1, methods=methods, comparisons=list(comparisons)
     )
     return Evaluation(Path("tiny"), summary, None, None, None, None)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -41,6 +42,23 @@ def _share(column, rows=None, **shares) -> pd.DataFrame:
     return rows.assign(**{column: (rows["seed"] < 2 * first).astype(float).where(first.notna())})
 
 
+def _swaps(moa, no_moa=None) -> pd.DataFrame:
+    """The comparisons of each two of the four people: inside 0.3, outside a mean by method and what the two are off."""
+    outside = {"moa": moa} | ({"no-moa": no_moa} if no_moa else {})
+    table = pd.DataFrame(
+        [(m, a, b, "hat", seed) for m in outside for a, b in combinations(PEOPLE, 2) for seed in (0, 1)],
+        columns=["method", "first", "second", "prompt_id", "seed"],
+    )
+    off = (table["first"].map(PEOPLE) + table["second"].map(PEOPLE)) / 10
+    images = {side: table["method"] + table[side] + table["seed"].astype(str) for side in ("first", "second")}
+    return table.assign(
+        image=images["first"],
+        other=images["second"],
+        change_inside=0.3,
+        change_outside=table["method"].map(outside) + off,
+    )
+
+
 def _pairs(assigned, ip, leakage) -> pd.DataFrame:
     """Images of two pairs, two seeds each; the prior's are assigned by chance."""
     table = pd.DataFrame(
@@ -60,9 +78,9 @@ def _pairs(assigned, ip, leakage) -> pd.DataFrame:
     )
 
 
-def _claim(number, rows=None, methods=METHODS, *, pairs=None, router=None, upper_bound=None):
+def _claim(number, rows=None, methods=METHODS, *, swaps=None, pairs=None, router=None, upper_bound=None):
     rows = _rows() if rows is None else rows
-    claims = make_claims(rows, methods, pairs=pairs, router=router, upper_bound=upper_bound)
+    claims = make_claims(rows, methods, swaps=swaps, pairs=pairs, router=router, upper_bound=upper_bound)
     json.dumps(claims, allow_nan=False)
     found = [claim for claim in claims if claim["id"] == number]
     assert len(claims) == 10 and len(found) == 1
@@ -121,9 +139,8 @@ def test_a_claim_of_several_tests_needs_all_of_them(tests, verdict):
     ],
 )
 def test_c1_a_swap_stays_local(moa, no_moa, verdicts, verdict):
-    rows = _rows(swap_change_outside=_by_method(moa=moa, no_moa=no_moa), swap_change_inside=_by_method(0.3, 0.3, 0.3))
-    claim = _claim("C1", rows)
-    assert (_verdicts(claim), claim["verdict"], claim["value"]["n"]) == (verdicts, verdict, 16)
+    claim = _claim("C1", swaps=_swaps(moa, no_moa))
+    assert (_verdicts(claim), claim["verdict"], claim["value"]["n"]) == (verdicts, verdict, 12)
     assert (claim["value"]["mean"], claim["against"]["mean"]) == pytest.approx((moa / 0.3, no_moa / 0.3))
     assert claim["value"]["low"] < claim["value"]["mean"] < claim["value"]["high"]
     assert (claim["value"]["label"], claim["against"]["label"]) == ("MoA", "Without MoA")
@@ -132,8 +149,7 @@ def test_c1_a_swap_stays_local(moa, no_moa, verdicts, verdict):
 
 
 def test_c1_without_the_ablation_is_judged_by_the_limit_alone():
-    rows = _rows(swap_change_outside=_by_method(moa=0.06), swap_change_inside=_by_method(moa=0.3))
-    claim = _claim("C1", rows, [PRIOR, MOA])
+    claim = _claim("C1", methods=[PRIOR, MOA], swaps=_swaps(0.06))
     assert (claim["verdict"], claim["against"], len(claim["tests"])) == ("yes", None, 1)
     assert "not in this run" in claim["note"]
 
@@ -184,7 +200,7 @@ def test_c3_identity_against_the_prior_and_the_upper_bound():
     claim = _claim("C3", rows, upper_bound=bound)
     assert claim["verdict"] == "yes" and claim["tests"][0]["quantity"] == "IP, MoA minus Prior only"
     assert claim["tests"][0]["mean"] == pytest.approx(0.3) and claim["tests"][0]["n"] == 16
-    assert claim["note"].startswith("50% (49% to 51%) of the upper bound")  # a and b have 0.37 and 0.39
+    assert claim["note"].startswith("50% (33% to 67%) of the upper bound")  # a and b have 0.37 and 0.39
     assert "no second photographs" in _claim("C3", rows)["note"]
     assert _claim("C3", _rows(ip=_by_method(0.4, 0.1)))["verdict"] == "no"
 
@@ -221,6 +237,13 @@ def test_c6_two_people_are_kept_apart(assigned, ip, leakage, verdicts, verdict):
     assert claim["tests"][1]["mean"] == pytest.approx(ip - leakage)
 
 
+def test_c6_is_not_judged_by_images_of_three():
+    """The best two faces of three are assigned in two of three images, whoever they are."""
+    pairs = _pairs([1, 0, 1, 0], 0.6, 0.2)
+    claim = _claim("C6", pairs=pairs.assign(faces=pairs["seed"].map({0: 3, 1: 2})))
+    assert (claim["value"]["mean"], claim["value"]["n"]) == (0, 2)
+
+
 def test_c6_one_pair_has_no_interval():
     pairs = _pairs([1, 1, 1, 1], 0.6, 0.2)
     assert _claim("C6", pairs=pairs[pairs["first"] == "a"])["verdict"] == "undecided"
@@ -250,7 +273,7 @@ def test_c7_needs_an_accessory_or_an_action():
 
 
 @pytest.mark.parametrize(
-    ("foreground", "verdict"), [([0.6, 0.5], "yes"), ([0.9, 0.8], "no"), ([0.6, 0.8], "undecided")]
+    ("foreground", "verdict"), [([0.6, 0.59], "yes"), ([0.81, 0.8], "no"), ([0.6, 0.8], "undecided")]
 )
 def test_c8_the_router_separates(foreground, verdict):
     examples = [
@@ -291,7 +314,7 @@ def test_c10_without_spacetime_identity_is_lower(no_spacetime, verdict):
 
 def test_what_a_run_does_not_measure_is_said():
     rows = _rows(ip=_by_method(moa=0.4))
-    claims = make_claims(rows[rows["method"] == "moa"], [MOA], pairs=None, router=None, upper_bound=None)
+    claims = make_claims(rows[rows["method"] == "moa"], [MOA], swaps=None, pairs=None, router=None, upper_bound=None)
     assert {claim["id"]: claim["verdict"] for claim in claims} == {f"C{n}": "unmeasured" for n in range(1, 11)}
     assert all(claim["note"].startswith("not measured: ") and claim["tests"] == [] for claim in claims)
     assert all(claim["measure"] and claim["criterion"] for claim in claims)
@@ -320,4 +343,4 @@ def test_ablations_of_another_base_are_not_asked():
 
 
 def test_without_moa_there_is_nothing_to_claim():
-    assert make_claims(_rows(), [PRIOR, NO_MOA], pairs=None, router=None, upper_bound=None) == []
+    assert make_claims(_rows(), [PRIOR, NO_MOA], swaps=None, pairs=None, router=None, upper_bound=None) == []

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from flows.files import write_json
+from moa.errors import EvaluationError
 from moa.evaluation.compare import compare_runs, main
 from moa.evaluation.score import COLUMNS, NUMBER_COLUMNS, write_scores
 from tests.moa.evaluation.test_summary import _table
@@ -26,7 +27,7 @@ def _evaluation(folder: Path, better: float = 0.0, precision: str = "fp32") -> P
     write_json(folder / "suite.json", {"name": "tiny", "version": "1", "people": people})
     methods = [("prior", "Prior only", "prior"), ("moa", "MoA", "moa")]
     summary = {
-        "format": "moa-evaluation/4",
+        "format": "moa-evaluation/5",
         "methods": [dict(zip(("method", "label", "kind"), method, strict=True)) for method in methods],
         "provenance": {"commit": "abc", "adapter_digest": f"sha256:{better}"},
         "environment": {"precision": precision},
@@ -49,6 +50,22 @@ def test_rows_are_compared_in_pairs(before, tmp_path):
     assert (prior["method"], prior["n"], prior["ip"]["n"], prior["ip"]["mean"]) == ("prior", 12, 4, 0)
     assert moa["ip"]["mean"] == pytest.approx(0.05) and moa["ip"]["low"] == pytest.approx(0.05)
     assert (moa["ip"]["n"], moa["pc"]["mean"], moa["item_shown"]) == (12, 0, None)
+
+
+@pytest.mark.parametrize(
+    ("file", "part", "change", "said"),
+    [
+        ("summary.json", "provenance", {"evaluators": {"clip": {"weights": "sha256:9"}}}, "the clip models differ"),
+        ("suite.json", "images", {"steps": 9, "precision": "fp32"}, "sampling options differ"),
+    ],
+)
+def test_what_was_measured_or_sampled_otherwise_does_not_compare(before, tmp_path, file, part, change, said):
+    after = _evaluation(tmp_path / "after")
+    content = json.loads((after / file).read_text())
+    content[part] = content.get(part, {}) | change
+    (after / file).write_text(json.dumps(content))
+    with pytest.raises(EvaluationError, match=said + ".*evaluate the earlier model again"):
+        compare_runs(before, after)
 
 
 def test_the_command_prints_a_table_and_writes_json(before, tmp_path, capsys):

@@ -1,20 +1,67 @@
-"""Intervals against scipy's bootstrap and against numbers worked out by hand."""
+"""Intervals against the classical ones, how often they hold the truth, and numbers worked out by hand."""
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 import pytest
-from scipy.stats import bootstrap
+from scipy import stats
 
 from moa.evaluation.intervals import bootstrap_interval, difference_of_ratios, paired_difference, ratio_of_means
 
+MANY = 20_000  # draws
 
-def test_the_interval_is_scipys_when_every_identity_has_one_image():
-    values = np.random.default_rng(3).normal(0.5, 0.1, 40)
-    ours = bootstrap_interval(values, np.arange(40), draws=20_000)
-    theirs = bootstrap((values,), np.mean, n_resamples=20_000, method="percentile", rng=1).confidence_interval
+
+def classical(residuals: np.ndarray, scale: float = 1.0) -> float:
+    """Half of the t interval of a mean, or of a quotient whose residuals these are, over independent units."""
+    n = len(residuals)
+    return stats.t.ppf(0.975, n - 1) * residuals.std(ddof=1) / np.sqrt(n) / scale
+
+
+@pytest.mark.parametrize("people", [3, 8, 40])
+def test_the_interval_is_students_when_every_identity_has_one_image(people):
+    values = np.random.default_rng(3).normal(50, 0.1, people)
+    ours, half = bootstrap_interval(values, np.arange(people), draws=MANY), classical(values)
     assert (ours.mean, ours.std) == (pytest.approx(values.mean()), pytest.approx(values.std()))
-    assert (ours.low, ours.high) == (pytest.approx(theirs.low, abs=2e-3), pytest.approx(theirs.high, abs=2e-3))
+    assert (ours.low - ours.mean, ours.high - ours.mean) == pytest.approx((-half, half), rel=0.02)
+
+
+@pytest.mark.parametrize("people", [4, 6, 15])
+def test_of_a_hundred_suites_about_five_miss_the_truth(people):
+    """The draws' percentiles would miss it in 18, 16 and 7."""
+    suites = np.random.default_rng(people).normal(-1, 1, (400, people))
+    found = [bootstrap_interval(values, np.arange(people), draws=300) for values in suites]
+    missed = np.mean([not each.low <= -1 <= each.high for each in found])
+    assert 0.025 <= missed <= 0.085  # 400 suites: three standard deviations about 0.05
+
+
+@pytest.mark.parametrize("groups", [(6,), (3, 3), (2, 2, 2, 2)], ids=str)
+def test_comparisons_that_share_people_are_not_independent(groups):
+    """Each is of two people, who are off by something of their own. Over the people's own means, as if these were
+    independent, four in ten suites of (6,) would miss the truth."""
+    rng = np.random.default_rng(sum(groups))
+    first = np.cumsum((0, *groups[:-1]))
+    two = np.array([(a + f, b + f) for f, g in zip(first, groups, strict=True) for a, b in combinations(range(g), 2)])
+    missed = []
+    for off in rng.normal(0, 1, (400, sum(groups))):
+        found = bootstrap_interval(off[two].sum(axis=1) + rng.normal(-1, 0.5, len(two)), two, draws=300)
+        missed.append(not found.low <= -1 <= found.high)
+    assert np.mean(missed) <= 0.1
+
+
+def test_one_comparison_and_one_person_have_no_bounds():
+    alone = bootstrap_interval(np.array([0.2, 0.4]), np.array([["a", "b"], ["b", "a"]]))
+    assert (alone.n, alone.mean, alone.low, alone.high) == (2, pytest.approx(0.3), None, None)
+
+
+def test_an_interval_of_scores_and_shares_ends_where_they_do():
+    shares = bootstrap_interval(np.array([1.0, 1.0, 1.0, 0.0]), np.arange(4))
+    assert shares.low == 0.0 and shares.high == 1.0
+    difference = paired_difference(np.zeros(4), np.array([1.0, 1.0, 1.0, 0.0]), np.arange(4))
+    assert difference.low < 0 and difference.high > 1  # how sure it is, for tests against a bound
+    sure = bootstrap_interval(np.ones(4), np.arange(4))
+    assert (sure.low, sure.high) == (1.0, 1.0)
 
 
 def test_images_of_one_person_do_not_narrow_the_interval():
@@ -41,38 +88,25 @@ def test_pairing_finds_a_small_improvement_in_spread_out_scores():
     assert unpaired.high - unpaired.low > 0.02
 
 
-def test_a_ratio_is_of_means_and_its_interval_scipys():
+def test_a_ratio_is_of_means_and_its_interval_students():
     rng = np.random.default_rng(4)
     below = rng.uniform(0.5, 1.5, 40)
     above = 0.3 * below + rng.normal(0, 0.05, 40)
-    ours = ratio_of_means(above, below, np.arange(40), draws=20_000)
-    theirs = bootstrap(
-        (above, below),
-        lambda a, b, axis: a.mean(axis) / b.mean(axis),
-        paired=True,
-        n_resamples=20_000,
-        method="percentile",
-        rng=1,
-    ).confidence_interval
-    assert ours.mean == pytest.approx(above.mean() / below.mean()) and ours.std is None
-    assert (ours.low, ours.high) == (pytest.approx(theirs.low, abs=2e-3), pytest.approx(theirs.high, abs=2e-3))
+    ours, ratio = ratio_of_means(above, below, np.arange(40), draws=MANY), above.mean() / below.mean()
+    half = classical(above - ratio * below, below.mean())
+    assert ours.mean == pytest.approx(ratio) and ours.std is None
+    assert (ours.low - ratio, ours.high - ratio) == pytest.approx((-half, half), rel=0.05)
 
 
-def test_a_difference_of_ratios_is_drawn_together_and_its_interval_scipys():
+def test_a_difference_of_ratios_is_drawn_together():
     rng = np.random.default_rng(6)
     below = rng.uniform(0.5, 1.5, (2, 40))
-    above = [0.3 * below[0] + rng.normal(0, 0.05, 40), 0.2 * below[1] + rng.normal(0, 0.05, 40)]
-    ours = difference_of_ratios((above[0], below[0]), (above[1], below[1]), np.arange(40), draws=20_000)
-    theirs = bootstrap(
-        (above[0], below[0], above[1], below[1]),
-        lambda a, b, c, d, axis: c.mean(axis) / d.mean(axis) - a.mean(axis) / b.mean(axis),
-        paired=True,
-        n_resamples=20_000,
-        method="percentile",
-        rng=1,
-    ).confidence_interval
-    assert ours.mean == pytest.approx(above[1].sum() / below[1].sum() - above[0].sum() / below[0].sum())
-    assert (ours.low, ours.high) == (pytest.approx(theirs.low, abs=2e-3), pytest.approx(theirs.high, abs=2e-3))
+    above = np.stack([0.3 * below[0] + rng.normal(0, 0.05, 40), 0.2 * below[1] + rng.normal(0, 0.05, 40)])
+    ours = difference_of_ratios((above[0], below[0]), (above[1], below[1]), np.arange(40), draws=MANY)
+    ratios, means = above.mean(axis=1) / below.mean(axis=1), below.mean(axis=1)
+    half = classical((above[1] - ratios[1] * below[1]) / means[1] - (above[0] - ratios[0] * below[0]) / means[0])
+    assert ours.mean == pytest.approx(ratios[1] - ratios[0])
+    assert (ours.low - ours.mean, ours.high - ours.mean) == pytest.approx((-half, half), rel=0.05)
     assert difference_of_ratios((above[0], 0 * below[0]), (above[1], below[1]), np.arange(40)) is None
 
 

@@ -63,6 +63,9 @@ def test_each_method_names_its_kind_its_prior_and_what_it_lacks(pipeline, adapte
 def test_what_is_missing_is_named(pipeline, adapters, tmp_path):
     with pytest.raises(EvaluationError, match="is no MoA pipeline folder, it lacks unet/"):
         find_methods(tmp_path)
+    lacking = {label: _named(adapters[1], tmp_path / label, architecture="single_branch") for label in ("one", "two")}
+    with pytest.raises(EvaluationError, match=r"--ablation: 'one' and 'two' lack MoA layers.*runs of their own"):
+        find_methods(pipeline, ablations=lacking)
     with pytest.raises(EvaluationError, match=r"--ablation 'x'.*no adapter folder"):
         find_methods(pipeline, ablations={"x": tmp_path})
     for label in ("MoA", "!", "Champion"):

@@ -16,6 +16,7 @@ from PIL import Image
 from moa.data import file_digest
 from moa.errors import EvaluationError
 from moa.evaluation import run
+from moa.evaluation.manifest import is_complete
 from moa.evaluation.pairs import read_pairs
 from moa.evaluation.run import Source, evaluate
 from moa.evaluation.score import read_scores
@@ -46,7 +47,16 @@ def done(pipeline, shards, adapters, tmp_path_factory) -> Path:
 
 def test_it_writes_what_the_format_says(done, pipeline):
     names = {"suite.json", "references", "images", "measurements.jsonl", "scores.parquet", "scores.csv"}
-    names |= {"pairs.parquet", "pairs.csv", "router", "router.json", "summary.json", "manifest.json"}
+    names |= {
+        "swaps.parquet",
+        "swaps.csv",
+        "pairs.parquet",
+        "pairs.csv",
+        "router",
+        "router.json",
+        "summary.json",
+        "manifest.json",
+    }
     assert {path.name for path in done.iterdir()} == names
     rows, summary = read_scores(done), json.loads((done / "summary.json").read_text())
     assert len(rows) == 3 * 8 and set(rows["outcome"]) == {"scored"}
@@ -92,11 +102,21 @@ def test_a_second_run_does_nothing(done, pipeline, shards, adapters, monkeypatch
     assert seen == ["up to date"] and before == {path: path.stat().st_mtime_ns for path in done.rglob("*")}
 
 
+def test_a_deleted_image_and_a_changed_summary_are_noticed(done, tmp_path):
+    suite, inputs = tiny_suite(pairs=PAIRS), json.loads((done / "manifest.json").read_text())["inputs"]
+    assert is_complete(done, suite, inputs)
+    for name, damage in (("images/moa/man-0/hat/0.png", None), ("summary.json", "{}"), ("swaps.parquet", "")):
+        out = tmp_path / name.replace("/", "-")
+        shutil.copytree(done, out)
+        (out / name).unlink() if damage is None else (out / name).write_text(damage)
+        assert not is_complete(out, suite, inputs)
+
+
 def test_a_damaged_run_is_repaired_to_the_same_bytes(done, pipeline, shards, adapters, tmp_path):
     out = tmp_path / "copy"
     shutil.copytree(done, out)
-    (out / "images/moa/man-0/hat/0.png").unlink()
-    (out / "summary.json").write_text("{}", encoding="utf-8")
+    whole = (out / "images/moa/man-0/hat/0.png").read_bytes()
+    (out / "images/moa/man-0/hat/0.png").write_bytes(whole[:100])
     made = []
     _evaluate(
         pipeline,

@@ -17,7 +17,7 @@ from moa.evaluation import measure
 from moa.evaluation.generate import image_path, shots
 from moa.evaluation.measure import Measurer
 from moa.evaluation.metrics import change, person_region
-from moa.evaluation.score import COLUMNS, KEY, Scorer, embed_texts, read_scores, write_scores
+from moa.evaluation.score import COLUMNS, KEY, Scorer, embed_texts, read_scores, read_swaps, write_scores, write_swaps
 from moa.evaluation.subjects import SuiteSubject
 from tests.moa.evaluation.fakes import (
     BOX,
@@ -72,9 +72,13 @@ def folder(tmp_path) -> Path:
 def _score(
     folder, people=PEOPLE, faces=None, clip=None, methods=METHODS, judge=None, suite=SUITE, batch_size=None, **options
 ):
+    return _scorer(folder, people, faces, clip, judge, suite, batch_size).score(methods, **options)
+
+
+def _scorer(folder, people=PEOPLE, faces=None, clip=None, judge=None, suite=SUITE, batch_size=None) -> Scorer:
     models = colour_models(faces, clip, judge)
     measurer = Measurer(folder, models, batch_size=batch_size)
-    return Scorer(suite, people, measurer, embed_texts(suite, people, models.clip)).score(methods, **options)
+    return Scorer(suite, people, measurer, embed_texts(suite, people, models.clip))
 
 
 def _row(rows, **key):
@@ -187,6 +191,15 @@ def test_a_swap_is_compared_with_everybody_of_the_same_word(folder):
         assert (row.swap_change_inside, row.swap_change_outside) == pytest.approx(np.mean(others, axis=0))
     alone = rows[(rows["method"] == "prior") | (rows["subject"] == "bob")]
     assert alone[["swap_change_inside", "swap_change_outside"]].isna().all(axis=None)
+
+    swaps = _scorer(folder, [*PEOPLE, third]).swaps(METHODS)
+    assert set(zip(swaps["first"], swaps["second"], strict=True)) == {("ann", "eve"), ("ann", "zoe"), ("eve", "zoe")}
+    assert set(swaps["method"]) == {"moa"} and len(swaps) == 3 * len(SUITE.prompts) * len(SUITE.seeds)
+    row = _row(swaps, first="ann", second="zoe", prompt_id="hat", seed=1)
+    assert (row.change_inside, row.change_outside) == pytest.approx(_change(images["ann"], images["zoe"]))
+    assert (row.image, row.other) == ("images/moa/ann/hat/1.png", "images/moa/zoe/hat/1.png")
+    write_swaps(folder, swaps)
+    pd.testing.assert_frame_equal(read_swaps(folder), swaps)
 
 
 def test_diversity_is_the_mean_distance_to_the_other_seeds(folder):

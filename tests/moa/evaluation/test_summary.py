@@ -156,7 +156,7 @@ def test_claims_are_made_from_the_same_rows(rows):
 def test_the_file_has_its_heading_and_no_nan(rows):
     summary = summarise(rows, tiny_suite(), [PRIOR, MOA], {"command": "c"})
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
-    assert (summary["format"], summary["suite"], summary["version"]) == ("moa-evaluation/4", "tiny", "1")
+    assert (summary["format"], summary["suite"], summary["version"]) == ("moa-evaluation/5", "tiny", "1")
     assert summary["published"] == [{"method": "Theirs", "ip": 0.5, "pc": 0.2, "source": "a paper"}]
     prior = summary["methods"][0]
     assert (prior["kind"], prior["context_change_outside"], prior["compared_with"]) == ("prior", None, None)

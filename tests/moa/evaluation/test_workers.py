@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 import os
 from functools import partial
 from operator import getitem
@@ -66,9 +67,20 @@ def test_a_failing_process_lets_the_others_finish_what_they_do():
 
 
 def test_a_killed_process_is_named_with_its_item():
-    killed = r"^os._exit(#2)?: \d: its process was killed, mostly for want of memory"
+    killed = r"^os._exit(#2)?: \d: its process ended, mostly for want of memory \(fewer --device need less"
     with Crew(["os._exit", "os._exit"]) as crew, pytest.raises(EvaluationError, match=killed):
         list(crew.work(locate, [3, 4], str))
+
+
+def test_a_process_killed_while_it_has_nothing_to_do_is_named_with_what_it_is_given_next():
+    with Crew(["builtins.eval"] * 2) as crew:
+        ids = {process for _, process in crew.work(locate, ["__import__('os').getpid()"] * 4, str)}
+        victim = multiprocessing.process.active_children()[0]
+        assert victim.pid in ids
+        victim.kill()
+        victim.join()
+        with pytest.raises(EvaluationError, match=r"^builtins.eval(#2)?: \d: its process ended"):
+            list(crew.work(locate, ["1", "2", "3", "4"], str))
 
 
 @pytest.mark.parametrize(
