@@ -156,12 +156,18 @@ def folder_digest(folder: Path, parts: tuple[str, ...] = ()) -> str:
 
 
 def code_commit() -> str | None:
-    """The git commit this package runs from; None outside a repository or without git."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    """The git commit this package runs from, with `+changes` behind it where a file of the package differs from it;
+    None outside a repository, in one that does not hold this package, or without git."""
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        _git("ls-files", "--error-unmatch", Path(__file__).name)
+        return _git("rev-parse", "HEAD") + ("+changes" if _git("status", "--porcelain", "-uno", "--", ".") else "")
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
 
 
 def _pretrained(kind: Any, field: str, folder: Path, **options: Any) -> Any:

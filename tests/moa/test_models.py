@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
+from moa import models
 from moa.errors import MissingInputError, ModelFolderError
 from moa.models import find_inputs, load_models
 from moa.train_config import TrainConfig
@@ -119,3 +121,28 @@ def test_an_image_encoder_without_its_projection_is_refused(make_config: MakeCon
     tiny_image_processor().save_pretrained(tmp_path / "clip")
     with pytest.raises(ModelFolderError, match="image_encoder: .*clip lacks weights, e.g. visual_projection.weight"):
         load_models(make_config(image_encoder=tmp_path / "clip"), ALONE.device)
+
+
+def test_the_commit_says_whether_the_code_is_the_committed_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def git(*arguments: str) -> None:
+        who = ["-c", "user.name=me", "-c", "user.email=me@example.org"]
+        subprocess.run(["git", "-C", str(tmp_path), *who, *arguments], check=True, capture_output=True)
+
+    package = tmp_path / "moa"
+    package.mkdir()
+    monkeypatch.setattr(models, "__file__", str(package / "models.py"))
+    (package / "models.py").write_text("1")
+    assert models.code_commit() is None
+    git("init")
+    (tmp_path / "notes.txt").write_text("1")
+    git("add", "notes.txt")
+    git("commit", "-m", "somebody else's repository")
+    assert models.code_commit() is None, "this package is not in it"
+    git("add", ".")
+    git("commit", "-m", "the package")
+    clean = models.code_commit()
+    assert clean and len(clean) == 40
+    (tmp_path / "notes.txt").write_text("2")
+    assert models.code_commit() == clean
+    (package / "models.py").write_text("2")
+    assert models.code_commit() == clean + "+changes"
