@@ -56,7 +56,7 @@ PHASES = (
     Phase(500, 3e-4, 0.5),
     Phase(700, 4e-4, 0.1),
     Phase(900, 3e-4, 0.1),
-    Phase(1800, 3e-4, 0.1, lambda_object=1e-4),
+    Phase(1260, 3e-4, 0.1, lambda_object=1e-4),
 )
 ADAPTERS = {
     "moa": MOA,

@@ -122,7 +122,7 @@ def test_what_a_process_says_is_printed_behind_its_name(capsys):
 def test_phases_start_from_one_another(calls, tmp_path, name):
     zoo.train_adapter(name, zoo.Job(tmp_path / "zoo", scale=0.01), threads=3)
     made = configs(calls)
-    assert [config.steps for config in made] == [10, 5, 7, 9, 18]
+    assert [config.steps for config in made] == [10, 5, 7, 9, 13]
     assert [config.lambda_object for config in made] == [1e-2] * 4 + [1e-4], "at last the paper's weight"
     assert [config.init for config in made] == [None, *(config.run_folder / "export" for config in made[:-1])]
     assert {(config.moa, config.shards, config.base, config.num_threads) for config in made} == {
@@ -130,7 +130,7 @@ def test_phases_start_from_one_another(calls, tmp_path, name):
     }
     found = card(tmp_path / "zoo" / name)
     assert (
-        found["steps"] == [10, 5, 7, 9, 18] and found["seconds"] == 12 and found["quality"] == {"error_right": 0.1235}
+        found["steps"] == [10, 5, 7, 9, 13] and found["seconds"] == 12 and found["quality"] == {"error_right": 0.1235}
     )
     assert found["inputs"]["init"] == str(made[-2].run_folder / "export"), "the last phase's export is shipped"
     assert found["continued_from"] is None
@@ -171,10 +171,10 @@ def test_an_earlier_zoos_adapter_is_trained_further_by_the_last_phase(calls, tmp
     calls.clear()
     zoo.train_adapter("moa", zoo.Job(tmp_path / "second", 0.01, start=tmp_path / "first"), threads=1)
     (config,) = configs(calls)
-    assert config.init == tmp_path / "first/moa" and config.steps == 18
+    assert config.init == tmp_path / "first/moa" and config.steps == 13
     found = card(tmp_path / "second/moa")
-    assert found["steps"] == [18]
-    assert found["continued_from"] == {"commit": "c0ffee", "steps": [10, 5, 7, 9, 18], "continued_from": None}
+    assert found["steps"] == [13]
+    assert found["continued_from"] == {"commit": "c0ffee", "steps": [10, 5, 7, 9, 13], "continued_from": None}
 
 
 def test_adapters_that_end_together_are_measured_one_at_a_time(tmp_path, monkeypatch):
