@@ -63,7 +63,7 @@ ADAPTERS = {
     "no-spacetime": MOA.model_copy(update={"spacetime": False}),
     "single-branch": MOA.model_copy(update={"architecture": "single_branch"}),
 }
-MEASURING = threading.Lock()
+MEASURING = threading.Lock()  # held while an adapter is measured (_quality)
 PART_OF = {"vae": "base"}  # a recipe that makes a part of another one's model
 STAGES = (("clip", "vae", "attributes", "identity"), ("base",), (*ADAPTERS, "community"))
 

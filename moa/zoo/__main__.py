@@ -46,15 +46,19 @@ FURTHER = {"clip": 1000, "base": 5000}  # from an earlier zoo; the shipped model
 
 @dataclass(frozen=True)
 class Job:
-    """Where to read, write and keep the state; `scale` multiplies every number of steps; `start` is an earlier zoo."""
+    """Where to read and write; `scale` multiplies every number of steps; `start` is an earlier zoo."""
 
     scenes: Path
     identities: Path
     out: Path
-    work: Path
     scale: float
     seed: int
     start: Path | None = None
+
+    @property
+    def work(self) -> Path:
+        """Where the states of unfinished trainings are kept."""
+        return self.out / ".work"
 
     def steps(self, recipe: str) -> int:
         steps = FURTHER.get(recipe, STEPS[recipe]) if self.start else STEPS[recipe]
@@ -127,8 +131,7 @@ def train_base(job: Job) -> None:
     folder = job.out / "base"
     if _finished(folder):
         return
-    states = {recipe: job.state(recipe, job.scenes) for recipe in ("vae", "decoder", "base")}
-    autoencoder = AutoencoderKL.from_pretrained(_autoencoder(job, states["decoder"]), torch_dtype=torch.float32)
+    autoencoder = AutoencoderKL.from_pretrained(_autoencoder(job), torch_dtype=torch.float32)
     train, held_out = load_pictures(job.scenes, "train"), load_pictures(job.scenes, "heldout")
     if job.start:
         earlier = StableDiffusionPipeline.from_pretrained(job.start / "base", torch_dtype=torch.float32)
@@ -138,8 +141,8 @@ def train_base(job: Job) -> None:
         text_encoder = CLIPTextModel.from_pretrained(job.out / "clip", dtype=torch.float32)
         start = None
     data = base.encode(train.images, [meta["caption"] for meta in train.meta], autoencoder, tokenizer)
-    steps = job.steps("base")
-    denoiser = base.train_base(data, text_encoder, states["base"], steps=steps, seed=job.seed, start=start)
+    work, steps = job.state("base", job.scenes), job.steps("base")
+    denoiser = base.train_base(data, text_encoder, work, steps=steps, seed=job.seed, start=start)
     pipeline = base.assemble(autoencoder, denoiser.text_encoder, tokenizer, denoiser.unet).to(dtype=torch.float16)
     pipeline.save_pretrained(folder, max_shard_size="4MB")  # files that git carries easily
     quality = {"psnr_db": vae.reconstruction_psnr(autoencoder.float(), held_out)}
@@ -148,20 +151,18 @@ def train_base(job: Job) -> None:
         AttributeClassifier.from_pretrained(job.out / "attributes"),
         held_out,
     )
-    trained = [recipe for recipe, state in states.items() if (state / "fit.pt").is_file()]
-    _card(job, folder, trained, {"scenes": job.scenes}, quality)
-    for state in states.values():
-        shutil.rmtree(state, ignore_errors=True)
+    _card(job, folder, ["vae", "decoder", "base"], {"scenes": job.scenes}, quality)
 
 
-def _autoencoder(job: Job, state: Path) -> Path:
+def _autoencoder(job: Job) -> Path:
     """The folder of the autoencoder that the base model is to have: what `train_vae` kept, or the earlier zoo's as it
     is where `--only base` left that out."""
-    if (state / "model").exists():
-        return state / "model"
+    kept = job.state("decoder", job.scenes) / "model"
+    if kept.exists():
+        return kept
     if job.start:
         return job.start / "base" / "vae"
-    raise MissingInputError(f"{state / 'model'}: no autoencoder for the base model; train it too: --only vae base")
+    raise MissingInputError(f"{kept}: no autoencoder for the base model; train it too: --only vae base")
 
 
 def train_community(job: Job) -> None:
@@ -207,22 +208,23 @@ def _finished(folder: Path) -> bool:
 
 
 def _card(job: Job, folder: Path, recipes: list[str], data: dict[str, Path], quality: dict[str, float]) -> None:
-    """The card of a model made by one to three fits, whose states are then removed: a model whose folder is deleted is
-    trained again. The face models are always trained from the start."""
+    """The card of a model made by one to three fits (those of `recipes` that were run), whose states are then removed:
+    a model whose folder is deleted is trained again. The face models are always trained from the start."""
     digests = {name: read_manifest(path)["digest"] for name, path in data.items()}
+    trained = [recipe for recipe in recipes if (job.work / recipe / "fit.pt").is_file()]
     continued = job.start is not None and folder.name in ("clip", "base")
     write_card(
         folder,
         recipe=f"moa.zoo {folder.name}",
         seed=job.seed,
-        steps={recipe: job.steps(recipe) for recipe in recipes},
-        seconds=sum(fit_seconds(job.work / recipe) for recipe in recipes),
+        steps={recipe: job.steps(recipe) for recipe in trained},
+        seconds=sum(fit_seconds(job.work / recipe) for recipe in trained),
         data=digests,
         quality=quality,
         earlier=read_card(job.start / folder.name) if job.start and continued else None,
     )
     for recipe in recipes:
-        shutil.rmtree(job.work / recipe)
+        shutil.rmtree(job.work / recipe, ignore_errors=True)
     print(f"{folder}: {quality}")
 
 
@@ -241,17 +243,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--scenes", type=Path, required=True, help="shards of many pictures")
     parser.add_argument("--identities", type=Path, required=True, help="shards in which every person occurs often")
     parser.add_argument("--out", type=Path, required=True, help="where the zoo goes")
-    parser.add_argument(
-        "--work", type=Path, help="where the state of unfinished trainings is kept (default <out>/.work)"
-    )
     parser.add_argument("--only", choices=tuple(RECIPES), nargs="+", default=tuple(RECIPES), help="which models")
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies the number of steps (default 1)")
     parser.add_argument("--start-from", type=Path, help="an earlier zoo whose clip and base are trained further")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(arguments)
-    job = Job(
-        args.scenes, args.identities, args.out, args.work or args.out / ".work", args.scale, args.seed, args.start_from
-    )
+    job = Job(args.scenes, args.identities, args.out, args.scale, args.seed, args.start_from)
     for name in args.only:
         RECIPES[name](job)
 

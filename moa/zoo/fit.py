@@ -1,7 +1,7 @@
 """The training loop all recipes of the zoo share: AdamW, cosine decay, averaged (EMA) weights, a resumable checkpoint.
 
-Progress goes to the terminal; `<folder>/fit.pt` holds the state between calls, with the steps and the seed it belongs
-to. What else a state depends on is `state_folder`'s to know.
+Progress goes to the terminal; `<folder>/fit.pt` holds the state between calls. What a state depends on (steps, seed,
+data) is `state_folder`'s to know.
 """
 
 from __future__ import annotations
@@ -61,16 +61,14 @@ def fit(
     """Minimise `loss(generator, step)["loss"]` over the parameters of `model` that require gradients, on `device()`.
 
     The generator is seeded from (seed, step), so an interrupted call continues with the same draws; it is a CPU's, so
-    that all devices draw the same. A state of other steps (the learning rate took another path) or of another seed is
-    not gone on with. Returns the averaged (EMA) copy of the model, on the CPU; `fit_seconds(folder)` says how long it
-    took, over all calls.
+    that all devices draw the same. Returns the averaged (EMA) copy of the model, on the CPU; `fit_seconds(folder)` says
+    how long it took, over all calls.
     """
     model.to(device())
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=peak, betas=(0.9, 0.99), weight_decay=1e-4)
     average = copy.deepcopy(model)
-    settings = {"steps": steps, "seed": seed}
-    first, before = _resume(folder, settings, model, average, optimizer)
+    first, before = _resume(folder, model, average, optimizer)
     started = time.monotonic()
     for step in range(first, steps):
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
@@ -87,8 +85,8 @@ def fit(
             rate = (step + 1 - first) / (time.monotonic() - started)
             print(f"{folder.name} {step + 1}/{steps}  {shown}  norm {norm:.2f}  {rate:.2f} steps/s", flush=True)
         if (step + 1) % save_every == 0:
-            _save(folder, settings, step + 1, before + time.monotonic() - started, model, average, optimizer)
-    _save(folder, settings, steps, before + time.monotonic() - started, model, average, optimizer)
+            _save(folder, step + 1, before + time.monotonic() - started, model, average, optimizer)
+    _save(folder, steps, before + time.monotonic() - started, model, average, optimizer)
     model.cpu()
     return average.cpu()
 
@@ -103,7 +101,6 @@ def _update(average: nn.Module, model: nn.Module, decay: float) -> None:
 
 def _save(
     folder: Path,
-    settings: dict[str, int],
     step: int,
     seconds: float,
     model: nn.Module,
@@ -112,7 +109,6 @@ def _save(
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     state = {
-        "settings": settings,
         "step": step,
         "seconds": seconds,
         "model": model.state_dict(),
@@ -123,17 +119,12 @@ def _save(
     (folder / "fit.tmp").replace(folder / "fit.pt")
 
 
-def _resume(
-    folder: Path, settings: dict[str, int], model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer
-) -> tuple[int, float]:
+def _resume(folder: Path, model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, float]:
     """The step to go on with and the seconds spent so far."""
     path = folder / "fit.pt"
     if not path.exists():
         return 0, 0.0
     state = torch.load(path, map_location="cpu", weights_only=True)
-    if state.get("settings") != settings:
-        print(f"{folder.name}: {path} belongs to {state.get('settings')}, not to {settings}; starts over", flush=True)
-        return 0, 0.0
     model.load_state_dict(state["model"])
     average.load_state_dict(state["average"])
     optimizer.load_state_dict(state["optimizer"])

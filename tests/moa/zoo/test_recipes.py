@@ -49,15 +49,9 @@ def pictures(tmp_path_factory) -> Path:
     return folder
 
 
-def arguments(pictures: Path, out: Path, work: Path, *options: str) -> list[str]:
-    places = {"--scenes": pictures, "--identities": pictures, "--out": out, "--work": work, "--scale": 1e-6}
+def arguments(pictures: Path, out: Path, *options: str, scale: float = 1e-6) -> list[str]:
+    places = {"--scenes": pictures, "--identities": pictures, "--out": out, "--scale": scale}
     return [*(str(word) for pair in places.items() for word in pair), *options]
-
-
-def only(pictures: Path, out: Path, name: str, scale: float = 1e-6) -> list[str]:
-    """One model, its state where it is by itself."""
-    places = {"--scenes": pictures, "--identities": pictures, "--out": out, "--scale": scale, "--only": name}
-    return [str(word) for pair in places.items() for word in pair]
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -69,7 +63,7 @@ def digests(folder: Path) -> dict[str, str]:
 def test_a_zoo_from_nothing_and_its_base_model_trained_further(pictures, tmp_path, capsys):
     """The first call as a command, in a process of its own; the others here, without another start of Python."""
     first, second = tmp_path / "first", tmp_path / "second"
-    command = [sys.executable, "-m", "moa.zoo", *arguments(pictures, first, tmp_path / "work")]
+    command = [sys.executable, "-m", "moa.zoo", *arguments(pictures, first)]
     environment = os.environ | {"PYTHONPATH": str(PROJECT), "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -81,16 +75,16 @@ def test_a_zoo_from_nothing_and_its_base_model_trained_further(pictures, tmp_pat
     MiniatureFaces.from_pretrained(first / "identity")
     assert not [path for path in first.rglob("*.json") if str(tmp_path) in path.read_text()], "a folder of this machine"
 
-    assert not list((tmp_path / "work").iterdir()), "no state of a finished model"
+    assert not list((first / ".work").iterdir()), "no state of a finished model"
     before = digests(first)
-    main(arguments(pictures, first, tmp_path / "work"))
+    main(arguments(pictures, first))
     assert capsys.readouterr().out.count("up to date") == len(MODELS)
     assert digests(first) == before
 
     for name in ("clip", "attributes"):
         (second / name).parent.mkdir(exist_ok=True)
         (second / name).symlink_to(first / name)
-    main(arguments(pictures, second, tmp_path / "more", "--only", "base", "--start-from", str(first)))
+    main(arguments(pictures, second, "--only", "base", "--start-from", str(first)))
     card = read_card(second / "base")
     assert card["steps"] == {"base": 1} and card["continued_from"]["steps"] == cards["base"]["steps"]
     kept, given = (AutoencoderKL.from_pretrained(folder / "base/vae").state_dict() for folder in (second, first))
@@ -100,10 +94,10 @@ def test_a_zoo_from_nothing_and_its_base_model_trained_further(pictures, tmp_pat
 
 
 def test_a_model_whose_folder_is_deleted_is_trained_again(pictures, tmp_path, capsys):
-    main(only(pictures, tmp_path, "attributes"))
+    main(arguments(pictures, tmp_path, "--only", "attributes"))
     assert "attributes 1/1" in capsys.readouterr().out and not list((tmp_path / ".work").iterdir())
     shutil.rmtree(tmp_path / "attributes")
-    main(only(pictures, tmp_path, "attributes"))
+    main(arguments(pictures, tmp_path, "--only", "attributes"))
     assert "attributes 1/1" in capsys.readouterr().out
 
 
@@ -115,9 +109,9 @@ def test_a_killed_training_goes_on_and_only_with_its_own_number_of_steps(picture
         patch.setattr(recipes, "write_card", killed)
         for said in ("attributes 1/1", "attributes: resumed at step 1"):
             with pytest.raises(KeyboardInterrupt):
-                main(only(pictures, tmp_path, "attributes"))
+                main(arguments(pictures, tmp_path, "--only", "attributes"))
             assert said in capsys.readouterr().out
-    main(only(pictures, tmp_path, "attributes", scale=1e-3))
+    main(arguments(pictures, tmp_path, "--only", "attributes", scale=1e-3))
     said = capsys.readouterr().out
     assert "starts over" in said and "attributes 2/2" in said and "resumed" not in said
     assert read_card(tmp_path / "attributes")["steps"] == {"attributes": 2}
@@ -125,4 +119,4 @@ def test_a_killed_training_goes_on_and_only_with_its_own_number_of_steps(picture
 
 def test_a_base_model_without_an_autoencoder_says_what_to_train(pictures, tmp_path):
     with pytest.raises(MissingInputError, match="--only vae base"):
-        main(only(pictures, tmp_path, "base"))
+        main(arguments(pictures, tmp_path, "--only", "base"))
