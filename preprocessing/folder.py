@@ -52,7 +52,7 @@ class FolderSourceReader:
         default = Credit(licence=config.licence, author=config.author)
         return [
             Item(
-                number=number,
+                number=None,
                 name=name,
                 split=choose_split(source.split, name, self.root),
                 sha256=digests[name],
@@ -60,7 +60,7 @@ class FolderSourceReader:
                 author=credit.author,
                 sidecars=tuple((path, digests[path] or "unreadable") for path in beside.get(name, ())),
             )
-            for number, name in enumerate(names)
+            for name in names
         ]
 
     def read(self, item: Item) -> Picture:

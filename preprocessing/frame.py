@@ -6,6 +6,8 @@ Arrays: R is the dataset's resolution; images uint8 [R, R, 3] RGB, label maps ui
 
 from __future__ import annotations
 
+import hashlib
+import os
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -34,10 +36,11 @@ class Box(NamedTuple):
 class Item:
     """One picture of a source, not read yet.
 
-    number: its place in the whole list; sha256: None without a readable file; sidecars: (file name, digest) pairs.
+    number: of a drawn picture; None: a file, whose name (path from the root, with slashes) never changes with its
+    neighbours; sha256: None without a readable file; sidecars: (file name, digest) pairs.
     """
 
-    number: int
+    number: int | None
     name: str
     split: str
     sha256: str | None
@@ -47,8 +50,13 @@ class Item:
 
     @property
     def key(self) -> str:
-        """The key of its sample in the shards."""
-        return f"{self.number:09d}"
+        """The key of its sample in the shards: the number of a drawn picture, 16 hexadecimal digits for a file."""
+        return f"{self.number:09d}" if self.number is not None else f"{self.name_hash:016x}"
+
+    @property
+    def name_hash(self) -> int:
+        """64 bits that only the name decides."""
+        return int.from_bytes(hashlib.sha256(os.fsencode(self.name)).digest()[:8], "big")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,7 +16,6 @@ from preprocessing.quality import summarize
 
 FORMAT = "moa-shards/1"
 RECIPE = 1  # raised when a change of this package changes what is written from the same inputs
-_SHARD_FILE = re.compile(rf"({'|'.join(SPLITS)})-\d{{5}}\.(tar|json)(\.tmp)?")
 _TOOLS = {"blip2": ("torch", "transformers"), "mask2former": ("torch", "transformers"), "mtcnn": ("facenet-pytorch",)}
 
 
@@ -63,7 +61,8 @@ def is_up_to_date(out: Path, manifest: dict[str, Any], inputs: str) -> bool:
 
 def write_reports(out: Path, shards: list[dict[str, Any]]) -> dict[str, Any]:
     """Write rejected.jsonl and quality.json; returns the content of the latter."""
-    lines = [json.dumps(line, sort_keys=True) + "\n" for shard in shards for line in shard["rejected"]]
+    rejected = (line for shard in shards for line in sorted(shard["rejected"], key=lambda line: line["name"]))
+    lines = [json.dumps(line, sort_keys=True) + "\n" for line in rejected]
     write_bytes(out / "rejected.jsonl", "".join(lines).encode())
     quality = summarize(shards)
     write_json(out / "quality.json", quality)
@@ -114,14 +113,6 @@ def write_manifest(out: Path, config: DatasetConfig, shards: list[dict[str, Any]
 def manifest_digest(manifest: dict[str, Any]) -> str:
     """Digest of a manifest without `commit` and `digest`."""
     return sha256_json({name: value for name, value in manifest.items() if name not in ("commit", "digest")})
-
-
-def remove_shards(folder: Path, *, keep: set[str]) -> None:
-    """Delete shard files of ours whose name is not in `keep`, and half-written ones; other files are left alone."""
-    for path in sorted(folder.glob("*")):
-        match = _SHARD_FILE.fullmatch(path.name)
-        if match and (match[3] or path.stem not in keep):
-            path.unlink()
 
 
 def tool_versions(config: DatasetConfig) -> dict[str, str]:

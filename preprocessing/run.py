@@ -17,6 +17,7 @@ from preprocessing.captions import Captioner, load_captioner
 from preprocessing.config import DatasetConfig
 from preprocessing.errors import OutputError, TooManyRejectedError
 from preprocessing.faces import FaceFinder, load_face_finder
+from preprocessing.finished import find_finished, settle
 from preprocessing.frame import Frame, Item, Rejected
 from preprocessing.lock import shared
 from preprocessing.manifest import (
@@ -24,14 +25,13 @@ from preprocessing.manifest import (
     is_up_to_date,
     read_manifest,
     read_quality,
-    remove_shards,
     write_manifest,
     write_reports,
 )
 from preprocessing.models import located, models_folder
 from preprocessing.samples import Annotated, Sample, build_sample
 from preprocessing.segmentation import Segmenter, load_segmenter
-from preprocessing.shards import ShardPlan, chunk_items, read_finished, write_shard
+from preprocessing.shards import ShardPlan, chunk_items, write_shard
 from preprocessing.sources import Source, load_frame, open_source
 from preprocessing.workers import Workers, worker_pool
 
@@ -107,12 +107,12 @@ def preprocess(
             return out / "manifest.json"
         take_alone()
         plans = _plans(declaration, source, items)
-        finished = {} if force else _finished_shards(out / "shards", plans)
+        finished = {} if force else find_finished(out / "shards", plans)
         pending = len(finished) < len(plans)
         annotators = Annotators.load(declaration, device, models or models_folder()) if pending else None
         # Only now is anything removed: where a model is missing, a good dataset stays what it was.
         (out / "manifest.json").unlink(missing_ok=True)
-        remove_shards(out / "shards", keep=set() if force else {plan.name for plan in plans})
+        settle(out / "shards", finished)
         _make_shards(declaration, source, plans, finished, annotators, out / "shards", report, workers)
         shards = [finished[plan.name] for plan in plans]
         quality = write_reports(out, shards)
@@ -126,11 +126,6 @@ def _plans(config: DatasetConfig, source: Source, items: list[Item]) -> list[Sha
         ShardPlan(name=name, split=split, items=chunk, inputs=inputs_digest(config, source.digest(), chunk))
         for name, split, chunk in chunk_items(items, config.shard_size)
     ]
-
-
-def _finished_shards(folder: Path, plans: list[ShardPlan]) -> dict[str, dict[str, Any]]:
-    """What the disk says about the planned shards that are done, by name."""
-    return {plan.name: record for plan in plans if (record := read_finished(folder, plan))}
 
 
 def _make_shards(

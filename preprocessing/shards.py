@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from preprocessing.atomic import replacing, sha256_bytes, sha256_file, write_json
+from preprocessing.atomic import replacing, sha256_bytes, write_json
 from preprocessing.config import SPLITS
 from preprocessing.frame import Item, Rejected
 from preprocessing.quality import Statistics
@@ -35,11 +35,27 @@ class ShardPlan:
 
 
 def chunk_items(items: list[Item], size: int) -> Iterable[tuple[str, str, list[Item]]]:
-    """Name, split and items of each shard: `size` images in a row of one split, kept or not."""
+    """Name, split and items (in key order) of each shard: neighbours of one split, kept or not.
+
+    Drawn pictures are cut after every `size`. Files are cut before a name whose hash says so, one in `size`, and after
+    2 `size` at the latest: where a shard begins depends on the names near it, so that a photograph that comes or goes
+    changes a shard or two, not all that follow (`find_finished` knows a shard again under another number).
+    """
     for split in SPLITS:
-        of_split = [item for item in items if item.split == split]
-        for number, start in enumerate(range(0, len(of_split), size)):
-            yield f"{split}-{number:05d}", split, of_split[start : start + size]
+        chunks: list[list[Item]] = []
+        for item in (item for item in items if item.split == split):
+            if not chunks or _begins_shard(item, len(chunks[-1]), size):
+                chunks.append([])
+            chunks[-1].append(item)
+        for number, chunk in enumerate(chunks):
+            yield f"{split}-{number:05d}", split, sorted(chunk, key=lambda item: item.key)
+
+
+def _begins_shard(item: Item, length: int, size: int) -> bool:
+    """Whether an item is the first of a shard, behind one of `length` items."""
+    if item.number is not None:
+        return length == size
+    return length == 2 * size or item.name_hash % size == 0
 
 
 class TarWriter:
@@ -103,21 +119,6 @@ def write_shard(folder: Path, plan: ShardPlan, batches: Iterable[list[Sample | R
     }
     write_json(folder / f"{plan.name}.json", record)
     return record
-
-
-def read_finished(folder: Path, plan: ShardPlan) -> dict[str, Any] | None:
-    """The JSON of a shard that was made from the same inputs and whose tar is untouched; None: make it (again)."""
-    try:
-        record = json.loads((folder / f"{plan.name}.json").read_text())
-        if record["inputs"] != plan.inputs:
-            return None
-        if not record["samples"]:
-            return record
-        tar = folder / f"{plan.name}.tar"
-        intact = tar.stat().st_size == record["bytes"] and sha256_file(tar) == record["sha256"]
-        return record if intact else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def _header(name: str, size: int) -> bytes:

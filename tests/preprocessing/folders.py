@@ -15,7 +15,9 @@ import numpy as np
 from PIL import Image
 
 from preprocessing.config import DatasetConfig
+from preprocessing.frame import Item
 
+SHARD_SIZE = 3
 PersonBox = tuple[str, tuple[int, int, int, int]]
 
 
@@ -34,9 +36,26 @@ def declaration(**changes: Any) -> DatasetConfig:
         "resolution": 32,
         "crop_size": 16,
         "image_format": "png",
-        "shard_size": 3,
+        "shard_size": SHARD_SIZE,
     }
     return DatasetConfig.model_validate(values | changes)
+
+
+def photo_names(count: int) -> list[str]:
+    """Names in order of which every third begins a shard, as their hashes decide."""
+    names = []
+    for number in range(count):
+        tries = (f"{number:03d}-{letters}.png" for letters in range(1000))
+        names.append(next(name for name in tries if begins_shard(name) == (number % SHARD_SIZE == 0)))
+    return names
+
+
+def begins_shard(name: str) -> bool:
+    return item_of(name).name_hash % SHARD_SIZE == 0
+
+
+def item_of(name: str) -> Item:
+    return Item(number=None, name=name, split="train", sha256=None, licence="", author="")
 
 
 def picture(size: tuple[int, int], shade: int = 0) -> np.ndarray:

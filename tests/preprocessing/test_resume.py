@@ -9,26 +9,28 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
-from preprocessing import atomic, captions
+from preprocessing import atomic, captions, finished
 from preprocessing.errors import MissingWeightsError, OutputError
 from preprocessing.run import preprocess
 from preprocessing.verify import verify
-from tests.preprocessing.folders import add_photo, declaration, files_of
+from tests.preprocessing.folders import add_photo, begins_shard, declaration, files_of, photo_names
 
 PROJECT = Path(__file__).resolve().parents[2]
 IMAGES = 10  # four shards
+NAMES = photo_names(IMAGES)
 
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("photos")
-    for number in range(IMAGES):
-        add_photo(root, f"{number}.png", shade=20 * number)
+    for number, name in enumerate(NAMES):
+        add_photo(root, name, shade=20 * number)
     return root
 
 
@@ -73,7 +75,7 @@ def test_finished_shards_are_not_captioned_again(
 
     def caption(self: object, frames: list) -> list[str]:
         seen.extend(frame.item.name for frame in frames)
-        if "7.png" in seen and seen.count("7.png") == 1:
+        if NAMES[7] in seen and seen.count(NAMES[7]) == 1:
             raise RuntimeError("the captioner broke")
         return original(self, frames)
 
@@ -83,29 +85,99 @@ def test_finished_shards_are_not_captioned_again(
     first = list(seen)
     heard: list[tuple[int, int, str]] = []
     preprocess(declaration(), tmp_path, source_root=photos, progress=lambda *event: heard.append(event))
-    assert first == [f"{n}.png" for n in (0, 1, 2, 3, 4, 5, 6, 7, 8)]
-    assert seen[len(first) :] == [f"{n}.png" for n in (6, 7, 8, 9)]
+    assert sorted(first) == NAMES[:9]
+    assert sorted(seen[len(first) :]) == NAMES[6:]
     assert heard[0] == (6, IMAGES, "2 finished shards kept")
     assert heard[-1][:2] == (IMAGES, IMAGES)
     assert files_of(tmp_path) == whole
 
 
-def test_a_deleted_photograph_costs_the_shards_after_it(tmp_path: Path) -> None:
-    """As datasets/README.md says: later images are renumbered; an edited one changes only its own shard."""
+def changed(root: Path, out: Path) -> list[str]:
+    """Preprocess once more: which shards were made, after how many were kept; the result is that of a fresh folder."""
+    heard: list[str] = []
+    preprocess(declaration(), out, source_root=root, progress=lambda *event: heard.append(event[2]))
+    fresh = out.with_name("fresh")
+    preprocess(declaration(), fresh, source_root=root, force=True)
+    assert files_of(out) == files_of(fresh)
+    return heard
+
+
+@pytest.fixture
+def collection(tmp_path: Path) -> tuple[Path, Path]:
+    """Photographs of their own, and the dataset made of them."""
     root, out = tmp_path / "photos", tmp_path / "out"
-    for number in range(IMAGES):
-        add_photo(root, f"{number}.png", shade=20 * number)
-    heard: list[tuple[int, int, str]] = []
+    for number, name in enumerate(NAMES):
+        add_photo(root, name, shade=20 * number)
     preprocess(declaration(), out, source_root=root)
-    add_photo(root, "1.png", shade=7)
-    preprocess(declaration(), out, source_root=root, progress=lambda *event: heard.append(event))
-    assert heard == [(7, IMAGES, "3 finished shards kept"), (10, IMAGES, "train-00000")]
-    heard.clear()
-    (root / "4.png").unlink()
-    preprocess(declaration(), out, source_root=root, progress=lambda *event: heard.append(event))
-    assert [message for *_, message in heard] == ["1 finished shards kept", "train-00001", "train-00002"]
-    assert verify(out)["samples"] == IMAGES - 1
-    assert not (out / "shards/train-00003.tar").exists()
+    return root, out
+
+
+def test_an_edited_photograph_costs_its_own_shard(collection: tuple[Path, Path]) -> None:
+    root, out = collection
+    add_photo(root, NAMES[1], shade=7)
+    assert changed(root, out) == ["3 finished shards kept", "train-00000"]
+
+
+def test_a_deleted_photograph_costs_its_own_shard(collection: tuple[Path, Path]) -> None:
+    root, out = collection
+    (root / NAMES[4]).unlink()
+    assert changed(root, out) == ["3 finished shards kept", "train-00001"]
+
+
+def test_a_deleted_shard_moves_those_behind_it_up(collection: tuple[Path, Path]) -> None:
+    root, out = collection
+    for name in NAMES[:3]:
+        (root / name).unlink()
+    assert changed(root, out) == ["3 finished shards kept"]
+
+
+def test_photographs_that_begin_shards_of_their_own_move_those_behind_them(collection: tuple[Path, Path]) -> None:
+    """Two shards before the first: all four move by two, and two of the places are still taken when they do."""
+    root, out = collection
+    early = [name for name in (f"00-{n}.png" for n in range(20)) if begins_shard(name)][:2]
+    for name in early:
+        add_photo(root, name, shade=99)
+    assert changed(root, out) == ["4 finished shards kept", "train-00000", "train-00001"]
+
+
+def test_a_photograph_inside_a_shard_cuts_it_at_twice_the_size_at_most(collection: tuple[Path, Path]) -> None:
+    """Shards of 3 may hold 6; four more in the second shard make it two, and the others stay."""
+    root, out = collection
+    stem = NAMES[4].removesuffix(".png")
+    more = [name for name in (f"{stem}{n}.png" for n in range(100, 200)) if not begins_shard(name)][:4]
+    for name in more:
+        add_photo(root, name, shade=99)
+    assert changed(root, out) == ["3 finished shards kept", "train-00001", "train-00002"]
+    assert json.loads((out / "shards/train-00001.json").read_text())["samples"] == 6
+
+
+@pytest.mark.parametrize("stop_at", range(9))
+def test_a_stop_while_shards_move_loses_none(
+    collection: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, stop_at: int
+) -> None:
+    """The first shard goes, so three move in three steps each: JSON written, tar renamed, old JSON unlinked."""
+    root, out = collection
+    for name in NAMES[:3]:
+        (root / name).unlink()
+    steps = iter(range(10))
+
+    def stopping(step: Callable[..., object]) -> Callable[..., object]:
+        def take(path: Path, *rest: object, **options: object) -> object:
+            of_moving = path.parent.name == "shards" and (step is write or path.stem != "train-00000")
+            if of_moving and next(steps) == stop_at:
+                raise KeyboardInterrupt
+            return step(path, *rest, **options)
+
+        return take
+
+    write = finished.write_json
+    with monkeypatch.context() as patch:
+        patch.setattr(finished, "write_json", stopping(write))
+        patch.setattr(Path, "rename", stopping(Path.rename))
+        patch.setattr(Path, "unlink", stopping(Path.unlink))
+        with pytest.raises(KeyboardInterrupt):
+            preprocess(declaration(), out, source_root=root)
+    assert changed(root, out) == ["3 finished shards kept"]
 
 
 def test_progress_never_runs_backwards(photos: Path, tmp_path: Path) -> None:

@@ -13,13 +13,15 @@ from preprocessing.errors import ShardError
 from preprocessing.manifest import manifest_digest
 from preprocessing.run import preprocess
 from preprocessing.verify import main, verify
-from tests.preprocessing.folders import add_photo, declaration
+from tests.preprocessing.folders import add_photo, declaration, item_of, photo_names
+
+NAMES = photo_names(4)
 
 
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
-    for number in range(4):
-        add_photo(tmp_path / "photos", f"{number}.png", shade=number)
+    for number, name in enumerate(NAMES):
+        add_photo(tmp_path / "photos", name, shade=number)
     add_photo(tmp_path / "photos", "bad.png", "a dog")
     preprocess(declaration(), tmp_path / "out", source_root=tmp_path / "photos")
     return tmp_path / "out"
@@ -62,16 +64,17 @@ def rewrite(out: Path, edit: object, shard: str = "train-00000") -> None:
 
 def test_wrong_content_behind_right_digests_is_found(out: Path) -> None:
     original = (out / "shards/train-00000.tar").read_bytes()
+    key = min(item_of(name).key for name in NAMES[:3])
     edits = {
         b'"word": "man"': b'"word": "men"',
-        b'"key": "000000000"': b'"key": "000000009"',
-        b"000000000.mask.png": b"000000000.mosk.png",
+        b'"key": "%s"' % key.encode(): b'"key": "0000000000000000"',
+        b"%s.mask.png" % key.encode(): b"%s.mosk.png" % key.encode(),
         b"WEBPVP8": b"WEBPXXX",
     }
     for old, new in edits.items():
         assert old in original
         rewrite(out, lambda _, old=old, new=new: original.replace(old, new, 1))
-        with pytest.raises(ShardError, match="000000000"):
+        with pytest.raises(ShardError, match=key):
             verify(out)
 
 

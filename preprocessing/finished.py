@@ -1,0 +1,80 @@
+"""The shards of a folder that are done: found by what they were made from, named as the plan names them.
+
+A shard's JSON holds the digest of its inputs, so a finished shard is known again whatever its number was. When a
+photograph comes or goes, the numbers of later shards may change; those shards move, and are not made again.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from preprocessing.atomic import sha256_file, write_json
+from preprocessing.config import SPLITS
+from preprocessing.shards import ShardPlan
+
+_SHARD_FILE = re.compile(rf"({'|'.join(SPLITS)})-\d{{5}}\.(tar|json)(\.tmp)?")
+
+
+def find_finished(folder: Path, plans: Iterable[ShardPlan]) -> dict[str, dict[str, Any]]:
+    """The JSON of each planned shard that lies in `folder` whole and was made from the same inputs, by planned name;
+    its `shard` says under which name it lies."""
+    known: dict[str, list[dict[str, Any]]] = {}
+    for path in sorted(folder.glob("*.json")):
+        if (record := _read_record(path)) is not None:
+            known.setdefault(record["inputs"], []).append(record)
+    found = {}
+    for plan in plans:
+        whole = (record for record in known.get(plan.inputs, ()) if _is_whole(folder, record))
+        if record := next(whole, None):
+            found[plan.name] = record
+    return found
+
+
+def settle(folder: Path, finished: dict[str, dict[str, Any]]) -> None:
+    """Remove all shard files of ours that are not of `finished` (planned name -> record), and half-written ones; then
+    give each its planned name, in its record too. Other files are left alone.
+
+    Neighbours keep their order, so those that move down do so from the first on, those that move up from the last on,
+    and none meets another. A kill between two steps loses nothing: a shard lies under its old or its new name.
+    """
+    _remove_others(folder, keep={record["shard"] for record in finished.values()})
+    moving = sorted((name, record["shard"]) for name, record in finished.items() if name != record["shard"])
+    down = [(new, old) for new, old in moving if new < old]
+    up = [(new, old) for new, old in reversed(moving) if new > old]
+    for new, old in down + up:
+        record = finished[new] = finished[new] | {"shard": new}
+        write_json(folder / f"{new}.json", record)
+        if record["samples"]:
+            (folder / f"{old}.tar").rename(folder / f"{new}.tar")
+        (folder / f"{old}.json").unlink()
+
+
+def _remove_others(folder: Path, keep: set[str]) -> None:
+    for path in sorted(folder.glob("*")):
+        match = _SHARD_FILE.fullmatch(path.name)
+        if match and (match[3] or path.stem not in keep):
+            path.unlink()
+
+
+def _read_record(path: Path) -> dict[str, Any] | None:
+    """The JSON of a shard, None for anything else."""
+    try:
+        record = json.loads(path.read_text())
+        return record if record["shard"] == path.stem and isinstance(record["inputs"], str) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _is_whole(folder: Path, record: dict[str, Any]) -> bool:
+    """Whether the tar of a record is there and untouched; a shard without samples has none."""
+    try:
+        if not record["samples"]:
+            return True
+        tar = folder / f"{record['shard']}.tar"
+        return tar.stat().st_size == record["bytes"] and sha256_file(tar) == record["sha256"]
+    except (OSError, KeyError, TypeError):
+        return False
