@@ -7,7 +7,6 @@ whole; its JSON follows and means: this shard is done. A chunk of which every im
 from __future__ import annotations
 
 import hashlib
-import json
 import tarfile
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
