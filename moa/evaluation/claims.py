@@ -146,7 +146,7 @@ def _prompt_kept(run: Evidence) -> Judgement:
 
 
 def _layout_diverse(run: Evidence) -> Judgement:
-    return kept(run, "diversity_layout", "layout diversity")
+    return kept(run, "diversity_layout", "layout diversity", "the suite has one seed, and it takes two to differ")
 
 
 def _two_people(run: Evidence) -> Judgement:

@@ -152,11 +152,11 @@ def compared(
     return Judgement(value, against, tests)
 
 
-def kept(run: Evidence, column: str, called: str) -> Judgement:
-    """Whether MoA reaches the prior's mean of a column, up to `KEPT`."""
+def kept(run: Evidence, column: str, called: str, why_not: str = "the suite does not measure it") -> Judgement:
+    """Whether MoA reaches the prior's mean of a column, up to `KEPT`; `why_not` is said where nothing was measured."""
     value, against = run.figure(run.moa, column), run.figure(run.prior, column)
     if value is None:
-        return unmeasured("the suite does not measure it")
+        return unmeasured(why_not)
     if run.prior is None:
         return unmeasured("the prior is not in this run", value)
     share = run.share(column)

@@ -9,6 +9,7 @@ person is where the face model finds it in the image. A sprite carries its figur
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import lcm
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,8 @@ def record_router(
 def _choose(scorer: Scorer, method: Method) -> list[tuple[Shot, np.ndarray]]:
     """Images of one person with the region of that person, bool `[H, W]`.
 
-    It walks down the diagonals of the table of subjects and prompts, so that neighbours differ in both.
+    It walks down the diagonals of the table of subjects and prompts, so that neighbours differ in both, and moves on by
+    a prompt where it would come back: each image is looked at once.
     """
     subjects, prompts = sum(subject.usable for subject in scorer.subjects), len(scorer.suite.prompts)
     table = [
@@ -99,7 +101,8 @@ def _choose(scorer: Scorer, method: Method) -> list[tuple[Shot, np.ndarray]]:
     ]
     chosen: dict[str, tuple[Shot, np.ndarray]] = {}
     for number in range(len(table)):
-        shot = table[number % subjects * prompts + (number + number // subjects) % prompts]
+        again = number // lcm(subjects, prompts)
+        shot = table[number % subjects * prompts + (number + again) % prompts]
         region = _person(scorer.measurer([shot.path])[shot.path], scorer.measurer.models.faces.person)
         if region is not None:
             chosen[shot.path] = shot, region

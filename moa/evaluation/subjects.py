@@ -107,14 +107,14 @@ def _from_shards(suite: Suite, declared: ShardSubjects, folder: Path) -> list[Su
         if not _stands_alone(sample, declared.where):
             continue
         person = sample.meta["subjects"][0]
-        name = re.sub(r"[^A-Za-z0-9_.\-]", "-", person.get("identity") or sample.key).lstrip(".-")
+        who = person.get("identity") or sample.key
         photo = Image.fromarray(sample.image)
-        if name in awaited:
-            found[name] = replace(found[name], other=photo)
-            awaited.remove(name)
-        elif name not in found and len(found) < declared.count:
-            found[name] = SuiteSubject(name, person["word"], sample.subjects[0], photo, sample.key)
-            awaited |= {name} if person.get("identity") else set()
+        if who in awaited:
+            found[who] = replace(found[who], other=photo)
+            awaited.remove(who)
+        elif who not in found and len(found) < declared.count:
+            found[who] = SuiteSubject(_file_name(who), person["word"], sample.subjects[0], photo, sample.key)
+            awaited |= {who} if person.get("identity") else set()
     if len(found) < declared.count:
         whom = f" with {declared.where}" if declared.where else ""
         raise SuiteError(
@@ -122,6 +122,14 @@ def _from_shards(suite: Suite, declared: ShardSubjects, folder: Path) -> list[Su
             f"only {len(found)} people alone in their picture{whom}; lower the count or preprocess more images"
         )
     return list(found.values())
+
+
+def _file_name(identity: str) -> str:
+    """An identity as the name of files: itself where that is one, else what is left of it and a digest of all of it."""
+    if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*", identity):
+        return identity
+    left = re.sub(r"[^A-Za-z0-9_.\-]", "-", identity).strip(".-")
+    return f"{left or 'person'}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
 
 
 def _stands_alone(sample: Sample, where: dict[str, str | None]) -> bool:

@@ -21,10 +21,13 @@ METHODS = [PRIOR, MOA, NO_MOA, NO_SPACETIME]
 PEOPLE = {"a": -0.03, "b": -0.01, "c": 0.01, "d": 0.03}  # by how much each is off the mean
 
 
-def _rows(categories=("accessory", "context"), **columns) -> pd.DataFrame:
-    """Images of four methods, four people, a prompt of each category, two seeds. `columns`: name -> {method: mean}."""
+SEEDS = 30  # makes enough images for a share to be told from another
+
+
+def _rows(categories=("accessory", "context"), seeds=2, **columns) -> pd.DataFrame:
+    """Images of four methods, four people, a prompt of each category, some seeds. `columns`: name -> {method: mean}."""
     table = pd.DataFrame(
-        [(m.name, s, c, c, seed) for m in METHODS for s in PEOPLE for c in categories for seed in (0, 1)],
+        [(m.name, s, c, c, seed) for m in METHODS for s in PEOPLE for c in categories for seed in range(seeds)],
         columns=["method", "subject", "prompt_id", "category", "seed"],
     ).reindex(columns=COLUMNS)
     table = table.astype(dict.fromkeys(NUMBER_COLUMNS, "float64")).assign(outcome="scored")
@@ -36,10 +39,10 @@ def _rows(categories=("accessory", "context"), **columns) -> pd.DataFrame:
 
 
 def _share(column, rows=None, **shares) -> pd.DataFrame:
-    """Rows of which a share of each method's (0, 0.5, 1) has 1 in a column, the others 0: the first seed's, both."""
+    """Rows of which a share of each method's (0, 0.5, 1) has 1 in a column, the others 0: the first seeds'."""
     rows = _rows() if rows is None else rows
     first = rows["method"].map({name.replace("_", "-"): share for name, share in shares.items()})
-    return rows.assign(**{column: (rows["seed"] < 2 * first).astype(float).where(first.notna())})
+    return rows.assign(**{column: (rows["seed"] < rows["seed"].nunique() * first).astype(float).where(first.notna())})
 
 
 def _swaps(moa, no_moa=None) -> pd.DataFrame:
@@ -166,7 +169,7 @@ def test_c2_the_scene_changes_less_than_by_another_seed(moa, verdict):
 
 @pytest.mark.parametrize(("moa", "verdict"), [(1, "yes"), (0.5, "no")])
 def test_c2_with_one_seed_is_judged_by_what_the_classifier_sees(moa, verdict):
-    claim = _claim("C2", _share("scene_shown", prior=1, moa=moa))
+    claim = _claim("C2", _share("scene_shown", _rows(seeds=SEEDS), prior=1, moa=moa))
     assert claim["verdict"] == verdict and claim["value"]["mean"] == moa and claim["against"]["mean"] == 1
     assert claim["measure"] == "share of images that show the prompt's scene, by a classifier"
     assert "95% of the prior's share" in claim["criterion"]
@@ -252,18 +255,18 @@ def test_c6_one_pair_has_no_interval():
 @pytest.mark.parametrize(("moa", "verdict"), [(1, "yes"), (0.5, "no")])
 def test_c7_items_are_seen_by_the_classifier(moa, verdict):
     """Also where CLIP ranks every prompt first."""
-    rows = _share("item_shown", prior=1, moa=moa).assign(pc_rank=1.0)
+    rows = _share("item_shown", _rows(seeds=SEEDS), prior=1, moa=moa).assign(pc_rank=1.0)
     rows.loc[rows["category"] == "context", "item_shown"] = np.nan
     claim = _claim("C7", rows)
     assert claim["verdict"] == verdict and (claim["value"]["mean"], claim["against"]["mean"]) == (moa, 1)
-    assert claim["value"]["n"] == 8 and "classifier" in claim["measure"]  # the context prompt shows no item
+    assert claim["value"]["n"] == 4 * SEEDS and "classifier" in claim["measure"]  # the context prompt shows no item
 
 
 @pytest.mark.parametrize(("moa", "verdict"), [(1, "yes"), (0.5, "no")])
 def test_c7_without_a_classifier_says_that_clip_was_asked(moa, verdict):
-    rows = _share("first", prior=1, moa=moa)
+    rows = _share("first", _rows(seeds=SEEDS), prior=1, moa=moa)
     claim = _claim("C7", rows.assign(pc_rank=np.where(rows["first"] == 1, 1.0, 3.0)))
-    assert claim["verdict"] == verdict and claim["value"]["n"] == 8  # the context prompt is not asked
+    assert claim["verdict"] == verdict and claim["value"]["n"] == 4 * SEEDS  # the context prompt is not asked
     assert "CLIP ranks first" in claim["measure"] and "was not looked at" in claim["criterion"]
 
 

@@ -60,8 +60,32 @@ def test_an_interval_of_scores_and_shares_ends_where_they_do():
     assert shares.low == 0.0 and shares.high == 1.0
     difference = paired_difference(np.zeros(4), np.array([1.0, 1.0, 1.0, 0.0]), np.arange(4))
     assert difference.low < 0 and difference.high > 1  # how sure it is, for tests against a bound
-    sure = bootstrap_interval(np.ones(4), np.arange(4))
-    assert (sure.low, sure.high) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize(("people", "share", "images"), [(4, 0.95, 2), (6, 0.97, 6), (15, 0.97, 10), (15, 0.995, 40)])
+def test_shares_near_one_are_not_certain(people, share, images):
+    """Many of these suites show it in all images; by the draws alone 65 and 34 % of the first two miss the truth."""
+    who = np.repeat(np.arange(people), images)
+    suites = (np.random.default_rng(people).random((200, 2, people * images)) < share).astype(float)
+    found = [bootstrap_interval(a, who, draws=200) for a, _ in suites]
+    differences = [paired_difference(a, b, who, draws=200) for a, b in suites]
+    ratios = [ratio_of_means(b, a, who, draws=200) for a, b in suites]
+    for truth, intervals in ((share, found), (0, differences), (1, ratios)):
+        assert np.mean([not each.low <= truth <= each.high for each in intervals]) <= 0.085
+
+
+def test_all_and_nothing_by_hand():
+    """Of 96 images all: half is 1.96 * sqrt(4) / 100. Each of two people loses one of 8: not certain either."""
+    who = np.repeat(np.arange(8), 12)
+    everything = bootstrap_interval(np.ones(96), who)
+    assert (everything.low, everything.high) == (pytest.approx(1 - 0.0392, abs=1e-4), 1.0)
+    nothing = paired_difference(np.ones(96), np.ones(96), who)
+    assert (nothing.low, nothing.high) == (pytest.approx(-0.0392, abs=1e-4), pytest.approx(0.0392, abs=1e-4))
+    lost = np.tile([0.0, 1, 1, 1, 1, 1, 1, 1], 2)
+    difference = paired_difference(np.ones(16), lost, np.repeat([0, 1], 8))
+    half = 1.96 * np.sqrt(2 * (1 - 0.125) ** 2 + 14 * 0.125**2 + 4) / 20
+    assert (difference.mean, difference.high) == (-0.125, pytest.approx(-0.125 + half, abs=1e-4))
+    assert paired_difference(np.full(9, 0.5), np.full(9, 0.5), np.arange(9)).high == 0  # scores: bit for bit the same
 
 
 def test_images_of_one_person_do_not_narrow_the_interval():
@@ -115,5 +139,7 @@ def test_a_ratio_to_nothing_is_none():
     assert ratio_of_means(np.ones(2), np.zeros(2), np.arange(2)) is None
     unsure = ratio_of_means(np.ones(2), np.array([0.0, 1.0]), np.arange(2))  # a draw may hold the 0 alone
     assert (unsure.mean, unsure.low, unsure.high) == (2.0, None, None)
+    rare = ratio_of_means(np.ones(6), np.array([0.0, 0, 0, 1, 1, 1]), np.arange(6))  # 1 draw of 64 holds only zeros
+    assert rare.mean == 2.0 and rare.low is not None
     one = ratio_of_means(np.ones(2), np.full(2, 4.0), np.zeros(2))
     assert (one.mean, one.low, one.high) == (0.25, None, None)

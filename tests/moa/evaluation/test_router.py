@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from PIL import Image
 
 from moa.adapter import save_adapter
 from moa.config import MoAConfig
+from moa.evaluation import router
 from moa.evaluation.generate import Method, generate
 from moa.evaluation.measure import Measurer
 from moa.evaluation.methods import open_pipeline
@@ -105,3 +108,25 @@ def test_no_person_or_no_router_means_no_file(done, people, pipeline, tmp_path):
     save_adapter(unet, tmp_path, {"inputs": {}, "step": 0, "commit": None})
     single = Method("moa", "MoA", "moa", "sha256:single", adapter=tmp_path)
     assert record_router(_scorer(done, people), single, sampler) is None
+
+
+@pytest.mark.parametrize(("subjects", "prompts"), [(3, 4), (1, 8), (15, 40), (7, 8), (4, 3)])
+def test_every_image_is_looked_at_once_before_none_is_found(subjects, prompts, monkeypatch):
+    """Nobody has a face, so the walk goes on to its end; neighbours differ in person and prompt where they can."""
+    people = [SimpleNamespace(id=str(n), usable=True) for n in range(subjects)]
+    cells = [(n, p) for n in range(subjects) for p in range(prompts)]
+    monkeypatch.setattr(router, "shots", lambda *_: [SimpleNamespace(people=[0], seed=0, path=cell) for cell in cells])
+    seen: list[tuple[int, int]] = []
+
+    class Blind:
+        models = SimpleNamespace(faces=SimpleNamespace(person=None))
+
+        def __call__(self, paths):
+            seen.extend(paths)
+            return dict.fromkeys(paths, "cannot be read")
+
+    suite = SimpleNamespace(prompts=range(prompts), seeds=[0])
+    assert router._choose(SimpleNamespace(subjects=people, suite=suite, measurer=Blind()), MOA) == []
+    assert sorted(seen) == cells
+    for before, after in pairwise(seen[: min(subjects, prompts)]):
+        assert before[0] != after[0] and before[1] != after[1]

@@ -3,6 +3,7 @@ photograph of each; pairs of them."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -64,6 +65,24 @@ def test_where_asks_the_person_too_and_null_means_none(tmp_path, monkeypatch):
         where = {"where": declared["where"] | {"item": item}}
         (person,) = resolve_subjects(tiny_suite(subjects=declared | where), shards=folder)
         assert person.word == word
+
+
+def test_identities_that_look_alike_as_file_names_stay_apart(tmp_path, monkeypatch):
+    """Free text: other scripts, accents, slashes. Each is a person of their own, with files of their own."""
+    folder = write_shards(tmp_path)
+    identities = ["李明", "王芳", "José", "Josè", "m/1", "m-1", ".", "李明"]
+    samples = []
+    for identity in identities:
+        sample = ShardDataset(folder, "train")[0]
+        sample.meta["subjects"][0]["identity"] = identity
+        samples.append(sample)
+    monkeypatch.setattr("moa.evaluation.subjects.ShardDataset", lambda *_: samples)
+    declared = {"kind": "shards", "split": "train", "count": 7}
+    people = resolve_subjects(tiny_suite(subjects=declared), shards=folder)
+    assert [person.other is not None for person in people] == [True, *[False] * 6]
+    assert len({person.id for person in people}) == 7
+    assert all(re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", person.id) for person in people)
+    assert people[5].id == "m-1" and people[4].id.startswith("m-1-") and people[6].id.startswith("person-")
 
 
 def test_another_photograph_is_a_later_sample_of_the_same_identity(tmp_path, monkeypatch):
