@@ -10,12 +10,11 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from reports.formats import FileModel
 
 FORMAT = "moa-evaluation/5"
-OLD_FORMAT = "has format {}, and this report reads " + FORMAT + ": evaluate again"
 
 Outcome = Literal["scored", "no_face", "no_reference_face", "no_reference", "missing", "unreadable"]
 PairOutcome = Literal["scored", "too_few_faces", "no_reference_face", "no_reference", "missing", "unreadable"]
@@ -224,13 +223,6 @@ class Summary(FileModel):
     unscored: list[Unscored] = []
     provenance: Provenance = Provenance()
     environment: Environment = Environment()
-
-    @field_validator("format", mode="before")
-    @classmethod
-    def _readable_format(cls, value: Any) -> Any:
-        if value != FORMAT:
-            raise ValueError(OLD_FORMAT.format(value))
-        return value
 
     @model_validator(mode="after")
     def _consistent(self) -> Summary:

@@ -14,18 +14,26 @@ from typing import Any
 import pandas as pd
 
 from reports.errors import RunNotFoundError
-from reports.evaluation_format import MethodSummary, RouterMaps, Suite, Summary
+from reports.evaluation_format import FORMAT, MethodSummary, RouterMaps, Suite, Summary
 from reports.files import read_lines, read_mapping, read_metrics, read_model
 from reports.formats import AdapterManifest, Gate, Metric, Promotion, Publication, Rejection, ShardManifest
 from reports.score_tables import PAIRS, SCORES, read_table
 
 KIND_ORDER = {"prior": 0, "moa": 1, "champion": 2, "ablation": 3}
+OTHER_FORMAT = (
+    "Evaluation {} has format {}, and this report reads {}: move evaluation/{} out of the run and evaluate again."
+)
+BEGUN_AGAIN = (
+    "Evaluation {} is being evaluated again, or was interrupted (it has no manifest.json): its figures and pictures "
+    "may not belong together."
+)
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One finished suite: `folder` is `evaluation/<suite>`; `scores` has one row per image of one subject (None if only
-    the summary is left), `pairs` one per image of two (None if the suite declares none), `router` the router maps."""
+    """One suite with a summary: `folder` is `evaluation/<suite>`; `scores` has one row per image of one subject (None if
+    only the summary is left), `pairs` one per image of two (None if the suite declares none), `router` the router maps.
+    `caution` is "", or says why what is in the folder may not belong together."""
 
     folder: Path
     summary: Summary
@@ -33,6 +41,7 @@ class Evaluation:
     scores: pd.DataFrame | None
     pairs: pd.DataFrame | None
     router: RouterMaps | None
+    caution: str
 
     @property
     def title(self) -> str:
@@ -131,7 +140,7 @@ def read_run(folder: Path) -> Run:
     promotion = read_model(folder / "promotion.json", Promotion)
     gate = read_model(folder / "gate.json", Gate)
     evaluations = read_evaluations(folder / "evaluation", missing)
-    if not (lifecycle or config or metrics or adapter or evaluations):
+    if not (lifecycle or config or metrics or adapter or list(folder.glob("evaluation/*/summary.json"))):
         raise RunNotFoundError(
             f"{folder} holds no run: expected config.json, metrics.jsonl or evaluation/ in it (datasets/FORMAT.md, 5)"
         )
@@ -148,21 +157,39 @@ def read_run(folder: Path) -> Run:
 
 
 def read_evaluations(folder: Path, missing: list[str]) -> list[Evaluation]:
-    """Each finished suite below `evaluation/`, by name."""
-    found = []
-    for suite in sorted(path for path in folder.glob("*") if path.is_dir()):
-        summary = read_model(suite / "summary.json", Summary)
-        if summary is None:
-            missing.append(f"Evaluation {suite.name} is not finished: it has no summary.json.")
-            continue
-        scores, pairs = read_table(suite, SCORES), read_table(suite, PAIRS)
-        if scores is None:
-            missing.append(f"Evaluation {suite.name} has no scores.parquet or scores.csv: its images cannot be shown.")
-        router = read_model(suite / "router.json", RouterMaps)
-        found.append(Evaluation(suite, summary, read_model(suite / "suite.json", Suite), scores, pairs, router))
+    """Each suite below `evaluation/` that has a summary of this format, by name."""
+    read = [_read_evaluation(path, missing) for path in sorted(folder.glob("*")) if path.is_dir()]
+    found = [evaluation for evaluation in read if evaluation]
     if not found:
         missing.append("There is no evaluation yet: evaluation/ holds no finished suite.")
     return found
+
+
+def _read_evaluation(suite: Path, missing: list[str]) -> Evaluation | None:
+    """One suite. A summary of another format is an evaluation of another day, not a broken file."""
+    summary = _read_summary(suite, missing)
+    if summary is None:
+        return None
+    scores, pairs = read_table(suite, SCORES), read_table(suite, PAIRS)
+    if scores is None:
+        missing.append(f"Evaluation {suite.name} has no scores.parquet or scores.csv: its images cannot be shown.")
+    # Who evaluates again takes the manifest away first, and writes a new one last.
+    caution = "" if (suite / "manifest.json").is_file() else BEGUN_AGAIN.format(suite.name)
+    missing += [caution] if caution else []
+    router = read_model(suite / "router.json", RouterMaps)
+    return Evaluation(suite, summary, read_model(suite / "suite.json", Suite), scores, pairs, router, caution)
+
+
+def _read_summary(suite: Path, missing: list[str]) -> Summary | None:
+    content = read_mapping(suite / "summary.json")
+    if content is None:
+        missing.append(f"Evaluation {suite.name} is not finished: it has no summary.json.")
+        return None
+    written = content.get("format")
+    if written != FORMAT and str(written).startswith(FORMAT.partition("/")[0]):
+        missing.append(OTHER_FORMAT.format(suite.name, written, FORMAT, suite.name))
+        return None
+    return read_model(suite / "summary.json", Summary)
 
 
 def shards_folder(folder: Path, config: dict[str, Any], lifecycle: dict[str, Any]) -> Path | None:

@@ -41,7 +41,7 @@ def evaluation(*comparisons: Comparison) -> Evaluation:
     summary = Summary(
         format="moa-evaluation/5", suite="tiny", version=1, methods=methods, comparisons=list(comparisons)
     )
-    return Evaluation(Path("tiny"), summary, None, None, None, None)
+    return Evaluation(Path("tiny"), summary, None, None, None, None, caution="")
 
 
 def test_identity_is_held_against_the_prior() -> None:

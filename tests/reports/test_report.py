@@ -261,7 +261,7 @@ def test_unreadable_image_is_named_and_the_rest_is_shown(run: Path) -> None:
     ("file", "content", "field"),
     [
         (f"{EVALUATION}/summary.json", "{", ""),
-        (f"{EVALUATION}/summary.json", '{"format": "moa-evaluation/1"}', "format"),
+        (f"{EVALUATION}/summary.json", '{"format": "moa-adapter/1"}', "format"),
         (f"{EVALUATION}/router.json", '{"layers": []}', "layers"),
         (f"{EVALUATION}/pairs.parquet", "PAR1", ""),
         (f"{EVALUATION}/summary.json", "[1]", ""),
@@ -281,6 +281,33 @@ def test_corrupt_file_is_named(run: Path, file: str, content: str, field: str, c
     assert main([str(run)]) == 1
     assert file in capsys.readouterr().err
     assert not (run / "report" / "index.html").exists()
+
+
+def test_evaluation_begun_again_keeps_its_section_with_a_caution(run: Path, complete_run: Path) -> None:
+    said = "Evaluation miniature is being evaluated again, or was interrupted (it has no manifest.json)"
+    assert said not in Page(build_report(complete_run)).text
+    (run / EVALUATION / "manifest.json").unlink()
+    page = Page(build_report(run))
+    assert said in "".join(li.text for li in page.all("li") if li.inside("aside"))
+    top, results = page.by_id("suite0-top"), page.by_id("suite0-results")
+    assert top is not None and said in top.text and results is not None  # where its figures are, too
+
+
+def test_evaluation_of_another_format_leaves_the_rest_of_the_report(tmp_path: Path) -> None:
+    run = make_run(tmp_path, suites=("miniature", "old"), prompts=PROMPTS[:1], seeds=[1])
+    path = run / "evaluation/old/summary.json"
+    path.write_text(path.read_text().replace("moa-evaluation/5", "moa-evaluation/4"))
+    said = (
+        "Evaluation old has format moa-evaluation/4, and this report reads moa-evaluation/5: move evaluation/old out "
+        "of the run and evaluate again."
+    )
+    page = Page(build_report(run))
+    assert said in page.text and page.by_id("suite0-results") is not None and page.by_id("suite1-top") is None
+    for part in ("lifecycle.json", "config.json", "metrics.jsonl"):
+        (run / part).unlink()
+    for part in ("export", "evaluation/miniature"):
+        shutil.rmtree(run / part)
+    assert said in Page(build_report(run)).text  # though the old evaluation is all there is
 
 
 def test_folder_without_a_run_is_refused(tmp_path: Path) -> None:

@@ -300,14 +300,6 @@ def test_parts_may_be_absent(run: Path, lost: str) -> None:
     assert ("image file missing" in page.text) == (lost == "router")
 
 
-def test_older_format_asks_to_evaluate_again(run: Path) -> None:
-    path = run / EVALUATION / "summary.json"
-    path.write_text(path.read_text().replace("moa-evaluation/5", "moa-evaluation/4"))
-    with pytest.raises(CorruptFileError, match="moa-evaluation/4.*evaluate again") as caught:
-        build_report(run)
-    assert caught.value.field == "format"
-
-
 @pytest.mark.parametrize(
     ("file", "change", "field"),
     [
