@@ -27,7 +27,8 @@ class ConfigError(PreprocessingError):
 
 
 class SourceError(PreprocessingError):
-    """The images cannot be listed: no such folder, no images in it, no number in a file name that needs one."""
+    """The images cannot be listed (no such folder, no images in it, no number in a file name that needs one), or one
+    that could be read then cannot be read any more."""
 
 
 class MissingDependencyError(PreprocessingError):

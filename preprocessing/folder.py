@@ -11,8 +11,9 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -26,6 +27,7 @@ from preprocessing.images import EXTENSIONS, decode_image, decode_labels, read_i
 from preprocessing.sidecar import parse_annotation
 
 MASK_SUFFIX = ".mask.png"
+UNREADABLE = "unreadable"  # digest of a sidecar that could not be read when it was listed
 HASHING_THREADS = 8
 
 
@@ -58,18 +60,28 @@ class FolderSourceReader:
                 sha256=digests[name],
                 licence=(credit := credits.get(image_number(name), default)).licence,
                 author=credit.author,
-                sidecars=tuple((path, digests[path] or "unreadable") for path in beside.get(name, ())),
+                sidecars=tuple((path, digests[path] or UNREADABLE) for path in beside.get(name, ())),
             )
             for name in names
         ]
 
     def read(self, item: Item) -> Picture:
-        """Decode one image and what lies beside it. Raises Rejection."""
-        data = read_image_file(self.root / item.name, max_pixels=self.max_pixels)
+        """Decode one image and what lies beside it. Raises Rejection.
+
+        Raises SourceError for a file that could be read when it was listed: a disk or a network drive is in trouble,
+        which says nothing about the image.
+        """
+        if item.sha256 is None:
+            raise Rejection("unreadable", "not a regular file, or one that may not be read")
+        with self._listed(item.name) as path:
+            data = read_image_file(path, max_pixels=self.max_pixels)
         image = decode_image(data, max_pixels=self.max_pixels)
         annotation, labels = Annotation(), None
-        for name, _ in item.sidecars:
-            beside = self._read_sidecar(name)
+        for name, digest in item.sidecars:
+            if digest == UNREADABLE:
+                raise Rejection("bad_annotation", f"{name}: not a regular file, or one that may not be read")
+            with self._listed(name) as path:
+                beside = path.read_bytes()
             if name.endswith(MASK_SUFFIX):
                 labels = decode_labels(beside, image.size)
             else:
@@ -97,11 +109,17 @@ class FolderSourceReader:
         stem = name[: -len(PurePosixPath(name).suffix)]
         return [path for path in (f"{stem}.json", f"{stem}{MASK_SUFFIX}") if path in files]
 
-    def _read_sidecar(self, name: str) -> bytes:
+    @contextmanager
+    def _listed(self, name: str) -> Iterator[Path]:
+        """The path of a file that could be hashed when it was listed. An OSError in the block becomes a SourceError."""
+        path = self.root / name
         try:
-            return (self.root / name).read_bytes()
+            yield path
         except OSError as error:
-            raise Rejection("bad_annotation", f"{name}: {error.strerror}") from error
+            raise SourceError(
+                f"{path}: could be read a moment ago, and now cannot ({error.strerror or error}); see to the disk or "
+                "network drive. Finished shards are kept; run again to go on"
+            ) from error
 
     def _digests(self, names: Iterable[str], inventory: Path) -> dict[str, str | None]:
         """sha256 of each file, None where it cannot be read; unchanged files come from the inventory."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -24,21 +27,19 @@ def decode_image(data: bytes, *, max_pixels: int) -> Image.Image:
     """An upright RGB image of any JPEG, PNG or WebP bytes; transparent pixels become white.
 
     Raises Rejection: `too_large` before decoding more than `max_pixels`, `unreadable` for whatever a decoder dislikes.
+    Raises MemoryError, which says nothing about the image.
     """
     if not data:
         raise Rejection("unreadable", "the file is empty")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's own, lower limits; ours are checked below
+        with _without_pillows_limit():
             image = Image.open(io.BytesIO(data), formats=FORMATS)
             if image.width * image.height > max_pixels:
                 raise Rejection("too_large", f"{image.width}x{image.height} is more than {max_pixels} pixels")
             image.load()
-            return _rgb(ImageOps.exif_transpose(image))
-    except Rejection:
+            return _rgb(_upright(image))
+    except (Rejection, MemoryError):
         raise
-    except Image.DecompressionBombError as error:
-        raise Rejection("too_large", str(error)) from error
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, ... on hostile bytes
         raise Rejection("unreadable", _explain(error)) from error
 
@@ -46,22 +47,20 @@ def decode_image(data: bytes, *, max_pixels: int) -> Image.Image:
 def read_image_file(path: Path, *, max_pixels: int) -> bytes:
     """The bytes of a regular file.
 
-    Raises Rejection: `unreadable` for a pipe or a dangling link, `too_large` for more bytes than `max_pixels` can need.
+    Raises OSError, also for a pipe or a dangling link, and Rejection `too_large` for more bytes than `max_pixels` can
+    need.
     """
-    try:
-        if not path.is_file():
-            raise Rejection("unreadable", "not a regular file")
-        if (size := path.stat().st_size) > 4 * max_pixels + FILE_OVERHEAD:
-            raise Rejection("too_large", f"{size} bytes are more than {max_pixels} pixels can need")
-        return path.read_bytes()
-    except OSError as error:
-        raise Rejection("unreadable", error.strerror or str(error)) from error
+    if not path.is_file():
+        raise FileNotFoundError(errno.ENOENT, "not a regular file", str(path))
+    if (size := path.stat().st_size) > 4 * max_pixels + FILE_OVERHEAD:
+        raise Rejection("too_large", f"{size} bytes are more than {max_pixels} pixels can need")
+    return path.read_bytes()
 
 
 def decode_labels(data: bytes, size: tuple[int, int]) -> np.ndarray:
-    """A label map uint8 [H, W] of the given (width, height). Raises Rejection("bad_annotation")."""
+    """A label map uint8 [H, W] of the given (width, height). Raises Rejection("bad_annotation"), MemoryError."""
     try:
-        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+        with _without_pillows_limit(), Image.open(io.BytesIO(data), formats=("PNG",)) as image:
             if image.size != size:
                 raise Rejection("bad_annotation", f"the mask is {image.size}, the upright image is {size}")
             if image.mode not in ("L", "P", "1"):
@@ -69,7 +68,7 @@ def decode_labels(data: bytes, size: tuple[int, int]) -> np.ndarray:
                     "bad_annotation", f"the mask has mode {image.mode}; a label map is 8-bit grey or palette"
                 )
             return np.asarray(image).astype(np.uint8)
-    except Rejection:
+    except (Rejection, MemoryError):
         raise
     except Exception as error:
         raise Rejection("bad_annotation", f"the mask cannot be read: {_explain(error)}") from error
@@ -114,6 +113,28 @@ class SquareCrop:
         if self.window != (0, 0, self.side, self.side):
             image = image.resize((self.side, self.side), resampling, box=self.window)
         return np.asarray(image)
+
+
+@contextmanager
+def _without_pillows_limit() -> Iterator[None]:
+    """Pillow refuses twice, and warns of, `Image.MAX_IMAGE_PIXELS`; what is decoded inside has a limit of its own."""
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The image turned as its EXIF data says, or as it is where they are junk: its pixels are fine."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except MemoryError:
+        raise
+    except Exception:  # SyntaxError, struct.error, ... as above
+        return image
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -72,18 +72,40 @@ def test_what_is_no_image_is_unreadable() -> None:
 
 
 def test_bombs_are_stopped_before_they_are_decoded() -> None:
-    assert rejected(bomb(20_000)) == "too_large"  # above Pillow's own limit
+    assert rejected(bomb(20_000)) == "too_large"  # above Pillow's own limit, too
     assert rejected(bomb(2_000)) == "too_large"  # above ours
     assert rejected(bomb(900)) == "unreadable"  # decoded, and found empty
     assert rejected(encoded(RGB), max_pixels=399) == "too_large"
     assert decode(encoded(RGB), max_pixels=400).size == (20, 20)
 
 
+def test_the_declarations_limit_counts_not_pillows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # Pillow refuses twice as many
+    assert decode(encoded(RGB), max_pixels=400).size == (20, 20)
+    assert decode_labels(encoded(RGB.convert("L")), (20, 20)).shape == (20, 20)
+    assert Image.MAX_IMAGE_PIXELS == 100, "others in this process keep their protection"
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "JPEG"])
+def test_junk_in_exif_data_is_no_orientation(kind: str) -> None:
+    assert decode(encoded(RGB, kind, exif=b"Exif\0\0junkjunkjunk")).size == (20, 20)
+
+
+def test_want_of_memory_is_no_property_of_an_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Image, "open", full)
+    for read in (lambda: decode(encoded(RGB)), lambda: decode_labels(encoded(RGB), (20, 20))):
+        with pytest.raises(MemoryError):
+            read()
+
+
 def test_only_regular_files_are_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "dangling.png").symlink_to(tmp_path / "nowhere.png")
     for name in ("pipe.png", "dangling.png", "missing.png"):
-        with pytest.raises(Rejection, match="unreadable"):
+        with pytest.raises(OSError, match="not a regular file"):
             read_image_file(tmp_path / name, max_pixels=100)
     with (tmp_path / "huge.png").open("wb") as file:
         file.truncate(1 << 26)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from preprocessing.errors import SourceError, TooManyRejectedError
+from preprocessing.errors import PreprocessingError, SourceError, TooManyRejectedError
 from preprocessing.run import preprocess
 from preprocessing.verify import verify
 from tests.preprocessing.folders import (
@@ -105,6 +105,45 @@ def test_good_images_do_not_depend_on_bad_ones(tmp_path: Path) -> None:
     assert sorted(clean) == sorted(mixed) == GOOD
     for name in GOOD:
         assert {**clean[name], "json": b""} == {**mixed[name], "json": b""}
+
+
+def test_what_could_not_be_read_when_it_was_listed_is_dropped(tmp_path: Path) -> None:
+    root = tmp_path / "photos"
+    add_photo(root, "good.png")
+    add_photo(root, "no-annotation.png")
+    (root / "no-annotation.json").unlink()
+    (root / "no-annotation.json").symlink_to("nowhere")
+    (root / "dangling.png").symlink_to("nowhere")
+    preprocess(CONFIG, tmp_path / "out", source_root=root, max_bad=1)
+    assert rejected_of(tmp_path / "out") == {"dangling.png": "unreadable", "no-annotation.png": "bad_annotation"}
+
+
+@pytest.mark.parametrize("suffix", [".png", ".json", ".mask.png"])
+@pytest.mark.parametrize("trouble", [OSError(5, "Input/output error"), MemoryError()])
+def test_a_passing_trouble_drops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: Exception, suffix: str
+) -> None:
+    """A file that was hashed a moment ago cannot be read: the run ends, and the next one has all images."""
+    root, out = tmp_path / "photos", tmp_path / "out"
+    last = photo_names(4)[-1]
+    for number, name in enumerate(photo_names(4)):
+        add_photo(root, name, shade=number)
+    original = Path.read_bytes
+
+    def read_bytes(path: Path) -> bytes:
+        if path.name == last.removesuffix(".png") + suffix:
+            raise trouble
+        return original(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", read_bytes)
+        problem = "could be read a moment ago" if isinstance(trouble, OSError) else "not enough memory to read it"
+        with pytest.raises(PreprocessingError, match=rf"{last.removesuffix('.png')}.*{problem}"):
+            preprocess(declaration(), out, source_root=root)
+    assert [path.name for path in (out / "shards").glob("*.tar")] == ["train-00000.tar"]
+    preprocess(declaration(), out, source_root=root)
+    assert rejected_of(out) == {}
+    assert verify(out)["samples"] == 4
 
 
 def test_only_subjects_with_faces_when_asked(tmp_path: Path) -> None:
