@@ -57,6 +57,11 @@ class ClaimsTable:
         """The tone of a figure."""
         return _tone(figure, self.tones)
 
+    @property
+    def measured(self) -> list[ClaimRow]:
+        """The claims that this suite says something about."""
+        return [row for row in self.rows if row.kind != "unmeasured"]
+
     def of(self, kind: str) -> list[ClaimRow]:
         """The claims with that verdict."""
         return [row for row in self.rows if row.kind == kind]

@@ -253,11 +253,13 @@ class SuitePrompt(FileModel):
 
 
 class SuitePerson(FileModel):
-    """A subject of the suite; `problem` says why it has no reference, None where it has one."""
+    """A subject of the suite; `digest` is that of the word and the photograph, `problem` says why there is no
+    reference, None where there is one."""
 
     id: str
     word: str
     source: str | None = None
+    digest: str | None = None
     problem: str | None = None
 
 

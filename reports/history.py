@@ -21,6 +21,7 @@ from reports.lines import run_chart
 from reports.page import render
 from reports.run_folder import Evaluation, Run, read_run
 from reports.tables import UNDECIDED, ComparisonRow, comparison_row
+from reports.yardstick import largest_group, yardstick
 
 RECORDS = ("*.json", "*.jsonl", "train.log", "export/manifest.json", "evaluation/*/manifest.json")
 
@@ -81,16 +82,20 @@ def build_history(runs_folder: Path) -> tuple[Path, list[str]]:
     if not found:
         raise RunNotFoundError(f"{runs_folder} holds no run: run the lifecycle first")
     entries = sorted(found, key=lambda entry: (entry.when, entry.name), reverse=True)
-    comparable = _comparable(entries)
+    evaluated = [entry for entry in entries if entry.problem or entry.evaluation]
+    comparable = _comparable(evaluated)
     write_text(
         page,
         render(
             "history.html.j2",
             entries=entries,
+            evaluated=evaluated,
+            unevaluated=[entry for entry in entries if entry not in evaluated],
             charts=[chart for chart in (_chart(comparable, name) for name in ("ip", "pc")) if chart],
             verdicts=_verdicts(comparable),
             undecided=UNDECIDED,
             compared=comparable,
+            left_out=[entry.name for entry in evaluated if entry.evaluation and entry not in comparable],
         ),
     )
     return page, [entry.problem for entry in entries if entry.problem]
@@ -115,10 +120,9 @@ def _entry(folder: Path, page: Path) -> Entry:
 
 
 def _comparable(entries: list[Entry]) -> list[Entry]:
-    """The evaluated runs of the commonest suite and version, oldest first."""
-    suites = [entry.suite for entry in entries if entry.suite]
-    commonest = max(sorted(set(suites)), key=suites.count, default="")
-    return [entry for entry in reversed(entries) if entry.shown and entry.suite == commonest]
+    """The largest group of runs whose scores compare, of equally large ones that of the newest run; oldest first."""
+    sticks = [yardstick(entry.evaluation) if entry.evaluation else None for entry in entries]
+    return largest_group(entries, sticks)[::-1]
 
 
 def _chart(entries: list[Entry], name: str) -> Chart | None:
@@ -142,7 +146,10 @@ def _interval(method: MethodSummary | None, name: str, tone: str) -> Interval | 
 
 
 def _verdicts(entries: list[Entry]) -> list[tuple[str, str, list[ClaimRow | None]]]:
-    """(claim id, claim, its verdict in each run, oldest first); None in a run that does not know the claim."""
+    """(claim id, claim, its verdict in each run, oldest first), None in a run that does not know the claim; nothing for
+    fewer than two runs."""
+    if len(entries) < 2:
+        return []
     by_run = [{row.claim.id: row for row in entry.claims.rows} if entry.claims else {} for entry in entries]
     known = {name: row.claim.claim for found in by_run for name, row in found.items()}
     return [(name, claim, [found.get(name) for found in by_run]) for name, claim in known.items()]

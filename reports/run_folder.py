@@ -7,7 +7,7 @@ A part that is absent is None or empty and `Run.missing` says so in words; a par
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +31,9 @@ BEGUN_AGAIN = (
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One suite with a summary: `folder` is `evaluation/<suite>`; `scores` has one row per image of one subject (None if
-    only the summary is left), `pairs` one per image of two (None if the suite declares none), `router` the router maps.
-    `caution` is "", or says why what is in the folder may not belong together."""
+    """One suite with a summary: `folder` is `evaluation/<suite>`; `scores` has one row per image of one subject (None
+    if only the summary is left), `pairs` one per image of two (None if the suite declares none), `router` the router
+    maps. `caution` is "", or says why what is in the folder may not belong together."""
 
     folder: Path
     summary: Summary
@@ -103,7 +103,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Run:
-    """`runs/<name>/`. `missing` holds sentences for people."""
+    """`runs/<name>/`. `missing` holds sentences for people, `unevaluated` those of them about evaluations."""
 
     folder: Path
     lifecycle: dict[str, Any]
@@ -115,7 +115,8 @@ class Run:
     gate: Gate | None
     dataset: Dataset | None
     evaluations: list[Evaluation]
-    missing: list[str] = field(default_factory=list)
+    unevaluated: list[str]
+    missing: list[str]
 
     @property
     def name(self) -> str:
@@ -131,7 +132,7 @@ def read_run(folder: Path) -> Run:
     """Reads a run folder. Raises `RunNotFoundError` for a folder without any run file, `CorruptFileError` for a
     broken one."""
     folder = folder.resolve()
-    missing: list[str] = []
+    unevaluated: list[str] = []
     lifecycle = read_mapping(folder / "lifecycle.json") or {}
     config = read_mapping(folder / "config.json") or {}
     metrics = read_metrics(folder / "metrics.jsonl")
@@ -139,11 +140,13 @@ def read_run(folder: Path) -> Run:
     publication = read_model(folder / "publication.json", Publication)
     promotion = read_model(folder / "promotion.json", Promotion)
     gate = read_model(folder / "gate.json", Gate)
-    evaluations = read_evaluations(folder / "evaluation", missing)
-    if not (lifecycle or config or metrics or adapter or list(folder.glob("evaluation/*/summary.json"))):
+    evaluations = read_evaluations(folder / "evaluation", unevaluated)
+    evaluated = any(folder.glob("evaluation/*/summary.json"))  # of whatever format
+    if not (lifecycle or config or metrics or adapter or evaluated):
         raise RunNotFoundError(
             f"{folder} holds no run: expected config.json, metrics.jsonl or evaluation/ in it (datasets/FORMAT.md, 5)"
         )
+    missing = list(unevaluated)
     dataset = read_dataset(folder, config, lifecycle, missing)
     if not metrics:
         missing.append("Training has not logged a step: metrics.jsonl is absent or empty.")
@@ -153,7 +156,20 @@ def read_run(folder: Path) -> Run:
         missing.append("Nothing was published: publication.json is absent.")
     elif gate is None:
         missing.append("Nobody decided yet whether the candidate is promoted: gate.json is absent.")
-    return Run(folder, lifecycle, config, metrics, adapter, publication, promotion, gate, dataset, evaluations, missing)
+    return Run(
+        folder,
+        lifecycle,
+        config,
+        metrics,
+        adapter,
+        publication,
+        promotion,
+        gate,
+        dataset,
+        evaluations,
+        unevaluated,
+        missing,
+    )
 
 
 def read_evaluations(folder: Path, missing: list[str]) -> list[Evaluation]:

@@ -163,7 +163,8 @@ def make_evaluation(
         "title": f"{folder.name.capitalize()} world",
         "prompts": [{"id": i, "category": c, "text": t} for i, c, t in prompts],
         "seeds": list(seeds),
-        "images": {"size": 64, "steps": 20, "guidance": 5.0},
+        "images": {"size": 64, "steps": 20, "guidance": 5.0, "precision": "fp32"},
+        "people": [{"id": i, "word": w, "source": i, "digest": DIGEST, "problem": None} for i, w in subjects],
     }
     write_json(folder / "suite.json", suite)
     (folder / "references").mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ from reports.__main__ import main
 from reports.build import build_report
 from reports.errors import RunNotFoundError
 from reports.history import build_history
-from tests.reports.fake_run import PROMPTS, gate, make_run
+from tests.reports.fake_run import METHODS, PROMPTS, gate, make_run
 from tests.reports.page_reader import Page
 
 
@@ -50,7 +50,7 @@ def test_runs_are_listed_newest_first_with_figures_and_links(runs: Path) -> None
     assert "no report" in rows[0].text
     assert len(page.all("svg")) == 2
     compared = next(part for part in summary["comparisons"] if part["before"] == "champion")
-    assert f"{compared['ip']['mean']:+.3f}".replace("-", "−") in rows[1].text and "7 of 10" in rows[1].text
+    assert f"{compared['ip']['mean']:+.3f}".replace("-", "−") in rows[1].text and "7 of 9 measured" in rows[1].text
     assert "Claims over time" in page.text
     verdicts = {tr.text.split()[0]: tr.text for tr in page.all("tr") if "✕ no" in tr.text and tr.text[0] == "C"}
     assert list(verdicts) == ["C5"] and verdicts["C5"].count("✕ no") == 2
@@ -90,7 +90,10 @@ def test_run_without_evaluation_is_listed(runs: Path) -> None:
     (runs / "new/config.json").write_text("{}")
     (runs / "new/metrics.jsonl").write_text('{"step": 1}\n')
     assert main(["--history", str(runs)]) == 0
-    assert "not evaluated" in Page(runs / "index.html").text
+    page = Page(runs / "index.html")
+    rows = [tr for tr in page.all("tr") if tr.inside("details") and tr.inside("tbody")]
+    assert len(rows) == 1 and rows[0].text.startswith("new") and "There is no evaluation yet" in rows[0].text
+    assert len([tr for tr in page.all("tr") if tr.inside("tbody") and not tr.inside("details")]) == 2 + 10
 
 
 def test_folder_without_runs_is_refused(tmp_path: Path) -> None:
@@ -100,10 +103,68 @@ def test_folder_without_runs_is_refused(tmp_path: Path) -> None:
         build_history(tmp_path / "nowhere")
 
 
-def test_history_chart_joins_only_runs_of_one_suite_version(tmp_path: Path) -> None:
-    for name in ("one", "two"):
-        folder = make_run(tmp_path, name, prompts=PROMPTS[:1], seeds=[1])
-    assert len(Page(build_history(tmp_path / "runs")[0]).all("svg")) == 2
-    path = folder / "evaluation/miniature/summary.json"
-    path.write_text(path.read_text().replace('"version": 1', '"version": 2'))
-    assert len(Page(build_history(tmp_path / "runs")[0]).all("svg")) == 0
+def test_figures_stand_first_where_a_phone_shows_them(runs: Path) -> None:
+    heads = [th.text for th in Page(build_history(runs)[0]).all("th") if th.inside("thead")]
+    assert heads[:3] == ["Run", "IP ↑", "PC ↑"]
+
+
+def small_runs(root: Path, *names: str) -> Path:
+    """Runs with one prompt each, the first the oldest; returns their folder."""
+    for day, name in enumerate(names):
+        begun(make_run(root, name, prompts=PROMPTS[:1], seeds=[1], methods=METHODS[:2]), 1_000_000 + 86_400 * day)
+    return root / "runs"
+
+
+def change(run: Path, file: str, **values: object) -> None:
+    """Changes fields of a file of the evaluation."""
+    path = run / "evaluation/miniature" / file
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def compared(runs: Path) -> list[str]:
+    """The runs of the table of claims over time, oldest first."""
+    heads = [th.text for th in Page(build_history(runs)[0]).all("th") if th.inside("div", **{"aria-label": CLAIMS})]
+    return [text for text in heads if text.startswith("run")]
+
+
+CLAIMS = "Claims over time"
+PERSON = {"id": "m-1", "word": "man", "source": "1", "digest": "sha256:1", "problem": None}
+
+
+@pytest.mark.parametrize(
+    ("file", "values", "together"),
+    [
+        ("summary.json", {"version": 2}, False),
+        ("suite.json", {"people": [PERSON]}, False),
+        ("suite.json", {"images": {"size": 64, "steps": 50, "guidance": 5.0, "precision": "fp32"}}, False),
+        ("suite.json", {"images": {"size": 64, "steps": 20, "guidance": 5.0, "precision": "bf16"}}, True),
+        ("summary.json", {"provenance": {"evaluators": {"clip": {"name": "another CLIP"}}}}, False),
+        ("summary.json", {"environment": {"expert_interval": 1}}, False),
+        ("summary.json", {"environment": {"expert_interval": 2, "python": "3.12"}}, True),
+    ],
+)
+def test_only_runs_measured_alike_stand_in_one_chart(
+    tmp_path: Path, file: str, values: dict[str, object], together: bool
+) -> None:
+    runs = small_runs(tmp_path, "run-1", "run-2")
+    assert compared(runs) == ["run-1", "run-2"]
+    change(runs / "run-2", file, **values)
+    page = Page(build_history(runs)[0])
+    assert len(page.all("svg")) == (2 if together else 0)
+    assert compared(runs) == (["run-1", "run-2"] if together else [])  # one run alone has no claims over time
+
+
+def test_of_equally_large_groups_the_newest_runs_is_shown(tmp_path: Path) -> None:
+    runs = small_runs(tmp_path, "run-4", "run-3", "run-2", "run-1")  # the oldest is last by name
+    for name in ("run-2", "run-1"):
+        change(runs / name, "summary.json", suite="z", version=9)
+    assert compared(runs) == ["run-2", "run-1"]
+    assert "Left out: run-3, run-4;" in Page(runs / "index.html").text
+
+
+def test_evaluation_begun_again_is_marked_and_not_compared(tmp_path: Path) -> None:
+    runs = small_runs(tmp_path, "run-1", "run-2", "run-3")
+    (runs / "run-2/evaluation/miniature/manifest.json").unlink()
+    assert compared(runs) == ["run-1", "run-3"]
+    row = next(tr for tr in Page(runs / "index.html").all("tr") if tr.text.startswith("run-2"))
+    assert "is being evaluated again, or was interrupted" in row.text
