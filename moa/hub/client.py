@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,6 +42,10 @@ from moa.hub.loopback import is_loopback
 TIME_LIMIT = httpx2.Timeout(30.0, read=300.0)  # seconds to connect and send a piece; to wait for an answer
 _BUSY = (408, 429, 500, 502, 503, 504)
 _MISSING = {RepositoryNotFoundError: "repository", RevisionNotFoundError: "revision", EntryNotFoundError: "file"}
+_XET_STATUS = re.compile(r"HTTP status (?:client|server) error \((\d{3})")  # how hf_xet tells of an answer
+_XET_LOST = re.compile(r"timed? ?out|error sending request|connection (?:reset|closed|refused)", re.IGNORECASE)
+_XET_TOKEN = re.compile(r"/xet-(?:read|write)-token")  # the Hub's address that leads to its xet storage
+_QUERY = re.compile(r"(https?://[^\s?'\"<>]+)\?[^\s'\"<>)\]]*")
 _lock = threading.RLock()
 
 
@@ -98,16 +103,30 @@ def is_transient(error: BaseException) -> bool:
     """Whether trying again may help: no answer, or an answer that says busy or broken."""
     status = status_of(error)
     lost = (httpx2.TimeoutException, httpx2.NetworkError, httpx2.RemoteProtocolError)
-    return status in _BUSY if status is not None else any(isinstance(cause, lost) for cause in _causes(error))
+    if status is not None:
+        return status in _BUSY
+    return is_xet_lost(error) or any(isinstance(cause, lost) for cause in _causes(error))
+
+
+def is_xet_lost(error: BaseException) -> bool:
+    """Whether the Hub's xet storage gave no answer."""
+    return status_of(error) is None and any(_XET_LOST.search(_xet_text(cause)) for cause in _causes(error))
 
 
 def status_of(error: BaseException) -> int | None:
-    """HTTP status of the Hub's answer behind an error; None if there was no answer."""
+    """HTTP status of the Hub's answer behind an error, or of its xet storage's; None if there was no answer."""
     for cause in _causes(error):
         response = getattr(cause, "response", None)
         if isinstance(cause, HfHubHTTPError) and response is not None:
             return response.status_code
+        if answered := _XET_STATUS.search(_xet_text(cause)):
+            return int(answered[1])
     return None
+
+
+def _xet_text(error: BaseException) -> str:
+    """What hf_xet says of a failure, which it raises as one of Python's own exceptions; nothing for another error."""
+    return str(error) if type(error) in (ConnectionError, TimeoutError, RuntimeError) else ""
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -124,10 +143,10 @@ def _translated(error: Exception, endpoint: str, repo_id: str) -> HubError | Non
     where, status = f"{repo_id} at {endpoint}", status_of(error)
     if status in (401, 403):
         return AccessDeniedError(f"{where}: the Hub refused access ({status}); check HF_TOKEN and its write permission")
-    if "xet" in str(error).lower().replace(repo_id.lower(), ""):
+    if not is_transient(error) and _is_without_xet(error, repo_id):
         return XetUnavailableError(
-            f"{where}: the upload through xet storage failed. If this server has none (mirrors, local Hubs), set "
-            "HF_HUB_DISABLE_XET=1 in the environment of the process and publish again"
+            f"{where}: no transfer through xet storage ({without_queries(str(error))}). If this server has none, as "
+            "mirrors have none, set HF_HUB_DISABLE_XET=1 in the environment of the process and run this again"
         )
     for kind, name in _MISSING.items():
         if isinstance(error, kind) and not isinstance(error, LocalEntryNotFoundError):
@@ -141,5 +160,16 @@ def _translated(error: Exception, endpoint: str, repo_id: str) -> HubError | Non
             f"{where}: no usable answer ({type(error.__cause__ or error).__name__}); try again later"
         )
     if status is not None:
-        return HubError(f"{where}: the Hub refused the request ({status}): {error}")
+        return HubError(f"{where}: the Hub refused the request ({status}): {without_queries(str(error))}")
     return None
+
+
+def _is_without_xet(error: Exception, repo_id: str) -> bool:
+    """Whether the server refuses, or answers senselessly, when it is asked for its xet storage."""
+    asked = _XET_TOKEN.search(str(error).replace(repo_id, "")) is not None
+    return asked or (type(error) is ConnectionError and status_of(error) is None)
+
+
+def without_queries(text: str) -> str:
+    """A text with the addresses in it cut at their `?`: whoever has a signed one may use it for some time."""
+    return _QUERY.sub(r"\1", text)

@@ -17,7 +17,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOpera
 from huggingface_hub.errors import HfHubHTTPError
 
 from moa.errors import HubUnavailableError, RepositoryConflictError
-from moa.hub.client import is_transient, status_of
+from moa.hub.client import is_transient, is_xet_lost, status_of
 from moa.hub.content import holds, remote_files
 
 PAUSES_S = (1.0, 2.0, 4.0, 8.0)  # before the second, third, ... attempt
@@ -39,8 +39,9 @@ def retrying(action: Callable[[], Result], *, what: str) -> Result:
             if not is_transient(error):
                 raise
             if pause is None:
+                advice = "; if the Hub's xet storage is out of reach, set HF_HUB_DISABLE_XET=1" * is_xet_lost(error)
                 raise HubUnavailableError(
-                    f"{what}: gave up after {len(PAUSES_S) + 1} attempts; run it again later"
+                    f"{what}: gave up after {len(PAUSES_S) + 1} attempts; run it again later{advice}"
                 ) from error
             logger.warning("%s: %s; again in %.0f s", what, type(error).__name__, pause)
             time.sleep(pause)
@@ -62,6 +63,7 @@ def commit_files(
     operations: Callable[[dict[str, str]], list[Operation]],
     *,
     message: str,
+    parent: str | None = None,
 ) -> str:
     """Make a branch hold exactly the wanted files; returns the commit that does. Nothing is sent if it already does.
 
@@ -69,12 +71,12 @@ def commit_files(
         wanted: path -> the git ids its bytes may go by, see `moa.hub.content`.
         operations: given the files of the head, the operations that lead to the wanted ones. Called anew for each
             attempt.
+        parent: the head that the caller decided on; without it, the one at the first look.
 
     Raises:
-        RepositoryConflictError: the branch moved to other content after the first look.
+        RepositoryConflictError: the branch moved to other content after that.
         HubUnavailableError: see `retrying`.
     """
-    parent: str | None = None
 
     def look() -> tuple[str, dict[str, str]]:
         head = head_of(api, repo_id, branch)
@@ -83,7 +85,7 @@ def commit_files(
     def moved(head: str) -> RepositoryConflictError:
         return RepositoryConflictError(
             f"{repo_id}: {branch} moved from {str(parent)[:10]} to {head[:10]} meanwhile; nothing was overwritten. "
-            "Look at what was pushed there, then publish again"
+            "Look at what was pushed there, then run this again"
         )
 
     def attempt() -> str:

@@ -8,6 +8,7 @@ already there is neither sent nor changed. `main` never holds half a model.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Mapping
@@ -33,6 +34,7 @@ from moa.hub.publication import Promotion, Publication
 
 MAIN = "main"
 PICKLES = (".bin", ".ckpt", ".pkl", ".pickle", ".pt", ".pth")
+logger = logging.getLogger(__name__)
 
 
 def publish(
@@ -46,7 +48,6 @@ def publish(
     accept_licences: bool = False,
     private: bool = True,
     cache_dir: Path | None = None,
-    record: Path | None = None,
 ) -> Publication:
     """Publish a pipeline folder as the content of a candidate branch, and verify it by downloading it again.
 
@@ -56,12 +57,12 @@ def publish(
         token: from the environment of the caller; not needed on loopback, never logged or stored.
         branch: candidate branch such as `run-<name>`; created from `main` if missing; not `main` itself.
         accept_licences: that the publisher accepts the terms in `card.licences`; needed where they restrict use.
-        private: visibility of a repository that is created.
+        private: visibility of a repository that is created; one that is public already is refused where this is set.
         cache_dir: Hub cache for the verification, kept for later use; a temporary one without it.
-        record: where to write `publication.json`, last.
 
     Raises:
         LicenceRefusedError, NothingToPublishError, UnsafeFileError: before anything is sent.
+        HubError: the same for a public repository where a private one is wanted.
         RepositoryConflictError: somebody else pushed to the branch meanwhile.
         PublicationMismatchError: what came back is not what was sent.
         HubError: its other subclasses, see `moa.hub.client`.
@@ -74,6 +75,7 @@ def publish(
     wanted = {path: file.names for path, file in files.items()}
     with hub_client(endpoint, token=token, repo_id=repo_id, writing=True) as api:
         retrying(lambda: api.create_repo(repo_id, private=private, exist_ok=True), what=f"create {repo_id}")
+        _check_visibility(api, repo_id, private)
         retrying(lambda: api.create_branch(repo_id, branch=branch, exist_ok=True), what=f"create {branch} of {repo_id}")
 
         def operations(present: dict[str, str]) -> list[Operation]:
@@ -90,8 +92,6 @@ def publish(
             adapter_digest=digest,
         )
         _verify(publication, token, cache_dir)
-    if record is not None:
-        publication.write(record)
     return publication
 
 
@@ -114,7 +114,7 @@ def promote(
     token: str | None,
     endpoint: str | None = None,
     card: CardInput | None = None,
-    record: Path | None = None,
+    expected_main: str | None = None,
 ) -> Promotion:
     """Make `main` hold exactly the files of a published candidate, and tag the result.
 
@@ -125,7 +125,7 @@ def promote(
         endpoint: where the repository is now, if no longer where it was published (a local Hub on another port).
         card: rewrites README.md in the same commit, for instance with the scores of the evaluation; its example
             loads the tag.
-        record: where to write `promotion.json`, last.
+        expected_main: the commit of `main` for which the promotion was decided; without it, the one there now.
 
     Raises:
         RepositoryConflictError: `main` was moved by somebody else, or the tag stands for something else.
@@ -151,10 +151,11 @@ def promote(
             changed = [path for path in wanted if present.get(path) not in wanted[path]]
             return _deletions(present, wanted) + [_promoted(path, publication.commit, readme) for path in changed]
 
-        commit = commit_files(api, repo_id, MAIN, wanted, operations, message=f"Promote {publication.branch} as {tag}")
+        message = f"Promote {publication.branch} as {tag}"
+        commit = commit_files(api, repo_id, MAIN, wanted, operations, message=message, parent=expected_main)
         retrying(lambda: api.create_tag(repo_id, tag=tag, revision=commit, exist_ok=True), what=f"tag {repo_id}")
         history = retrying(lambda: api.list_repo_commits(repo_id, revision=commit), what=f"read history of {repo_id}")
-    promotion = Promotion(
+    return Promotion(
         repo_id=repo_id,
         endpoint=endpoint,
         candidate=publication.commit,
@@ -162,9 +163,6 @@ def promote(
         previous=history[1].commit_id,
         tag=tag,
     )
-    if record is not None:
-        promotion.write(record)
-    return promotion
 
 
 def published_files(folder: Path, card: CardInput, repo_id: str, branch: str) -> dict[str, LocalFile]:
@@ -223,6 +221,18 @@ def _promoted(path: str, candidate: str, readme: LocalFile | None) -> Operation:
     if path == "README.md" and readme is not None:
         return CommitOperationAdd(path, readme.source)
     return CommitOperationCopy(path, path, src_revision=candidate)
+
+
+def _check_visibility(api: HfApi, repo_id: str, private: bool) -> None:
+    """Creating a repository that is there changes nothing, its visibility neither."""
+    is_private = retrying(lambda: api.model_info(repo_id), what=f"look up {repo_id}").private
+    if private and not is_private:
+        raise HubError(
+            f"{repo_id} at {api.endpoint} is public, but a private repository is wanted (publish.private); nothing was "
+            "sent. Make the repository private in its settings on the Hub, or say --set publish.private=false"
+        )
+    if is_private and not private:
+        logger.warning("%s is private already and stays so; its settings on the Hub can make it public", repo_id)
 
 
 def _check_tag(api: HfApi, repo_id: str, tag: str, wanted: Mapping[str, frozenset[str]]) -> None:

@@ -13,12 +13,14 @@ commit records and never become paths on this disk.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
 import os
 import re
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -38,6 +40,7 @@ _SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,95}")
 _REF = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
 _SHA1, _SHA256 = re.compile(r"[0-9a-f]{40}"), re.compile(r"[0-9a-f]{64}")
 _CHUNK = 1 << 20
+LEFT_OVER = 3600.0  # seconds without a new byte after which nobody uploads any more: the server hangs up much earlier
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ class Store:
         self.root = Path(root).resolve()
         self.incoming = self.root / "incoming"
         self.incoming.mkdir(parents=True, exist_ok=True)
+        self._clear_incoming()
         self._commits = lru_cache(maxsize=64)(self._read_json)  # a commit never changes
 
     # repositories and references
@@ -202,6 +206,13 @@ class Store:
         return self.root / "blobs" / sha256[:2] / sha256
 
     # files on disk
+
+    def _clear_incoming(self) -> None:
+        """Remove what uploads left that were killed; another server over this root may be receiving others."""
+        for path in self.incoming.iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_mtime < time.time() - LEFT_OVER:
+                    path.unlink()
 
     def _folder(self, repo_id: str) -> Path:
         parts = repo_id.split("/")

@@ -30,9 +30,10 @@ from moa.errors import (
 )
 from moa.hub import client
 from moa.hub.client import hub_client
+from moa.hub.commit import retrying
 from moa.hub.download import download
 from moa.hub.licences import LICENCES
-from moa.hub.publication import Promotion, Publication
+from moa.hub.publication import Publication
 from moa.hub.publish import is_current, promote, publish
 from tests.moa.hub.faulty_hub import FaultyHub, busy, lost_answer
 from tests.moa.hub.pipeline_folder import make_card, write_pipeline
@@ -66,7 +67,7 @@ def push(hub: FaultyHub, branch: str, data: bytes) -> None:
 
 
 def test_what_comes_back_is_what_was_published(hub, pipeline, tmp_path):
-    publication = send(hub, pipeline, record=tmp_path / "run" / "publication.json")
+    publication = send(hub, pipeline)
     folder = download(REPO, publication.commit, hub.endpoint, tmp_path / "cache")
 
     sent = {path.relative_to(pipeline).as_posix(): path for path in pipeline.rglob("*") if path.is_file()}
@@ -75,7 +76,8 @@ def test_what_comes_back_is_what_was_published(hub, pipeline, tmp_path):
         assert (folder / name).read_bytes() == path.read_bytes()
         assert publication.files[name].sha256 == "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
     assert publication.adapter_digest == json.loads((pipeline / "adapter" / "manifest.json").read_text())["digest"]
-    assert Publication.read(tmp_path / "run" / "publication.json") == publication
+    (tmp_path / "publication.json").write_text(publication.model_dump_json())
+    assert Publication.read(tmp_path / "publication.json") == publication
 
 
 def test_publishing_leaves_main_and_the_folder_alone(hub, pipeline):
@@ -119,6 +121,24 @@ def test_a_new_repository_is_private_unless_asked_otherwise(hub, pipeline):
         send(hub, pipeline, repo_id=repo_id, **options)
         with hub_client(hub.endpoint, token=None, repo_id=repo_id, writing=False) as api:
             assert api.model_info(repo_id).private is private
+
+
+def test_nothing_is_sent_into_a_public_repository_where_a_private_one_is_wanted(hub, pipeline):
+    with hub_client(hub.endpoint, token=None, repo_id=REPO, writing=True) as api:
+        api.create_repo(REPO, private=False)
+    hub.seen.clear()
+    with pytest.raises(HubError, match=f"{REPO} .* is public(?s:.*)settings on the Hub, or .*publish.private=false"):
+        send(hub, pipeline)
+    assert not {"add_branch", "preupload", "lfs_upload", "commit"} & set(hub.seen)
+    assert send(hub, pipeline, private=False).commit
+
+
+def test_a_private_repository_stays_so_and_it_is_said_once(hub, pipeline, caplog):
+    send(hub, pipeline)
+    assert "private" not in caplog.text
+    send(hub, pipeline, private=False, branch="run-b")
+    assert caplog.text.count(f"{REPO} is private already") == 1
+    assert hub._server.store.repo(REPO)["private"]
 
 
 def test_a_publication_is_current_until_its_branch_moves_or_goes(hub, pipeline):
@@ -168,12 +188,11 @@ def test_a_server_that_never_answers_runs_into_the_time_limit(hub, pipeline, mon
     assert look(hub, "run-a")[0] == publication.commit
 
 
-def test_a_hub_that_stays_down_is_a_typed_error_and_changes_nothing(hub, pipeline, tmp_path):
+def test_a_hub_that_stays_down_is_a_typed_error_and_changes_nothing(hub, pipeline):
     hub.faults = {"commit": [busy] * 20}
     with pytest.raises(HubUnavailableError, match="run-a of lab/moa"):
-        send(hub, pipeline, record=tmp_path / "publication.json")
+        send(hub, pipeline)
     assert look(hub, "run-a")[1] == set()
-    assert not (tmp_path / "publication.json").exists()
 
 
 def test_a_push_between_look_and_commit_is_a_conflict(hub, pipeline):
@@ -198,15 +217,14 @@ def test_a_push_while_we_wait_to_retry_is_a_conflict(hub, pipeline):
     assert look(hub, "run-a")[1] == {"theirs.txt"}
 
 
-def test_bytes_that_come_back_changed_are_noticed(hub, pipeline, tmp_path):
+def test_bytes_that_come_back_changed_are_noticed(hub, pipeline):
     def damage(handler, route) -> bool:
         handler._send_file = lambda path, start, stop: handler.wfile.write(b"x" * (stop - start))
         return True
 
     hub.faults = {"resolve": [damage] * 1000}
     with pytest.raises(PublicationMismatchError):
-        send(hub, pipeline, record=tmp_path / "publication.json")
-    assert not (tmp_path / "publication.json").exists()
+        send(hub, pipeline)
 
 
 # refusals before anything is sent
@@ -286,6 +304,53 @@ def test_a_refusal_is_no_want_of_xet(repo_id):
     assert not isinstance(client._translated(busy, "https://hub.example", repo_id), XetUnavailableError)
 
 
+XET_BUSY = "HTTP status server error (503 Service Unavailable), domain: https://cas-server.xethub.hf.co/v1/xorbs"
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [  # of hf_xet 1.8, and of earlier ones
+        (ConnectionError(f"Server error: Request error: {XET_BUSY}"), False),
+        (RuntimeError(f"Data processing error: CAS service error : Reqwest Error: {XET_BUSY}"), False),
+        (ConnectionError("Network error: error sending request for url (https://cas-server.xethub.hf.co/x)"), True),
+        (TimeoutError("Timeout: operation timed out"), True),
+    ],
+)
+def test_an_xet_storage_that_is_busy_or_away_is_tried_again(error, advice):
+    tries = []
+
+    def upload() -> None:
+        tries.append(1)
+        raise error
+
+    with (
+        pytest.raises(HubUnavailableError, match="later") as failure,
+        hub_client("http://127.0.0.1:1", token=None, repo_id=REPO, writing=True),
+    ):
+        retrying(upload, what="commit")
+    assert len(tries) > 1 and ("HF_HUB_DISABLE_XET=1" in str(failure.value)) is advice
+
+
+def test_xet_refusals_and_bugs_are_not_tried_again():
+    start = "Network error: Request error:"
+    refused = ConnectionError(f"{start} HTTP status client error (403 Forbidden), domain: https://x")
+    assert not client.is_transient(refused)
+    assert isinstance(client._translated(refused, "https://hub.example", REPO), AccessDeniedError)
+    for other in (RuntimeError("a bug"), ValueError("timed out"), HubOfflineError("connection refused")):
+        assert not client.is_transient(other) and client._translated(other, "https://hub.example", REPO) is None
+    none = ConnectionError(f"{start} error decoding response body, domain: no-url")
+    assert isinstance(client._translated(none, "https://hub.example", REPO), XetUnavailableError)
+
+
+def test_signed_addresses_stay_out_of_messages():
+    signed = "https://s3.example/part?X-Amz-Credential=AK&X-Amz-Signature=deadbeef"
+    refused = httpx2.Response(400, request=httpx2.Request("PUT", signed))
+    text = f"Client error '400 Bad Request' for url '{signed}' (see https://x.example/?a=1)"
+    error = HfHubHTTPError(text, response=refused)
+    message = str(client._translated(error, "https://hub.example", REPO))
+    assert "'https://s3.example/part' (see https://x.example/)" in message and "?" not in message
+
+
 def test_xet_is_off_for_a_local_hub_only_while_it_is_used(hub, pipeline, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", False)
     send(hub, pipeline)
@@ -297,7 +362,7 @@ def test_the_token_is_in_no_message_and_no_file(tmp_path, pipeline, caplog):
     caplog.set_level(logging.DEBUG)
     secret = "hf_averysecrettoken"
     with FaultyHub(tmp_path / "hub", token=secret) as hub:
-        send(hub, pipeline, token=secret, record=tmp_path / "publication.json")
+        send(hub, pipeline, token=secret)
         hub.faults = {"commit": [busy] * 20}
         (pipeline / "unet" / "config.json").write_text('{"new": 1}')
         with pytest.raises(HubUnavailableError) as failure:
@@ -313,13 +378,12 @@ def test_the_token_is_in_no_message_and_no_file(tmp_path, pipeline, caplog):
 def test_promotion_makes_main_the_candidate_without_uploading_weights(hub, pipeline, tmp_path):
     publication = send(hub, pipeline)
     hub.seen.clear()
-    promotion = promote(publication, tag="v1", token=None, record=tmp_path / "promotion.json")
+    promotion = promote(publication, tag="v1", token=None)
     assert "lfs_upload" not in hub.seen and hub.seen.count("commit") == 1
     folder = download(REPO, "v1", hub.endpoint, tmp_path / "cache")
     assert folder.name == promotion.commit == look(hub, "main")[0]
     for name, digest in publication.files.items():
         assert "sha256:" + hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest.sha256
-    assert Promotion.read(tmp_path / "promotion.json") == promotion
 
 
 def test_promoting_again_changes_nothing_and_says_the_same(hub, pipeline):
@@ -373,6 +437,18 @@ def test_a_push_to_main_during_promotion_is_a_conflict(hub, pipeline):
     with pytest.raises(RepositoryConflictError, match="main moved"):
         promote(publication, tag="v1", token=None)
     assert look(hub, "main")[1] == {"theirs.txt"}
+
+
+def test_a_promotion_that_was_decided_on_another_main_is_a_conflict(hub, pipeline):
+    publication = send(hub, pipeline)
+    seen = look(hub, "main")[0]
+    push(hub, "main", b"theirs")
+    with pytest.raises(RepositoryConflictError, match=f"main moved from {seen[:10]}"):
+        promote(publication, tag="v1", token=None, expected_main=seen)
+    assert look(hub, "main")[1] == {"theirs.txt"}
+    theirs = look(hub, "main")[0]
+    first = promote(publication, tag="v1", token=None, expected_main=theirs)
+    assert promote(publication, tag="v1", token=None, expected_main=theirs) == first, "what is there is no conflict"
 
 
 def test_a_tag_never_moves(hub, pipeline):

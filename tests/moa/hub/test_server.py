@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
+import os
 import socket
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -22,6 +23,7 @@ from moa.errors import AccessDeniedError, HubError
 from moa.hub.client import hub_client
 from moa.hub.git_names import git_sha1, pointer_of
 from moa.hub.server import LocalHub, main
+from moa.hub.store import LEFT_OVER, Store
 
 REPO = "lab/model"
 
@@ -280,6 +282,17 @@ def test_everything_survives_a_restart_and_two_servers_share_a_root(tmp_path):
         info = api.model_info(REPO)
         assert (info.sha, info.private) == (sha, True)
         assert {entry.rfilename for entry in info.siblings} == {".gitattributes", "a.txt", "b.txt"}
+
+
+def test_a_start_clears_what_killed_uploads_left_and_nobody_is_writing(tmp_path):
+    store = Store(tmp_path)
+    dead, alive = store.incoming / "dead", store.incoming / "alive"
+    for path in (dead, alive):
+        path.write_bytes(b"half")
+    long_ago = dead.stat().st_mtime - LEFT_OVER - 1
+    os.utime(dead, (long_ago, long_ago))
+    Store(tmp_path)
+    assert alive.exists() and not dead.exists()
 
 
 def test_a_closed_hub_hangs_up(tmp_path):
