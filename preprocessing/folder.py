@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import re
 from collections import Counter
@@ -23,10 +24,14 @@ from preprocessing.config import DatasetConfig, FolderSource, FractionSplit
 from preprocessing.credits import Credit, read_credits
 from preprocessing.errors import Rejection, SourceError
 from preprocessing.frame import Annotation, Item, Picture
-from preprocessing.images import EXTENSIONS, decode_image, decode_labels, read_image_file
+from preprocessing.images import EXTENSIONS, OTHER_EXTENSIONS, decode_image, decode_labels, read_image_file
+from preprocessing.listing import list_files
 from preprocessing.sidecar import parse_annotation
 
+logger = logging.getLogger(__name__)
+
 MASK_SUFFIX = ".mask.png"
+SIDECAR_SUFFIXES = (".json", MASK_SUFFIX)
 UNREADABLE = "unreadable"  # digest of a sidecar that could not be read when it was listed
 HASHING_THREADS = 8
 
@@ -40,27 +45,33 @@ class FolderSourceReader:
     max_pixels: int
 
     def items(self, config: DatasetConfig, inventory: Path) -> list[Item]:
-        """All images sorted by path, hashed, split and credited. Raises SourceError."""
+        """All images sorted by path, hashed, split and credited; a `fraction` leaves copies of one image in one split.
+
+        Raises SourceError.
+        """
         source = config.source
         assert isinstance(source, FolderSource)
         place = self.root / (source.images or "")
         files = self._files(place)
-        names = [name for name in files if _is_image(name)]
+        annotations = _by_small_suffix(files) if self.sidecars else {}
+        names = [name for name in files if _has_suffix(name, EXTENSIONS) and not self._is_mask(name)]
         if not names:
             raise SourceError(f"{place}: no {', '.join(EXTENSIONS)} files in it; {_contents(files)}")
-        beside = {name: self._beside(name, set(files)) for name in names} if self.sidecars else {}
+        self._look_at_others(place, files)
+        beside = {name: _beside(name, annotations) for name in names}
         digests = self._digests([*names, *{path for paths in beside.values() for path in paths}], inventory)
+        first = _first_copies(names, digests) if isinstance(source.split, FractionSplit) else {}
         credits = read_credits(self.root, source.credits) if source.credits else {}
         default = Credit(licence=config.licence, author=config.author)
         return [
             Item(
                 number=None,
                 name=name,
-                split=choose_split(source.split, name, self.root),
+                split=choose_split(source.split, first.get(name, name), self.root),
                 sha256=digests[name],
                 licence=(credit := credits.get(image_number(name), default)).licence,
                 author=credit.author,
-                sidecars=tuple((path, digests[path] or UNREADABLE) for path in beside.get(name, ())),
+                sidecars=tuple((path, digests[path] or UNREADABLE) for path in beside[name]),
             )
             for name in names
         ]
@@ -82,7 +93,7 @@ class FolderSourceReader:
                 raise Rejection("bad_annotation", f"{name}: not a regular file, or one that may not be read")
             with self._listed(name) as path:
                 beside = path.read_bytes()
-            if name.endswith(MASK_SUFFIX):
+            if self._is_mask(name):
                 labels = decode_labels(beside, image.size)
             else:
                 annotation = parse_annotation(beside)
@@ -98,16 +109,22 @@ class FolderSourceReader:
             raise SourceError(f"{self.root}: no such folder; set source.root or pass --source-root FOLDER")
         if not place.is_dir():
             raise SourceError(f"{place}: no such folder, which source.images names; put the images there")
-        found = []
-        for folder, subfolders, files in os.walk(place):
-            subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-            relative = Path(folder).relative_to(self.root)
-            found += [(relative / name).as_posix() for name in files if not name.startswith(".")]
-        return sorted(found)
+        return list_files(self.root, place)
 
-    def _beside(self, name: str, files: set[str]) -> list[str]:
-        stem = name[: -len(PurePosixPath(name).suffix)]
-        return [path for path in (f"{stem}.json", f"{stem}{MASK_SUFFIX}") if path in files]
+    def _is_mask(self, name: str) -> bool:
+        return self.sidecars and _has_suffix(name, (MASK_SUFFIX,))
+
+    def _look_at_others(self, place: Path, files: list[str]) -> None:
+        """Warn of pictures that are not read. Raises SourceError for a link that may be to a folder of pictures."""
+        names = [name for name in files if not _has_suffix(name, (*EXTENSIONS, *SIDECAR_SUFFIXES))]
+        for path in (self.root / name for name in names):
+            if path.is_symlink() and not path.exists():
+                raise SourceError(f"{path}: a link that leads nowhere; mount what it points to, or remove it")
+        if pictures := [name for name in names if _has_suffix(name, OTHER_EXTENSIONS)]:
+            logger.warning(
+                "%s: %d pictures are left out (%s); convert them to jpg, png or webp to have them",
+                *(place, len(pictures), _kinds(pictures)),
+            )
 
     @contextmanager
     def _listed(self, name: str) -> Iterator[Path]:
@@ -131,6 +148,13 @@ class FolderSourceReader:
         return {name: entry[2] if entry else None for name, entry in entries.items()}
 
 
+def _first_copies(names: list[str], digests: dict[str, str | None]) -> dict[str, str]:
+    """For each name the first, in path order, with the same bytes: whose split is that of all, or a held-out image would
+    also be trained on."""
+    first: dict[str | None, str] = {}
+    return {name: first.setdefault(digests[name], name) if digests[name] else name for name in names}
+
+
 def choose_split(rule: Any, name: str, root: Path) -> str:
     """`train` or `heldout` for an image; the same whatever other images are there. Raises SourceError."""
     if isinstance(rule, FractionSplit):
@@ -149,14 +173,35 @@ def image_number(name: str) -> int | None:
     return int(match.group()) if match else None
 
 
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(EXTENSIONS) and not name.endswith(MASK_SUFFIX)
+def _has_suffix(name: str, suffixes: tuple[str, ...]) -> bool:
+    return name.lower().endswith(suffixes)
+
+
+def _by_small_suffix(files: list[str]) -> dict[str, str]:
+    """The files that may annotate an image, by their name with the suffix in small letters."""
+    return {
+        name[: -len(suffix)] + suffix: name
+        for name in files
+        for suffix in SIDECAR_SUFFIXES
+        if _has_suffix(name, (suffix,))
+    }
+
+
+def _beside(name: str, annotations: dict[str, str]) -> list[str]:
+    """What lies beside an image."""
+    stem = name[: -len(PurePosixPath(name).suffix)]
+    return [annotations[stem + suffix] for suffix in SIDECAR_SUFFIXES if stem + suffix in annotations]
 
 
 def _contents(files: list[str]) -> str:
     """What a folder without images holds instead."""
+    return f"it holds {_kinds(files) or 'no files at all'}"
+
+
+def _kinds(files: list[str]) -> str:
+    """How many files of which suffix, the five most frequent."""
     kinds = Counter(PurePosixPath(name).suffix.lower() or "no suffix" for name in files)
-    return "it holds " + (", ".join(f"{n} x {kind}" for kind, n in kinds.most_common(5)) or "no files at all")
+    return ", ".join(f"{n} x {kind}" for kind, n in kinds.most_common(5))
 
 
 def _digest(path: Path, known: list[Any] | None) -> list[Any] | None:

@@ -19,6 +19,10 @@ from preprocessing.frame import Box
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
 FORMATS = ("JPEG", "PNG", "WEBP")
+OTHER_EXTENSIONS = (  # pictures that are not read
+    *(".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jxl", ".tif", ".tiff"),
+    *(".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".rw2"),
+)
 FILE_OVERHEAD = 1 << 24  # bytes of colour profiles, previews and other metadata
 PAPER = (255, 255, 255, 255)  # what shows through transparent pixels
 

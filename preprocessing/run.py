@@ -7,6 +7,7 @@ ends with the same bytes; with nothing to do it says "up to date". manifest.json
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -34,6 +35,8 @@ from preprocessing.segmentation import Segmenter, load_segmenter
 from preprocessing.shards import ShardPlan, chunk_items, write_shard
 from preprocessing.sources import Source, load_frame, open_source
 from preprocessing.workers import Workers, worker_pool
+
+logger = logging.getLogger(__name__)
 
 BATCH = 32  # images in memory at a time, in each stage
 
@@ -102,7 +105,7 @@ def preprocess(
         items = source.items(declaration, out / ".inventory.json")
         inputs = inputs_digest(declaration, source.digest(), items)
         if not force and _finished(out, declaration, inputs):
-            _check_losses(out, read_quality(out), max_bad)
+            _judge(out, read_quality(out), max_bad)
             report(len(items), len(items), "up to date")
             return out / "manifest.json"
         take_alone()
@@ -116,7 +119,7 @@ def preprocess(
         _make_shards(declaration, source, plans, finished, annotators, out / "shards", report, workers)
         shards = [finished[plan.name] for plan in plans]
         quality = write_reports(out, shards)
-        _check_losses(out, quality, max_bad)
+        _judge(out, quality, max_bad)
         return write_manifest(out, declaration, shards, inputs)
 
 
@@ -195,7 +198,14 @@ def _finished(out: Path, config: DatasetConfig, inputs: str) -> bool:
     return is_up_to_date(out, manifest, inputs)
 
 
-def _check_losses(out: Path, quality: dict[str, Any], max_bad: float) -> None:
+def _judge(out: Path, quality: dict[str, Any], max_bad: float) -> None:
+    """Warn of images in both splits. Raises TooManyRejectedError."""
+    if leaks := quality["duplicates"]["across_splits"]:
+        logger.warning(
+            "%s: %d images lie in both splits, byte for byte, so held-out ones are also trained on; see duplicates in "
+            "quality.json, and delete the copies",
+            *(out, leaks),
+        )
     rejected, images = quality["rejected"], quality["images"]
     share = rejected["total"] / images
     if quality["samples"] and share <= max_bad:

@@ -34,6 +34,87 @@ def test_images_are_listed_by_path_without_masks_and_hidden_files(tmp_path: Path
     assert [name for name, _ in items[0].sidecars] == ["a/10.json", "a/10.mask.png"]
 
 
+def test_a_folder_that_cannot_be_listed_is_no_smaller_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "photos"
+    add_photo(root, "a.png")
+    add_photo(root, "drive/b.png")
+    original = os.scandir
+
+    def scandir(folder: str) -> object:
+        if str(folder).endswith("drive"):
+            raise OSError(5, "Input/output error", str(folder))
+        return original(folder)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(SourceError, match=r"photos/drive: this folder cannot be listed \(Input/output error\)"):
+        listed(root)
+
+
+def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
+    """Also two links to one folder, a link to a folder of the root itself, and links that lead back."""
+    root, elsewhere = tmp_path / "photos", tmp_path / "elsewhere"
+    for place, name in ((root, "z/a.png"), (elsewhere, "b.png"), (elsewhere, "deep/c.png")):
+        add_photo(place, name)
+    (root / "1-out").symlink_to(elsewhere)
+    (root / "2-out").symlink_to(elsewhere)
+    (root / "3-inside").symlink_to(root / "z")
+    (root / "z/up").symlink_to(root)
+    (elsewhere / "deep/back").symlink_to(root)
+    assert [item.name for item in listed(root)] == ["1-out/b.png", "1-out/deep/c.png", "z/a.png"]
+    (root / "1-out").unlink()
+    (root / "1-out").symlink_to(tmp_path / "not-mounted")
+    with pytest.raises(SourceError, match=r"photos/1-out: a link that leads nowhere; mount what it points to"):
+        listed(root)
+
+
+def test_pictures_of_other_kinds_are_left_out_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = tmp_path / "photos"
+    add_photo(root, "a.png")
+    listed(root)
+    assert caplog.messages == []
+    for name in ("b.HEIC", "c.heic", "d.tif", "notes.txt", "e.json"):
+        (root / name).write_bytes(b"x")
+    assert [item.name for item in listed(root)] == ["a.png"]
+    expected = f"{root}: 3 pictures are left out (2 x .heic, 1 x .tif); convert them to jpg, png or webp to have them"
+    assert caplog.messages == [expected]
+
+
+NO_SIDECARS = {"captions": {"kind": "template"}, "segmentation": {"kind": "mask2former"}, "faces": {"kind": "none"}}
+
+
+def test_masks_are_no_images_where_they_are_read_and_in_any_case(tmp_path: Path) -> None:
+    root = tmp_path / "photos"
+    add_photo(root, "A.PNG")
+    (root / "A.mask.png").rename(root / "A.MASK.PNG")
+    (root / "A.json").rename(root / "A.Json")
+    add_photo(root, "party.mask.png")
+    (root / "party.mask.json").unlink()
+    (root / "party.mask.mask.png").unlink()
+    (item,) = listed(root)
+    assert (item.name, [name for name, _ in item.sidecars]) == ("A.PNG", ["A.Json", "A.MASK.PNG"])
+    reader = FolderSourceReader(root=root, sidecars=True, max_pixels=10**6)
+    assert reader.read(item).labels.max() == 1
+    assert [item.name for item in listed(root, **NO_SIDECARS)] == ["A.MASK.PNG", "A.PNG", "party.mask.png"]
+
+
+@pytest.mark.parametrize("group", ["image", "folder"])
+def test_copies_of_an_image_are_in_one_split(tmp_path: Path, group: str) -> None:
+    """The one in which the first of them, by path, lies; they would lie in both by their own names."""
+    rule = FractionSplit(kind="fraction", heldout=0.5, group=group)
+    names = [f"{n:02d}/{n}.png" for n in range(20)]
+    for n, name in enumerate(names):
+        add_photo(tmp_path / "photos", name, shade=n // 4)
+    items = listed(tmp_path / "photos", source={"kind": "folder", "split": rule})
+    alone = [choose_split(rule, name, Path()) for name in names]
+    assert [item.split for item in items] == [alone[n - n % 4] for n in range(20)]
+    assert [item.split for item in items] != alone
+    assert {item.split for item in items} == {"train", "heldout"}
+    by_number = {"kind": "number", "heldout_from": 10}
+    assert [item.split for item in listed(tmp_path / "photos", source={"kind": "folder", "split": by_number})] == [
+        "train" if n < 10 else "heldout" for n in range(20)
+    ], "published splits stay as they are"
+
+
 def test_the_fraction_split_is_stable_and_about_right() -> None:
     rule = FractionSplit(kind="fraction", heldout=0.25)
     chosen = {name: choose_split(rule, name, Path()) for name in (f"{n}.png" for n in range(2000))}
@@ -125,9 +206,4 @@ def test_changes_are_noticed_and_unchanged_files_are_not_read_again(tmp_path: Pa
 
 def test_sidecars_count_only_where_an_annotator_reads_them(tmp_path: Path) -> None:
     add_photo(tmp_path / "photos", "a.png")
-    no_sidecars = {
-        "captions": {"kind": "template"},
-        "segmentation": {"kind": "mask2former"},
-        "faces": {"kind": "none"},
-    }
-    assert listed(tmp_path / "photos", **no_sidecars)[0].sidecars == ()
+    assert listed(tmp_path / "photos", **NO_SIDECARS)[0].sidecars == ()

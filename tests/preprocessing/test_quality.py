@@ -49,6 +49,20 @@ def test_duplicates_across_splits_are_leaks() -> None:
     assert duplicates(shards) == {"groups": 2, "images": 4, "across_splits": 1, "examples": [["a", "c"], ["b", "d"]]}
 
 
+def test_leaks_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A split by number is taken as it is; a finished folder says so again."""
+    for name in ("1.png", "2.png"):
+        add_photo(tmp_path / "photos", name)
+    source = {"kind": "folder", "split": {"kind": "number", "heldout_from": 2}}
+    for _ in range(2):
+        preprocess(declaration(source=source), tmp_path / "out", source_root=tmp_path / "photos")
+        assert "out: 1 images lie in both splits, byte for byte" in caplog.text
+        caplog.clear()
+    source["split"] = {"kind": "fraction", "heldout": 0.5}
+    preprocess(declaration(source=source), tmp_path / "out", source_root=tmp_path / "photos")
+    assert caplog.text == ""
+
+
 @pytest.mark.parametrize(("value", "place"), [(0.0, 0), (0.05, 1), (0.0499, 0), (0.9999, 19), (1.0, 19), (7.0, 19)])
 def test_bins_include_their_lower_edge(value: float, place: int) -> None:
     statistics = Statistics()
