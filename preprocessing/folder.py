@@ -149,7 +149,7 @@ class FolderSourceReader:
 
 
 def _first_copies(names: list[str], digests: dict[str, str | None]) -> dict[str, str]:
-    """For each name the first, in path order, with the same bytes: whose split is that of all, or a held-out image would
+    """For each name the first, in path order, with the same bytes: its split is that of all, or a held-out image would
     also be trained on."""
     first: dict[str | None, str] = {}
     return {name: first.setdefault(digests[name], name) if digests[name] else name for name in names}

@@ -8,14 +8,19 @@ for itself. Nobody waits.
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from preprocessing.errors import OutputError
 
+logger = logging.getLogger(__name__)
+
 LOCK = ".lock"
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)  # a file system that has none
 
 
 @contextmanager
@@ -23,7 +28,8 @@ def shared(out: Path) -> Iterator[Callable[[], None]]:
     """Make the folder and share its lock; the function it yields takes the lock for this process alone.
 
     The system lets go of it when this process ends, however it ends. Both raise OutputError: the folder cannot be
-    written or locked; another preprocessing is writing to it; or (the function) somebody else uses it.
+    written or locked; another preprocessing is writing to it; or (the function) somebody else uses it. A file system
+    without locks (some network file systems are mounted so) stops nobody: a warning says so.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -33,17 +39,25 @@ def shared(out: Path) -> Iterator[Callable[[], None]]:
         raise OutputError(f"{out}: cannot be written ({error.strerror}); choose another --out") from error
 
     def take_alone() -> None:
-        _lock(file.fileno(), fcntl.LOCK_EX, out, "a training or another preprocessing uses this folder")
+        if locks:
+            _lock(file.fileno(), fcntl.LOCK_EX, out, "a training or another preprocessing uses this folder")
 
     with file:
-        _lock(file.fileno(), fcntl.LOCK_SH, out, "another preprocessing is writing to this folder")
+        locks = _lock(file.fileno(), fcntl.LOCK_SH, out, "another preprocessing is writing to this folder")
         yield take_alone
 
 
-def _lock(descriptor: int, kind: int, out: Path, user: str) -> None:
+def _lock(descriptor: int, kind: int, out: Path, user: str) -> bool:
+    """Take a lock; False where there are none."""
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        return True
     except BlockingIOError as error:
         raise OutputError(f"{out}: {user}; wait for it, stop it or choose another --out") from error
     except OSError as error:
+        if error.errno in _NO_LOCKS:
+            logger.warning(
+                "%s: cannot be locked (%s); see to it that nobody else uses it meanwhile", out, error.strerror
+            )
+            return False
         raise OutputError(f"{out}: cannot be locked ({error.strerror}); choose another --out") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -274,6 +275,24 @@ def test_nobody_reads_what_is_being_written(photos: Path, tmp_path: Path) -> Non
     assert locks == [False] * 4
     try_lock()
     assert locks[-1]
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_warned_of(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, code: int
+) -> None:
+    """As a training does; any other trouble is an error."""
+
+    def flock(*_: object) -> None:
+        raise OSError(code, "No locks here")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    assert preprocess(declaration(), tmp_path, source_root=photos).is_file()
+    message = f"{tmp_path}: cannot be locked (No locks here); see to it that nobody else uses it meanwhile"
+    assert caplog.messages == [message]
+    code = errno.EIO
+    with pytest.raises(OutputError, match="cannot be locked"):
+        preprocess(declaration(), tmp_path, source_root=photos)
 
 
 def test_an_output_that_is_a_file_is_refused(photos: Path, tmp_path: Path) -> None:
