@@ -1,8 +1,8 @@
 """Where a run's training starts, and the model its candidate has to hold its own against.
 
-The champion is the repository's promoted revision; where nothing was promoted yet, `train.init`; else nobody. It is
-chosen when a candidate is first evaluated and kept in `runs/<name>/champion.json`: once that candidate is promoted
-itself, the repository would answer with it.
+The champion is the repository's promoted revision; where nothing but the candidate itself was promoted, `train.init`;
+else nobody. It is chosen when a candidate is first evaluated for a repository and kept in `runs/<name>/champion.json`:
+once that candidate is promoted itself, the repository would answer with it.
 """
 
 from __future__ import annotations
@@ -10,32 +10,36 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from flows.files import read_json, write_json
 from flows.hub import fetch, hub_cache
+from flows.overrides import replaced
 from flows.settings import LifecycleConfig
 from flows.stage import require
 from moa.errors import RepositoryMissingError
 
 
 class Champion(BaseModel):
-    """`champion.json`. `candidate` is the adapter it was chosen for; `none`: there is nobody to beat but the prior."""
+    """`champion.json`. `candidate` is the adapter it was chosen for, `repo_id` and `endpoint` say for which repository;
+    `none`: there is nobody to beat but the prior."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     candidate: str
+    repo_id: str
+    endpoint: str
     source: Literal["promoted", "init", "none"]
     adapter_digest: str | None = None
-    repo_id: str | None = None
     commit: str | None = None
 
 
 def champion_of(config: LifecycleConfig) -> Champion:
-    """The champion of the run's published candidate, chosen now if it was not before."""
+    """The champion of the run's published candidate in its repository, chosen now if it was not before."""
     record = config.run / "champion.json"
     candidate = read_json(require(config.run / "publication.json", "publish"))["adapter_digest"]
-    if record.is_file() and (known := Champion.model_validate(read_json(record))).candidate == candidate:
+    known = _known(record)
+    if known and (known.candidate, known.repo_id, known.endpoint) == (candidate, *_place(config).values()):
         return known
     champion = _choose(config, candidate)
     write_json(record, champion.model_dump(mode="json"))
@@ -53,26 +57,31 @@ def champion_adapter(config: LifecycleConfig) -> Path | None:
 def starting_adapter(config: LifecycleConfig) -> Path | None:
     """The adapter that training starts from; None for a copy of the prior.
 
-    With `train_from: promoted` a run keeps what it started from, which its config.json names.
+    With `train_from: promoted` a run keeps what it started from, which its config.json names; `start.json` says in
+    which repository that is: the run may be published elsewhere by now.
     """
-    record = config.run / "config.json"
+    record, origin = config.run / "config.json", config.run / "start.json"
     if config.train_from == "init":
         return config.train.init
     if not record.is_file():
+        write_json(origin, _place(config))
         return promoted_adapter(config) or config.train.init
     started = read_json(record)["init"]
     if started and not Path(started).exists() and hub_cache() in Path(started).parents:  # .../<commit>/adapter
-        fetch(config, Path(started).parent.name, "adapter")
+        place = read_json(origin) if origin.is_file() else _place(config)  # earlier versions wrote none
+        there = replaced(config, [f"publish.{field}={value}" for field, value in place.items()])
+        fetch(there, Path(started).parent.name, "adapter")
     return started and Path(started)
 
 
-def promoted_adapter(config: LifecycleConfig) -> Path | None:
-    """The adapter that `main` of the repository holds now, downloaded into a folder named after the commit.
+def promoted_adapter(config: LifecycleConfig, revision: str = "main") -> Path | None:
+    """The adapter that `main` of the repository holds now, or another revision, downloaded into a folder named after
+    the commit.
 
     None where there is no repository, or nothing was promoted in it.
     """
     try:
-        adapter = fetch(config, "main", "adapter") / "adapter"
+        adapter = fetch(config, revision, "adapter") / "adapter"
     except RepositoryMissingError:
         return None
     return adapter if (adapter / "manifest.json").is_file() else None
@@ -83,10 +92,24 @@ def adapter_digest(adapter: Path) -> str:
     return read_json(adapter / "manifest.json")["digest"]
 
 
+def _place(config: LifecycleConfig) -> dict[str, str]:
+    """The run's repository."""
+    return {"repo_id": config.publish.repo_id, "endpoint": config.publish.endpoint}
+
+
+def _known(record: Path) -> Champion | None:
+    """The champion that was chosen before; None where there is no record, or one of an earlier version."""
+    try:
+        return Champion.model_validate_json(record.read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
 def _choose(config: LifecycleConfig, candidate: str) -> Champion:
-    if adapter := promoted_adapter(config):
-        place = {"repo_id": config.publish.repo_id, "commit": adapter.parent.name}
-        return Champion(candidate=candidate, source="promoted", adapter_digest=adapter_digest(adapter), **place)
+    chosen = {"candidate": candidate, **_place(config)}
+    adapter = promoted_adapter(config)
+    if adapter and (digest := adapter_digest(adapter)) != candidate:
+        return Champion(source="promoted", adapter_digest=digest, commit=adapter.parent.name, **chosen)
     if init := config.train.init:
-        return Champion(candidate=candidate, source="init", adapter_digest=adapter_digest(init))
-    return Champion(candidate=candidate, source="none")
+        return Champion(source="init", adapter_digest=adapter_digest(init), **chosen)
+    return Champion(source="none", **chosen)

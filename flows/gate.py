@@ -23,6 +23,7 @@ from flows.command import run
 from flows.decision import decide
 from flows.evaluated import read_summary
 from flows.files import read_json, write_json
+from flows.hub import main_commit
 from flows.presets import PresetName
 from flows.promotion import is_settled, overtaken, promote_candidate
 from flows.settings import LifecycleConfig
@@ -40,9 +41,10 @@ def pass_gate(config: LifecycleConfig) -> Path:
             return record
         tolerances = config.promote.model_dump(include={"tolerance_ip", "tolerance_pc"})
         decision = decide(summary, champion=champion_of(config).source != "none", **tolerances)
-        reasons = [*decision.reasons, *(overtaken(config) if decision.promote else [])]
+        main = main_commit(config)
+        reasons = [*decision.reasons, *(overtaken(config, main) if decision.promote else [])]
         if not reasons:
-            promote_candidate(config, summary)
+            promote_candidate(config, summary, main)
         return write_json(
             record,
             {

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.settings import LifecycleConfig, runs_root
-from moa.hub.download import download
+from moa.hub.download import commit_of, download
 from moa.hub.loopback import is_loopback
 from moa.hub.server import TOKEN_VARIABLE, LocalHub
 
@@ -51,6 +51,12 @@ def _secret_block() -> str | None:
 def hub_cache() -> Path:
     """Where downloaded revisions are kept, for all runs."""
     return runs_root() / "hub-cache"
+
+
+def main_commit(config: LifecycleConfig) -> str:
+    """The commit that `main` of the run's repository is at now."""
+    with hub_endpoint(config) as endpoint:
+        return commit_of(config.publish.repo_id, "main", endpoint, token=hub_token(config))
 
 
 def fetch(config: LifecycleConfig, revision: str, part: str | None = None) -> Path:

@@ -22,9 +22,10 @@ def is_settled(config: LifecycleConfig, candidate: str) -> bool:
     return (config.run / "gate.json").is_file() and record.is_file() and read_json(record)["candidate"] == candidate
 
 
-def overtaken(config: LifecycleConfig) -> list[str]:
-    """Why the comparison with the champion is out of date, if it is: another model was promoted since."""
-    current, champion = promoted_adapter(config), champion_of(config)
+def overtaken(config: LifecycleConfig, main: str) -> list[str]:
+    """Why the comparison with the champion is out of date, if it is: another model was promoted since. `main` is the
+    commit that `main` is at."""
+    current, champion = promoted_adapter(config, main), champion_of(config)
     if current is None or adapter_digest(current) in (champion.adapter_digest, champion.candidate):
         return []
     return [
@@ -33,14 +34,18 @@ def overtaken(config: LifecycleConfig) -> list[str]:
     ]
 
 
-def promote_candidate(config: LifecycleConfig, summary: dict[str, Any]) -> None:
-    """Makes `main` hold the candidate with its scores on the model card, tags it, and writes promotion.json."""
+def promote_candidate(config: LifecycleConfig, summary: dict[str, Any], main: str) -> None:
+    """Makes `main` hold the candidate with its scores on the model card, tags it, and writes promotion.json.
+
+    Raises RepositoryConflictError (moa's) when `main` is no longer at the commit `main`, for which it was decided.
+    """
     record = config.run / "publication.json"
     publication = Publication.read(record)
     tag = config.promote.tag.format(name=config.name, commit=publication.commit[:8])
     with hub_endpoint(config) as endpoint:
         card = model_card(config, _metrics(summary))
-        promotion = promote(publication, tag=tag, token=hub_token(config), endpoint=endpoint, card=card)
+        place = {"token": hub_token(config), "endpoint": endpoint}
+        promotion = promote(publication, tag=tag, card=card, expected_main=main, **place)
     write_json(
         config.run / "promotion.json",
         {**promotion.model_dump(mode="json"), "endpoint": config.publish.endpoint},

@@ -57,6 +57,12 @@ def download(
         return _fetch(api, repo_id, commit, cache_dir, wanted)
 
 
+def commit_of(repo_id: str, revision: str, endpoint: str, *, token: str | None = None) -> str:
+    """The commit that a branch or tag stands for now. Raises as `download`."""
+    with hub_client(endpoint, token=token, repo_id=repo_id, writing=False) as api:
+        return retrying(lambda: head_of(api, repo_id, revision), what=f"look up {revision} of {repo_id}")
+
+
 def _fetch(api: HfApi, repo_id: str, commit: str, cache_dir: Path, wanted: str | None) -> Path:
     def fetch() -> Path:
         return Path(api.snapshot_download(repo_id, revision=commit, cache_dir=cache_dir, allow_patterns=wanted))

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from prefect.logging import disable_run_logger
 
+from flows import gate
 from flows.card import model_card
 from flows.champion import champion_adapter, champion_of, starting_adapter
 from flows.errors import MissingInputError
@@ -19,8 +20,11 @@ from flows.files import read_json, write_json
 from flows.gate import pass_gate
 from flows.hub import fetch, hub_cache, hub_endpoint
 from flows.overrides import resolve
+from flows.promotion import promote_candidate
 from flows.settings import LifecycleConfig
+from moa.errors import RepositoryConflictError
 from moa.hub.publish import publish
+from moa.hub.server import LocalHub
 from tests.flows.exports import write_export, write_shards
 from tests.moa.hub.pipeline_folder import write_pipeline
 
@@ -53,7 +57,7 @@ def published(tmp_path: Path, name: str, weights: str = "", *overrides: str) -> 
             card=model_card(config),
             cache_dir=hub_cache(),
         )
-    write_json(config.run / "publication.json", {**done.model_dump(mode="json"), "endpoint": "local"})
+    write_json(config.run / "publication.json", {**done.model_dump(mode="json"), "endpoint": config.publish.endpoint})
     return config
 
 
@@ -139,6 +143,50 @@ def test_a_comparison_that_was_overtaken_does_not_count(tmp_path: Path) -> None:
     assert main_adapter(slow) == digest(fast)
 
 
+def test_a_promotion_between_the_look_and_the_commit_is_a_conflict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow, fast = published(tmp_path, "slow"), published(tmp_path, "fast")
+
+    def meanwhile(*arguments: Any) -> None:
+        monkeypatch.setattr(gate, "promote_candidate", promote_candidate)
+        assert gated(fast, BETTER)["decision"] == "promoted"
+        promote_candidate(*arguments)
+
+    monkeypatch.setattr(gate, "promote_candidate", meanwhile)
+    with pytest.raises(RepositoryConflictError, match="main moved"):
+        gated(slow, BETTER)
+    assert main_adapter(slow) == digest(fast) and not (slow.run / "gate.json").exists()
+    assert gated(slow, BETTER)["decision"] == "rejected", "when it is run again"
+
+
+def test_another_repository_has_a_champion_of_its_own(tmp_path: Path) -> None:
+    """As README, "Your own photographs": published on this machine first, then elsewhere."""
+    gated(published(tmp_path, "first"), BETTER)
+    here = published(tmp_path, "run")
+    assert champion_of(here).source == "promoted" and gated(here, BETTER)["decision"] == "promoted"
+    with LocalHub(tmp_path / "elsewhere") as hub:
+        for change in (f"publish.endpoint={hub.endpoint}", "publish.repo_id=you/name"):
+            moved = published(tmp_path, "run", "", change)
+            found = champion_of(moved)
+            assert (found.repo_id, found.endpoint, found.source, found.commit) == (
+                moved.publish.repo_id,
+                moved.publish.endpoint,
+                "none",
+                None,
+            )
+            assert champion_adapter(moved) is None
+            assert gated(moved, BETTER)["decision"] == "promoted" and main_adapter(moved) == digest(moved)
+    assert champion_of(published(tmp_path, "run")).source == "none", "nobody is compared with himself"
+
+
+def test_a_champion_of_an_earlier_version_is_chosen_anew(tmp_path: Path) -> None:
+    run = published(tmp_path, "run", "", f"train.init={tmp_path / 'init'}")
+    chosen = champion_of(run)
+    write_json(run.run / "champion.json", {"candidate": digest(run), "source": "none"})
+    assert champion_of(run) == chosen and chosen.source == "init"
+
+
 def test_another_candidate_of_the_same_run_gets_the_champion_of_its_time(tmp_path: Path) -> None:
     short = published(tmp_path, "run", "short")
     gated(short, BETTER)
@@ -192,4 +240,5 @@ def test_training_starts_from_the_promoted_adapter_and_a_run_keeps_its_start(tmp
     gated(second, BETTER)
     assert starting_adapter(run) == start, "main has moved, the run has not"
     shutil.rmtree(hub_cache())
-    assert starting_adapter(run) == start and (start / "manifest.json").is_file(), "the cache may be deleted"
+    moved = resolve("miniature", [*overrides, "publish.repo_id=you/name", "publish.endpoint=http://127.0.0.1:1"], "run")
+    assert starting_adapter(moved) == start and (start / "manifest.json").is_file(), "the cache may be deleted"
