@@ -1,6 +1,7 @@
 """Files that are either whole or absent, canonical JSON and digests.
 
-A file is written under `<name>.tmp`, flushed to the disk and renamed; nobody ever sees half of it under its own name.
+A file is written under `<name>.<process>-<thread>.tmp`, so that two writers never share one, flushed to the disk and
+renamed; nobody ever sees half of it under its own name.
 """
 
 from __future__ import annotations
@@ -8,12 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 BLOCK = 1 << 20
+_HALF_WRITTEN = re.compile(r".+\.(tar|jsonl?)(\.\d+-\d+)?\.tmp")  # earlier versions wrote no process
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -37,9 +41,9 @@ def sha256_json(value: Any) -> str:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Open `<path>.tmp` for writing; it becomes `path` on success; on an exception it goes and `path` stays."""
+    """Open a temporary file for writing; it becomes `path` on success; on an exception it goes and `path` stays."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_native_id()}.tmp")
     try:
         with temporary.open("wb") as stream:
             yield stream
@@ -61,6 +65,13 @@ def write_bytes(path: Path, data: bytes) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file with sorted keys; NaN and infinity raise ValueError."""
     write_bytes(path, (json.dumps(value, sort_keys=True, indent=1, allow_nan=False) + "\n").encode())
+
+
+def remove_half_written(folder: Path) -> None:
+    """Delete what killed writers left in a folder, where nobody else writes now."""
+    for path in sorted(folder.glob("*.tmp")):
+        if _HALF_WRITTEN.fullmatch(path.name):
+            path.unlink()
 
 
 def _sync_folder(folder: Path) -> None:

@@ -16,7 +16,7 @@ from preprocessing.atomic import sha256_file, write_json
 from preprocessing.config import SPLITS
 from preprocessing.shards import ShardPlan
 
-_SHARD_FILE = re.compile(rf"({'|'.join(SPLITS)})-\d{{5}}\.(tar|json)(\.tmp)?")
+_SHARD_FILE = re.compile(rf"({'|'.join(SPLITS)})-\d{{5}}\.(tar|json)")
 
 
 def find_finished(folder: Path, plans: Iterable[ShardPlan]) -> dict[str, dict[str, Any]]:
@@ -35,8 +35,8 @@ def find_finished(folder: Path, plans: Iterable[ShardPlan]) -> dict[str, dict[st
 
 
 def settle(folder: Path, finished: dict[str, dict[str, Any]]) -> None:
-    """Remove all shard files of ours that are not of `finished` (planned name -> record), and half-written ones; then
-    give each its planned name, in its record too. Other files are left alone.
+    """Remove all shard files of ours that are not of `finished` (planned name -> record); then give each its planned
+    name, in its record too. Other files are left alone.
 
     Neighbours keep their order, so those that move down do so from the first on, those that move up from the last on,
     and none meets another. A kill between two steps loses nothing: a shard lies under its old or its new name.
@@ -55,8 +55,7 @@ def settle(folder: Path, finished: dict[str, dict[str, Any]]) -> None:
 
 def _remove_others(folder: Path, keep: set[str]) -> None:
     for path in sorted(folder.glob("*")):
-        match = _SHARD_FILE.fullmatch(path.name)
-        if match and (match[3] or path.stem not in keep):
+        if _SHARD_FILE.fullmatch(path.name) and path.stem not in keep:
             path.unlink()
 
 

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from preprocessing.atomic import remove_half_written
 from preprocessing.captions import Captioner, load_captioner
 from preprocessing.config import DatasetConfig
 from preprocessing.errors import OutputError, TooManyRejectedError
@@ -115,6 +116,8 @@ def preprocess(
         annotators = Annotators.load(declaration, device, models or models_folder()) if pending else None
         # Only now is anything removed: where a model is missing, a good dataset stays what it was.
         (out / "manifest.json").unlink(missing_ok=True)
+        for folder in (out, out / "shards"):
+            remove_half_written(folder)
         settle(out / "shards", finished)
         _make_shards(declaration, source, plans, finished, annotators, out / "shards", report, workers)
         shards = [finished[plan.name] for plan in plans]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from preprocessing.atomic import write_json
 from preprocessing.config import FractionSplit, NumberSplit, load_dataset
 from preprocessing.errors import SourceError
 from preprocessing.folder import FolderSourceReader, choose_split, image_number
@@ -202,6 +204,15 @@ def test_changes_are_noticed_and_unchanged_files_are_not_read_again(tmp_path: Pa
     assert after[0].sidecars[0] != before[0].sidecars[0]
     (tmp_path / "inventory.json").write_text("broken")
     assert listed(root)[1].sha256 != before[1].sha256
+
+
+def test_two_listings_at_once_write_one_inventory(tmp_path: Path) -> None:
+    """They share the folder's lock, so nothing but the names of their temporary files keeps them apart."""
+    inventory = tmp_path / "inventory.json"
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(lambda n: write_json(inventory, {"n": n, "more": list(range(99))}), range(200)))
+    assert json.loads(inventory.read_text())["more"] == list(range(99))
+    assert list(tmp_path.iterdir()) == [inventory]
 
 
 def test_sidecars_count_only_where_an_annotator_reads_them(tmp_path: Path) -> None:

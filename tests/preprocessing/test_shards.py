@@ -182,10 +182,13 @@ def test_shards_of_another_layout_go_and_foreign_files_stay(photos: Path, tmp_pa
     out = tmp_path / "out"
     preprocess(declaration(shard_size=2), out, source_root=photos)
     (out / "shards/notes.txt").write_text("mine")
-    (out / "shards/train-00000.tar.tmp").write_text("half")
+    (out / "notes.tmp").write_text("mine")
+    for name in ("shards/train-00000.tar.1-1.tmp", "shards/train-00009.json.tmp", ".inventory.json.1-1.tmp"):
+        (out / name).write_text("half")
     preprocess(declaration(shard_size=100_000), out, source_root=photos)
     names = sorted(path.name for path in (out / "shards").iterdir())
     assert names == ["notes.txt", "train-00000.json", "train-00000.tar"]
+    assert [path.name for path in out.glob("*.tmp")] == ["notes.tmp"]
 
 
 def test_another_datasets_folder_is_not_overwritten_by_mistake(photos: Path, tmp_path: Path) -> None:
