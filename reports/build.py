@@ -13,7 +13,7 @@ from reports.charts import Chart, Interval, scatter
 from reports.claims import ClaimsTable, claims_table
 from reports.decision import decision
 from reports.files import write_text
-from reports.galleries import failure_cards, ranked_cards
+from reports.galleries import failure_cards, outcome_tables, ranked_cards
 from reports.grids import ablation_grids, grid
 from reports.headline import Figure, figures, finding
 from reports.hero import hero
@@ -111,7 +111,7 @@ def render_report(run: Run, page: Path, room: Room) -> str:
 def suite_view(name: str, evaluation: Evaluation, thumbs: Thumbnails, shots: int) -> SuiteView:
     """Everything the template shows of one evaluation; its grid may hold that many shots."""
     rows = evaluation.scores
-    files = [evaluation.folder / file for file in ("scores.csv", "pairs.csv", "summary.json")]
+    files = [evaluation.folder / file for file in ("scores.csv", "swaps.csv", "pairs.csv", "summary.json")]
     return SuiteView(
         id=name,
         evaluation=evaluation,
@@ -159,6 +159,6 @@ def _pictures(album: Album) -> dict[str, Any]:
         "router": router_view(album, evaluation.router) if evaluation.router else None,
         "galleries": ranked_cards(album),
         "failures": failure_cards(album),
-        "outcomes": tables.outcome_counts(evaluation.methods, album.rows),
+        "outcomes": outcome_tables(album),
         "unscored": [(lost.what, lost.why) for lost in evaluation.summary.unscored],
     }

@@ -20,6 +20,7 @@ from markupsafe import Markup
 from reports.vector import colour, inline_svg
 
 WIDE, TALL = 380, 240  # units of the scatter plot
+SHAPES = ("circle", "square", "diamond", "triangle-up", "cross", "triangle-down")  # hollow: none covers another
 CHARACTER = 7.2  # units of a character at the size of labels, in the wider ones of the fonts a browser may have
 # Numbers beside an axis: 20, 0.05, 12k, 1e-5. Vega's own choice of digits makes 1e+2 of 100.
 TICKS = (
@@ -89,7 +90,8 @@ def scatter(title: str, points: Sequence[tuple[Interval, Interval]]) -> Chart | 
     values = [
         {"pc": pc.mean, "pc0": pc.ends[0], "pc1": pc.ends[1], "ip": ip.mean, "ip0": ip.ends[0], "ip1": ip.ends[1]}
         | {"label": ip.label, "tone": colour(ip.tone), "said": f"{ip.label}: IP {ip.mean:.3f}, PC {pc.mean:.3f}"}
-        for pc, ip in points
+        | {"shape": SHAPES[number % len(SHAPES)]}
+        for number, (pc, ip) in enumerate(points)
     ]
     xs, ys = _padded([v for pc, _ in points for v in pc.ends]), _padded([v for _, ip in points for v in ip.ends])
     across: dict[str, Any] = {"title": "prompt consistency (PC) →", "scale": alt.Scale(domain=xs, nice=False)}
@@ -101,7 +103,9 @@ def scatter(title: str, points: Sequence[tuple[Interval, Interval]]) -> Chart | 
         bars.encode(x=alt.X("pc0:Q", **across), x2="pc1:Q", y=y),
         bars.encode(x=x, y=alt.Y("ip0:Q", **up), y2="ip1:Q"),
     ]
-    dots = base.mark_point(filled=True, size=90, opacity=1).encode(x=x, y=y, description="said:N")
+    dots = base.mark_point(filled=False, size=90, opacity=1, strokeWidth=2.4).encode(
+        x=x, y=y, description="said:N", shape=alt.Shape("shape:N", scale=None)
+    )
     names = [
         alt.Chart(alt.Data(values=[values[index]]))
         .mark_text(align=align, dx=8 if align == "left" else -8, dy=dy, fontSize=12, color=colour("ink"), aria=False)

@@ -19,6 +19,8 @@ VERDICTS: dict[Verdict, tuple[str, str, str]] = {
     "undecided": ("undecided", "?", "undecided"),
     "unmeasured": ("unmeasured", "–", "not measured"),
 }
+SHARES = ("share", "shown", "ranked first")  # in the name of what is a share: people read it in percent
+ROUTER = "prior share"  # a weight of the router, 0 to 1 as under Router
 NEUTRAL = "soft"  # the tone of a figure that is no method's, such as a router's share
 
 
@@ -31,6 +33,7 @@ class Judged:
     mark: str
     words: str
     strip: Markup
+    percent: bool
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class ClaimRow:
     mark: str
     words: str
     strip: Markup
+    percent: bool
     tests: list[Judged]
 
 
@@ -71,13 +75,20 @@ def claims_table(claims: list[Claim], methods: list[MethodSummary]) -> ClaimsTab
     """All claims in the order of the summary; None without any."""
     named = tones(methods)
     by_label = {method.label: named[method.method] for method in methods}
-    rows = [
-        ClaimRow(claim, *VERDICTS[claim.verdict], _strip(claim, by_label), [_test(test) for test in claim.tests])
-        for claim in claims
-    ]
+    rows = [_row(claim, by_label) for claim in claims]
     kinds = [row.kind for row in rows]
     counts = [(words, kind, kinds.count(kind)) for kind, _, words in VERDICTS.values() if kind in kinds]
     return ClaimsTable(rows, counts, by_label) if rows else None
+
+
+def _row(claim: Claim, tones: Mapping[str, str]) -> ClaimRow:
+    of_figures = claim.measure.partition(";")[0]  # the figures are of the first thing that is measured
+    tests = [_test(test) for test in claim.tests]
+    return ClaimRow(claim, *VERDICTS[claim.verdict], _strip(claim, tones), _is_share(of_figures), tests)
+
+
+def _is_share(name: str) -> bool:
+    return any(word in name for word in SHARES) and ROUTER not in name
 
 
 def _tone(figure: Measured, tones: Mapping[str, str]) -> str:
@@ -102,12 +113,14 @@ def _strip(claim: Claim, tones: Mapping[str, str]) -> Markup:
 def _test(test: ClaimTest) -> Judged:
     found = Interval(test.quantity, NEUTRAL, test.mean, test.low, test.high)
     kind, mark, _ = VERDICTS[test.verdict]
-    return Judged(test, kind, mark, _words(test), bound_strip(found, test.bound, test.side))
+    percent = _is_share(test.quantity)
+    return Judged(test, kind, mark, _words(test, percent), bound_strip(found, test.bound, test.side), percent)
 
 
-def _words(test: ClaimTest) -> str:
-    """Where the interval lies: "above 0", "not above 0", "spans 0"."""
+def _words(test: ClaimTest, percent: bool) -> str:
+    """Where the interval lies: "above 0", "not above 95 %", "spans 0"."""
     if test.low is None or test.high is None:
         return "no interval to judge by"
-    side = f"{test.side} {test.bound:g}"
-    return {"yes": side, "no": f"not {side}"}.get(test.verdict, f"spans {test.bound:g}")
+    bound = f"{test.bound * 100:g} %" if percent and test.bound else f"{test.bound:g}"
+    side = f"{test.side} {bound}"
+    return {"yes": side, "no": f"not {side}"}.get(test.verdict, f"spans {bound}")

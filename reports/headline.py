@@ -74,6 +74,7 @@ def finding(evaluation: Evaluation) -> str:
         _against(evaluation, "ip", "Identity (IP)", moa, prior),
         _against(evaluation, "pc", "prompt consistency (PC)", moa, prior),
         _against(evaluation, "context_change_outside", "change outside the person", moa, ablation),
+        _against(evaluation, "ip", "identity", moa, ablation) if ablation else "",  # what that rival pays, or gains
     ]
     said = "; ".join(part for part in parts if part)
     return f"{said[0].upper()}{said[1:]}." if said else "No image could be scored."

@@ -36,7 +36,7 @@ def render(template: str, **values: Any) -> str:
     )
     environment.filters["score"] = score
     environment.filters["interval"] = interval
-    environment.filters["signed"] = lambda value: f"{value:+.3f}".replace("-", "−")
+    environment.filters["signed"] = signed
     environment.filters["count"] = lambda value: f"{value:,.0f}"
     environment.filters["number"] = lambda value: f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
     environment.filters["brief"] = brief
@@ -57,6 +57,14 @@ def score(value: float | None, percent: bool = False) -> str:
     if value is None:
         return "–"
     return f"{value * 100:.1f} %".replace("100.0", "100") if percent else f"{value:.3f}"
+
+
+def signed(value: float, percent: bool = False) -> str:
+    """A difference as people read it: "+0.071", of shares "−3.2", in percentage points. One that would round to zero
+    has as many decimals as it takes to say on which side of zero it lies."""
+    shown, decimals = (100 * value, 1) if percent else (value, 3)
+    digits = next((n for n in range(decimals, decimals + 5) if round(shown, n)), decimals)
+    return f"{round(shown, digits):+.{digits}f}".replace("-", "−") if round(shown, digits) else f"{0:.{decimals}f}"
 
 
 def interval(found: Bounded, percent: bool = False) -> str:

@@ -151,7 +151,7 @@ def read_run(folder: Path) -> Run:
     if not metrics:
         missing.append("Training has not logged a step: metrics.jsonl is absent or empty.")
     if adapter is None:
-        missing.append("No adapter was exported: export/manifest.json is absent.")
+        missing.append("No adapter was exported, so there is no model card: export/manifest.json is absent.")
     if publication is None:
         missing.append("Nothing was published: publication.json is absent.")
     elif gate is None:

@@ -12,6 +12,9 @@ import pandas as pd
 
 Item = TypeVar("Item")
 
+# What an image without its faces is: the model's failure, which counts. Every other outcome is the input's.
+FACELESS = {"no_face": "no face found (IP counts 0)", "too_few_faces": "fewer than two faces found (IP counts 0)"}
+UNUSED = "could not be used"
 RANDOM_SEED = 0  # of the "random" gallery: the same images whenever the report is rendered again
 
 
@@ -68,7 +71,14 @@ def galleries(rows: pd.DataFrame, method: str, count: int) -> dict[str, pd.DataF
     }
 
 
-def failures(rows: pd.DataFrame, method: str, count: int) -> pd.DataFrame:
-    """At most `count` images of a method that could not be scored, spread over all of them."""
-    failed = rows[(rows["method"] == method) & (rows["outcome"] != "scored")]
-    return failed.iloc[spread(range(len(failed)), count)]
+def distinct(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row for each image and outcome: a prior's image stands in a row for each person of its class word. Rows
+    without an image stay."""
+    return rows[rows["image"].isna() | ~rows.duplicated(["method", "outcome", "image"])]
+
+
+def failures(rows: pd.DataFrame, method: str) -> dict[str, pd.DataFrame]:
+    """The images of a method that were not scored, each once, by what that means; without those that never happened."""
+    failed = distinct(rows[(rows["method"] == method) & (rows["outcome"] != "scored")])
+    kinds = failed["outcome"].map(lambda outcome: FACELESS.get(outcome, UNUSED))
+    return {kind: failed[kinds == kind] for kind in (*FACELESS.values(), UNUSED) if (kinds == kind).any()}

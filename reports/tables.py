@@ -10,6 +10,7 @@ import pandas as pd
 from reports.evaluation_format import Breakdown, Comparison, MethodSummary, Statistic
 from reports.formats import FileModel
 from reports.run_folder import Evaluation
+from reports.selection import distinct
 from reports.shots import OUTCOMES
 
 
@@ -65,7 +66,7 @@ PAIRS = (
 )
 
 
-UNDECIDED = ("not told apart", "no interval")  # verdicts that say neither higher nor lower
+UNDECIDED = ("not told apart", "no interval")  # verdicts that name no side
 
 
 def measured(columns: tuple[Column, ...], rows: Sequence[FileModel]) -> list[Column]:
@@ -100,7 +101,10 @@ def comparison_row(evaluation: Evaluation, comparison: Comparison) -> Comparison
     after, before = evaluation.method(comparison.after), evaluation.method(comparison.before)
     assert after and before  # checked when the summary was read
     found = {column.field: getattr(comparison, column.field) for column in COMPARED}
-    parts = {name: (value, verdict(value)) for name, value in found.items() if value and value.mean is not None}
+    better = {column.field: column.better for column in COMPARED}
+    parts = {
+        name: (value, judged(value, better[name])) for name, value in found.items() if value and value.mean is not None
+    }
     return ComparisonRow(f"{after.label} minus {before.label}", before.method, comparison.n, parts)
 
 
@@ -111,6 +115,12 @@ def verdict(difference: Statistic) -> str:
     if not difference.excludes_zero:
         return "not told apart"
     return "higher" if difference.mean > 0 else "lower"
+
+
+def judged(difference: Statistic, better: str) -> str:
+    """The verdict on a difference of a score of which more ("↑") or less ("↓") is better."""
+    said = verdict(difference)
+    return said if said in UNDECIDED else "better" if (said == "higher") == (better == "↑") else "worse"
 
 
 @dataclass(frozen=True)
@@ -163,11 +173,19 @@ def _words(rows: pd.DataFrame | None) -> dict[str, str]:
     return {} if rows is None else dict(sorted(zip(rows["subject"], rows["word"], strict=True)))
 
 
-def outcome_counts(methods: list[MethodSummary], rows: pd.DataFrame) -> list[tuple[str, list[int]]]:
-    """(outcome in words, images of each method with it); outcomes that never happened are left out."""
-    counts = pd.crosstab(rows["outcome"], rows["method"])
-    return [
-        (OUTCOMES[name], [int(counts[m.method][name]) if m.method in counts else 0 for m in methods])
-        for name in OUTCOMES
-        if name in counts.index
-    ]
+@dataclass(frozen=True)
+class OutcomeTable:
+    """`rows` are (outcome in words, images of each of `methods` with it)."""
+
+    title: str
+    methods: list[MethodSummary]
+    rows: list[tuple[str, list[int]]]
+
+
+def outcome_table(title: str, methods: list[MethodSummary], rows: pd.DataFrame) -> OutcomeTable:
+    """How many images came to each outcome, of the methods that have rows; what never happened is left out."""
+    images = distinct(rows)
+    counts = pd.crosstab(images["outcome"], images["method"])
+    there = [method for method in methods if method.method in counts]
+    found = [(OUTCOMES[o], [int(counts[m.method][o]) for m in there]) for o in OUTCOMES if o in counts.index]
+    return OutcomeTable(title, there, found)

@@ -4,10 +4,16 @@ document.documentElement.classList.add("js");
 
 const MANY = 8; // rows from which the grid keeps its full height, so that it may be laid out when it comes into sight
 
-// Filters: a row, column or card stays while it matches every chosen value.
+// Filters: a row or column stays while it matches every chosen value. A category leaves the choice of its own prompts.
 for (const section of document.querySelectorAll(".switch")) {
   const form = section.querySelector(".filters");
   const selects = [...form.querySelectorAll("select")];
+  const [category, prompt] = ["category", "prompt"].map((name) => form.querySelector(`[data-filter=${name}]`));
+  const nothing = section.querySelector(".nothing");
+  const narrow = () => {
+    for (const option of prompt.options) option.disabled = Boolean(category.value && option.value && option.dataset.category !== category.value);
+    if (prompt.selectedOptions[0]?.disabled) prompt.value = "";
+  };
   const apply = () => {
     const wanted = selects.filter((select) => select.value).map((select) => [select.dataset.filter, select.value]);
     for (const part of section.querySelectorAll(".grid [data-subject], .grid [data-prompt]")) {
@@ -16,23 +22,40 @@ for (const section of document.querySelectorAll(".switch")) {
     const rows = section.querySelectorAll(".grid tbody tr:not([hidden])").length;
     const columns = section.querySelectorAll(".grid thead th[data-prompt]:not([hidden])").length;
     form.querySelector("output").textContent = `${rows} × ${columns} shown`;
-    section.querySelector(".tall").classList.toggle("many", rows >= MANY);
+    const box = section.querySelector(".tall");
+    box.classList.toggle("many", rows >= MANY);
+    nothing.hidden = !(box.hidden = !rows || !columns);
   };
-  form.addEventListener("change", apply);
+  form.addEventListener("change", (event) => { if (event.target === category) narrow(); apply(); });
+  nothing.querySelector("button").addEventListener("click", () => {
+    for (const select of selects) select.value = "";
+    narrow();
+    apply();
+  });
   form.addEventListener("submit", (event) => event.preventDefault());
   form.hidden = false;
+  narrow(); // a browser may have kept what was chosen before
   apply();
 }
 
-// The navigation marks the section that is being read: the last one whose start has passed the upper third of the window.
+// The navigation marks the section that is being read: the last one whose start has passed the bar at the top; at the
+// end of the page, where sections cannot rise so far, the one that was asked for, else the last. The bar follows.
+const START = 100; // pixels from the top: where a link puts its section, and a little more
 const links = [...document.querySelectorAll(".toc a")].map((link) => [link, document.getElementById(link.hash.slice(1))]);
 let waiting = false;
 const mark = () => {
   waiting = false;
-  const passed = links.filter(([, section]) => section && section.getBoundingClientRect().top < innerHeight / 3);
-  for (const [link] of links) link.removeAttribute("aria-current");
-  passed.at(-1)?.[0].setAttribute("aria-current", "true");
+  const placed = links.filter(([, section]) => section).map(([link, section]) => [link, section.getBoundingClientRect().top]);
+  const ended = scrollY > 0 && innerHeight + scrollY >= document.documentElement.scrollHeight - 2;
+  const asked = ended && placed.find(([link, top]) => link.hash === location.hash && top >= 0);
+  const now = (asked || (ended ? placed : placed.filter(([, top]) => top < START)).at(-1))?.[0];
+  for (const [link] of links) link.toggleAttribute("aria-current", false);
+  if (!now) return;
+  now.setAttribute("aria-current", "true");
+  const bar = now.closest("ul");
+  bar.scrollLeft = now.offsetLeft - bar.offsetLeft - (bar.clientWidth - now.offsetWidth) / 2; // in the middle, if it can
 };
+addEventListener("hashchange", mark);
 addEventListener("scroll", () => { if (!waiting) { waiting = true; requestAnimationFrame(mark); } }, { passive: true });
 mark();
 

@@ -137,6 +137,44 @@ def test_filters_narrow_rows_and_columns(browser: Browser) -> None:
     assert shown(browser, ".grid .shot") == 16
 
 
+def test_filters_cannot_contradict_each_other(browser: Browser) -> None:
+    choose(browser, "prompt", "sketch")
+    choose(browser, "category", "context")
+    assert browser.run("document.querySelector('[data-filter=prompt]').value") == ""
+    offered = "[...document.querySelector('[data-filter=prompt]').options].filter(o => !o.disabled).map(o => o.value)"
+    assert browser.run(offered) == ["", "beach", "snow"]
+    choose(browser, "prompt", "sketch")  # as a browser does that restores a form
+    assert shown(browser, ".nothing") == 1 and shown(browser, ".tall") == 0
+    browser.run("document.querySelector('.nothing button').click()")
+    assert shown(browser, ".nothing") == 0 and shown(browser, ".grid .shot") == 16
+    assert len(browser.run(offered)) == 5
+
+
+def test_navigation_marks_the_section_it_led_to(browser: Browser) -> None:
+    browser.run("document.querySelectorAll('#suite0-pairs > *:not(h2)').forEach(part => { part.hidden = true; })")
+    browser.resize(390, 844)
+    for target in ("suite0-pairs", "limits"):  # a short one; the last, which cannot rise to the top
+        marked = f"""new Promise(done => {{ document.querySelector('.toc a[href="#{target}"]').click(); setTimeout(() =>
+            done(document.querySelector('.toc [aria-current=true]').hash), 600); }})"""
+        assert browser.run(marked) == f"#{target}"
+        box = "(b => [b.left, b.right])(document.querySelector('.toc [aria-current=true]').getBoundingClientRect())"
+        left, right = browser.run(box)
+        assert 0 <= left < right <= 390  # the bar has followed
+    browser.resize(1280, 900)
+    browser.run("document.querySelectorAll('#suite0-pairs > *').forEach(part => { part.hidden = false; })")
+
+
+def test_claims_keep_their_headings_and_words_on_every_screen(browser: Browser) -> None:
+    wordless = "[...document.querySelectorAll('.chips .what')].filter(e => e.getBoundingClientRect().width < 2).length"
+    assert shown(browser, ".claims thead") == 1 and shown(browser, ".claims .label") == 0
+    assert browser.run(wordless) == 0
+    browser.resize(390, 844)
+    labels = shown(browser, ".claims .label")
+    hidden = browser.run(wordless)
+    browser.resize(1280, 900)
+    assert labels == 20 and hidden == 7  # of the claims that were found true, a phone names the number alone
+
+
 def press(browser: Browser, key: str) -> None:
     """A key of the keyboard, sent to what has the focus."""
     code = {"ArrowLeft": 37, "ArrowRight": 39, "Escape": 27}[key]

@@ -83,6 +83,14 @@ def test_names_in_the_scatter_end_inside_the_plot() -> None:
     assert anchor == "end" and float(re.findall(r"[\d.]+", place)[0]) < WIDE
 
 
+def test_one_point_of_the_scatter_hides_no_other() -> None:
+    chart = scatter("s", [(Interval(n, "moa", 0.5), Interval(n, "moa", 0.5)) for n in ("one", "two")])
+    assert chart is not None
+    marks = [e for e in ElementTree.fromstring(str(chart.svg)).iter(f"{SVG}path") if len(e)]  # those with a tooltip
+    assert len({mark.attrib["d"] for mark in marks}) == 2  # of different shapes
+    assert all(mark.attrib.get("fill", "none") in ("none", "transparent") for mark in marks)
+
+
 def test_runs_stand_at_places_of_their_own_with_intervals() -> None:
     runs = ["week-01", "week-02", "week-03"]
     ours = [Interval("MoA", "moa", 0.5, 0.4, 0.6), None, Interval("MoA", "moa", 0.7, 0.65, 0.75)]

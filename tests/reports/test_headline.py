@@ -61,3 +61,11 @@ def test_identity_is_held_against_the_prior() -> None:
 def test_methods_are_told_apart_by_their_paired_difference_alone(mean: float, spread: float, words: str) -> None:
     compared = Comparison(before="ablation", after="moa", n=8, context_change_outside=statistic(mean, spread))
     assert words in finding(evaluation(compared))
+
+
+def test_the_rival_of_the_scene_is_named_for_identity_too() -> None:
+    compared = Comparison(
+        before="ablation", after="moa", n=8, context_change_outside=statistic(-0.04), ip=statistic(-0.08)
+    )
+    found = finding(evaluation(compared))
+    assert "is 0.020, lower by 0.040 than 0.060 of “without X”; identity is 0.500, lower by 0.080 than" in found

@@ -140,6 +140,18 @@ def test_opens_without_network(page: Page, complete_run: Path) -> None:
     assert policy.attributes["content"].startswith("default-src 'none'")
 
 
+def test_spaces_are_spaces_and_intervals_what_they_are(page: Page, complete_run: Path) -> None:
+    assert "&amp;nbsp;" not in (complete_run / "report" / "index.html").read_text()
+    results = page.by_id("suite0-results")
+    assert results is not None and "t intervals whose standard error is bootstrapped over people" in results.text
+
+
+def test_each_prompt_of_the_hero_is_a_group_of_rows(page: Page) -> None:
+    groups = [body for body in page.all("tbody") if body.inside("table", **{"class": "hero"})]
+    heads = [th for th in page.all("th") if th.attributes.get("scope") == "rowgroup"]
+    assert len(groups) == len(heads) == 2 and all(g in h.parents for g, h in zip(groups, heads, strict=True))
+
+
 def test_page_is_small(complete_run: Path) -> None:
     assert (complete_run / "report" / "index.html").stat().st_size < 2_500_000
 
@@ -148,10 +160,11 @@ def test_small_images_stay_sharp_and_large_ones_are_shrunk(page: Page, tmp_path:
     assert all("pixelated" in img.attributes.get("class", "") for img in page.all("img") if img.attributes.get("src"))
     large = make_run(tmp_path, prompts=PROMPTS[:1], seeds=[1], draw=_large)
     found = [img for img in Page(build_report(large)).all("img") if img.attributes.get("src")]
+    small = ("suite0-pairs", "suite0-failures")  # those of two people are drawn small
     images = [
         img
         for img in found
-        if not img.inside("div", **{"class": "sheet"}) and not img.inside("section", id="suite0-pairs")
+        if not img.inside("div", **{"class": "sheet"}) and not any(img.inside("section", id=name) for name in small)
     ]
     assert images and not any("pixelated" in img.attributes.get("class", "") for img in images)
     assert max(int(img.attributes["width"]) for img in images) == 320
@@ -232,7 +245,11 @@ def test_missing_part_is_said_plainly(run: Path, lost: str, said: str) -> None:
     page = Page(build_report(run))
     gaps = " ".join(element.text for element in page.elements if element.attributes.get("class") == "gap")
     assert said in page.text + gaps
-    assert page.by_id("training") is not None
+    # what is wholly absent has no section: one line among what is missing says so
+    assert (page.by_id("training") is None) == (lost == "metrics.jsonl")
+    assert (page.by_id("card") is None) == (lost == "export")
+    assert (page.by_id("data") is None) == (lost == "../../data/small")
+    assert all(page.by_id(a.attributes["href"][1:]) for a in page.all("a") if a.inside("nav"))
 
 
 def test_scores_as_csv_are_enough(run: Path) -> None:

@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import pandas as pd
 import pytest
 
 from reports.build import build_report
 from reports.errors import CorruptFileError
 from reports.evaluation_format import RouterMaps, Statistic
+from reports.page import score, signed
 from reports.router import clearest, short_name
 from reports.run_folder import read_run
-from reports.tables import verdict
+from reports.tables import judged, verdict
 from reports.training import panels
 from tests.reports.fake_run import LAYERS, METHODS, STEPS, gate, make_run
 from tests.reports.page_reader import Element, Page
@@ -55,9 +57,16 @@ def test_each_claim_says_its_verdict_in_words(page: Page, summary: dict[str, Any
         assert claim["id"] in row.text and claim["claim"] in row.text and claim["criterion"] in row.text
         said = [span.text for span in page.all("span") if row in span.parents and "verdict" in str(span.attributes)]
         assert said[0].endswith(words[claim["verdict"]])
-        figures = [data.text for data in page.all("data") if row in data.parents]
-        expected = [f"{claim[side]['mean']:.3f}" for side in ("value", "against") if claim[side]]
-        assert figures == expected + [f"{test['mean']:+.3f}".replace("-", "−") for test in claim["tests"]]
+        figures = [data for data in page.all("data") if row in data.parents]
+        expected = [claim[side]["mean"] for side in ("value", "against") if claim[side]]
+        expected += [test["mean"] for test in claim["tests"]]
+        assert [float(data.attributes["value"]) for data in figures] == expected
+        percent = claim["id"] == "C4"  # the one about a share of images; that of C8 is a weight
+        if expected:
+            assert figures[0].text == (score(expected[0], percent)) and figures[-1].text == signed(
+                expected[-1], percent
+            )
+            assert (" pp" in row.text) == percent
     assert "no accessory prompts" in rows[6].text and "n = 4" in rows[0].text
     judged = {row.text.split()[0]: row.text for row in rows}
     assert "✓ below 0" in judged["C1"] and "✕ not above 0" in judged["C5"] and "? spans 0" in judged["C6"]
@@ -119,7 +128,7 @@ def test_undecided_candidate_is_among_what_is_missing(run: Path) -> None:
 
 def test_upper_bound_is_a_row_of_its_own(page: Page) -> None:
     row = next(tr for tr in page.all("tr") if "upper bound" in tr.text)
-    assert "0.810" in row.text and "0.770 – 0.850" in row.text and "40" in row.text
+    assert "0.810" in row.text and "0.770 – 0.850" in row.text and "40 people" in row.text
 
 
 @pytest.mark.parametrize(
@@ -128,7 +137,35 @@ def test_upper_bound_is_a_row_of_its_own(page: Page) -> None:
 )
 def test_only_an_interval_without_zero_tells_methods_apart(low: float | None, high: float | None, said: str) -> None:
     middle = 0.1 if low is None or high is None else (low + high) / 2
-    assert verdict(Statistic(n=4, mean=middle, low=low, high=high)) == said
+    found = Statistic(n=4, mean=middle, low=low, high=high)
+    assert verdict(found) == said
+    assert judged(found, "↑") == {"higher": "better", "lower": "worse"}.get(said, said)
+    assert judged(found, "↓") == {"higher": "worse", "lower": "better"}.get(said, said)
+
+
+@pytest.mark.parametrize(
+    ("value", "percent", "said"),
+    [
+        (0.0712, False, "+0.071"),
+        (-0.0712, False, "−0.071"),
+        (-0.0004, False, "−0.0004"),  # a bound that is not zero does not look like it
+        (0.00001, False, "+0.00001"),
+        (0.0, False, "0.000"),
+        (-0.0, False, "0.000"),
+        (-0.031, True, "−3.1"),
+        (0.0004, True, "+0.04"),
+        (0.0, True, "0.0"),
+    ],
+)
+def test_differences_say_on_which_side_of_zero_they_lie(value: float, percent: bool, said: str) -> None:
+    assert signed(value, percent) == said
+
+
+def test_paired_differences_of_shares_are_in_points_and_judged(page: Page, summary: dict[str, Any]) -> None:
+    row = next(tr for tr in rows_of(page, "results") if tr.attributes.get("data-before") == "no-moa")
+    part = next(c for c in summary["comparisons"] if c["before"] == "no-moa")
+    assert f"{signed(part['scene_shown']['mean'], True)} pp" in row.text
+    assert part["context_change_outside"]["high"] < 0 and "better" in row.text and "lower" not in row.text
 
 
 def test_champion_comes_first_among_the_paired_differences(page: Page, summary: dict[str, Any]) -> None:
@@ -232,6 +269,35 @@ def test_what_could_not_be_used_is_listed(page: Page) -> None:
     assert any(
         "m-000003, beach, seed 11 of MoA" in tr.text and "not an image" in tr.text for tr in rows_of(page, "failures")
     )
+
+
+def test_failures_count_images_of_one_person_and_of_two(run: Path) -> None:
+    folder = run / EVALUATION
+    scores, pairs = (pd.read_parquet(folder / f"{name}.parquet") for name in ("scores", "pairs"))
+    scores.loc[scores["method"] == "prior", "outcome"] = "no_face"
+    moa = scores["method"] == "moa"
+    scores.loc[moa, "outcome"] = ["missing", "unreadable", *["scored"] * (moa.sum() - 2)]
+    pairs["outcome"] = "scored"
+    pairs.loc[pairs.index[pairs["method"] == "moa"][:3], "outcome"] = ["too_few_faces", "too_few_faces", "missing"]
+    scores.to_parquet(folder / "scores.parquet")
+    pairs.to_parquet(folder / "pairs.parquet")
+    images = scores.loc[scores["method"] == "prior", "image"].nunique()
+    assert images < (scores["method"] == "prior").sum()  # people with one word share them
+    page = Page(build_report(run))
+    titles = [s.text for s in page.all("summary") if s.inside("section", id="suite0-failures")]
+    assert "Prior only: no face found (IP counts 0), 8 of 16 images" in titles and images == 16
+    assert titles[0] == "MoA: could not be used, 2 of 2 images"
+    assert "MoA: fewer than two faces found (IP counts 0), 2 of 2 images of two people" in titles
+    assert "MoA: could not be used, 1 of 1 images of two people" in titles
+    counted = {tr.text.split("found")[0]: tr for tr in rows_of(page, "failures") if tr.text.startswith("no face")}
+    first = next(td for td in page.all("td") if counted["no face "] in td.parents)
+    assert first.text == str(images)
+
+
+def test_tables_are_linked_as_data(run: Path) -> None:
+    (run / EVALUATION / "swaps.csv").write_text("method\n")
+    links = [a.text for a in Page(build_report(run)).all("a") if a.inside("section", id="suite0-results")]
+    assert [link for link in links if "." in link] == ["scores.csv", "swaps.csv", "pairs.csv", "summary.json"]
 
 
 def test_breakdowns_have_a_table_for_each_score(page: Page, summary: dict[str, Any]) -> None:

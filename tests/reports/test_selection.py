@@ -8,7 +8,17 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from reports.selection import failures, galleries, in_order, one_prompt_per_category, spread, typical_subjects
+from reports.selection import (
+    FACELESS,
+    UNUSED,
+    distinct,
+    failures,
+    galleries,
+    in_order,
+    one_prompt_per_category,
+    spread,
+    typical_subjects,
+)
 
 
 @pytest.fixture
@@ -29,6 +39,7 @@ def rows() -> pd.DataFrame:
                     "outcome": "no_face" if lost else "scored",
                     "ip": 0.0 if lost else number / 10,
                     "seed": 0,
+                    "image": f"m{number}-{prompt}.png",
                 }
             )
     return pd.DataFrame(made)
@@ -63,6 +74,14 @@ def test_galleries_rank_scored_images_only(rows: pd.DataFrame) -> None:
     assert all(len(part) == 0 for part in galleries(rows, "other", 2).values())
 
 
-def test_failures_are_the_unscored(rows: pd.DataFrame) -> None:
-    assert list(failures(rows, "moa", 5)["subject"]) == ["m1"]
-    assert len(failures(rows.assign(outcome="missing"), "moa", 5)) == 5
+def test_failures_are_told_apart_by_whose_they_are(rows: pd.DataFrame) -> None:
+    assert {why: list(failed["subject"]) for why, failed in failures(rows, "moa").items()} == {
+        FACELESS["no_face"]: ["m1"]
+    }
+    assert {why: len(failed) for why, failed in failures(rows.assign(outcome="missing"), "moa").items()} == {UNUSED: 14}
+
+
+def test_an_image_that_stands_for_several_people_counts_once(rows: pd.DataFrame) -> None:
+    shared = rows.assign(image=rows["prompt_id"] + ".png", outcome="no_face")
+    assert len(distinct(shared)) == 2 and len(failures(shared, "moa")[FACELESS["no_face"]]) == 2
+    assert len(distinct(shared.assign(image=None))) == 14  # no image is not the same image
