@@ -1,7 +1,8 @@
 """The shards of a folder that are done: found by what they were made from, named as the plan names them.
 
 A shard's JSON holds the digest of its inputs, so a finished shard is known again whatever its number was. When a
-photograph comes or goes, the numbers of later shards may change; those shards move, and are not made again.
+photograph comes or goes, the numbers of later shards may change; those shards move, and are not made again. A shard
+counts as done only after its bytes have been hashed, so a damaged one is made again, whatever its size and times say.
 """
 
 from __future__ import annotations
@@ -9,13 +10,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from preprocessing.atomic import sha256_file, write_json
 from preprocessing.config import SPLITS
-from preprocessing.shards import ShardPlan
+from preprocessing.shards import END, ShardPlan
 
+HASHING_THREADS = 8
 _SHARD_FILE = re.compile(rf"({'|'.join(SPLITS)})-\d{{5}}\.(tar|json)")
 
 
@@ -32,6 +36,12 @@ def find_finished(folder: Path, plans: Iterable[ShardPlan]) -> dict[str, dict[st
         if record := next(whole, None):
             found[plan.name] = record
     return found
+
+
+def are_whole(folder: Path, entries: list[dict[str, Any]]) -> bool:
+    """Whether the shards that a manifest lists lie in `folder` whole, each with the JSON that belongs to it."""
+    with ThreadPoolExecutor(HASHING_THREADS) as threads:
+        return all(threads.map(partial(_is_as_listed, folder), entries))
 
 
 def settle(folder: Path, finished: dict[str, dict[str, Any]]) -> None:
@@ -68,12 +78,32 @@ def _read_record(path: Path) -> dict[str, Any] | None:
         return None
 
 
+def _is_as_listed(folder: Path, entry: dict[str, Any]) -> bool:
+    record = _read_record(folder / f"{entry['name']}.json")
+    fields = ("split", "samples", "bytes", "sha256")
+    return record is not None and all(record.get(f) == entry[f] for f in fields) and _is_whole(folder, record)
+
+
 def _is_whole(folder: Path, record: dict[str, Any]) -> bool:
-    """Whether the tar of a record is there and untouched; a shard without samples has none."""
+    """Whether the tar of a record is there and untouched, and its index, too; a shard without samples has no tar."""
     try:
         if not record["samples"]:
             return True
         tar = folder / f"{record['shard']}.tar"
-        return tar.stat().st_size == record["bytes"] and sha256_file(tar) == record["sha256"]
+        as_long = tar.stat().st_size == record["bytes"]
+        return as_long and _fits_index(tar, record) and sha256_file(tar) == record["sha256"]
     except (OSError, KeyError, TypeError):
         return False
+
+
+def _fits_index(tar: Path, record: dict[str, Any]) -> bool:
+    """Whether the index names the samples of a tar by their keys, one behind the other to its end."""
+    end = 0
+    with tar.open("rb") as stream:
+        for entry in record["index"]:
+            stream.seek(end)
+            key = f"{entry['key']}.".encode()
+            if entry["offset"] != end or stream.read(len(key)) != key:
+                return False
+            end += entry["size"]
+    return len(record["index"]) == record["samples"] and end + len(END) == record["bytes"]

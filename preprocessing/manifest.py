@@ -11,6 +11,7 @@ from typing import Any
 from preprocessing.atomic import sha256_file, sha256_json, write_bytes, write_json
 from preprocessing.config import SPLITS, DatasetConfig
 from preprocessing.errors import OutputError
+from preprocessing.finished import are_whole
 from preprocessing.frame import Item
 from preprocessing.quality import summarize
 
@@ -44,16 +45,14 @@ def read_manifest(out: Path) -> dict[str, Any] | None:
 
 
 def is_up_to_date(out: Path, manifest: dict[str, Any], inputs: str) -> bool:
-    """Whether a folder was made from these inputs and all its files are there in full length."""
-    if manifest["inputs"] != inputs:
+    """Whether a folder was made from these inputs and all its files are there, byte for byte."""
+    if manifest["inputs"] != inputs or manifest["digest"] != manifest_digest(manifest):
         return False
     try:
-        sizes = all(_tar(out, shard).stat().st_size == shard["bytes"] for shard in manifest["shards"])
         return (
-            sizes
-            and all(_tar(out, shard).with_suffix(".json").is_file() for shard in manifest["shards"])
-            and sha256_file(out / "rejected.jsonl") == manifest["rejected_sha256"]
+            sha256_file(out / "rejected.jsonl") == manifest["rejected_sha256"]
             and sha256_file(out / "quality.json") == manifest["quality_sha256"]
+            and are_whole(out / "shards", manifest["shards"])
         )
     except OSError:
         return False
@@ -142,7 +141,3 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "not installed"
-
-
-def _tar(out: Path, shard: dict[str, Any]) -> Path:
-    return out / "shards" / f"{shard['name']}.tar"

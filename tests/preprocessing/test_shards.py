@@ -14,8 +14,10 @@ import pytest
 import webdataset
 from PIL import Image
 
-from preprocessing.errors import OutputError
+from preprocessing.atomic import write_json
+from preprocessing.errors import OutputError, ShardError
 from preprocessing.run import preprocess
+from preprocessing.verify import verify
 from tests.preprocessing.folders import add_photo, declaration, files_of, photo_names, rejected_of, samples_of
 
 NAMES = photo_names(7)
@@ -159,21 +161,58 @@ def test_a_changed_photo_redoes_its_own_shard(photos: Path, tmp_path: Path) -> N
     assert {name for name in after if after[name] != before[name]} == {"train-00001.tar", "train-00001.json"}
 
 
-@pytest.mark.parametrize("damage", ["cut", "flip", "gone", "index gone"])
-def test_a_damaged_shard_is_made_again(photos: Path, tmp_path: Path, damage: str) -> None:
+DAMAGES = ["cut", "flip", "gone", "index gone", "index empty", "offset", "size", "key", "fewer", "other shard's index"]
+
+
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_shard_is_made_again(photos: Path, tmp_path: Path, damage: str, finished: bool) -> None:
+    """What `verify` finds, the next run mends, though times are as before, and so is the size where a bit flipped."""
     out = tmp_path / "out"
     preprocess(declaration(), out, source_root=photos)
     whole, tar = files_of(out), out / "shards/train-00001.tar"
-    data = bytearray(tar.read_bytes())
-    data[700] ^= 1
-    if damage == "index gone":
-        tar.with_suffix(".json").unlink()
-    elif damage == "gone":
-        tar.unlink()
-    else:
-        tar.write_bytes(data if damage == "flip" else data[:-512])
-    if damage == "flip":  # same length: seen by verify and by a resume, not by the quick check of a finished folder
+    times = {path: path.stat().st_mtime_ns for path in (tar, tar.with_suffix(".json"))}
+    _damage(tar, damage)
+    for path in times:
+        if path.exists():
+            os.utime(path, ns=(times[path], times[path]))
+    with pytest.raises(ShardError, match="train-00001"):
+        verify(out)
+    if not finished:
         (out / "manifest.json").unlink()
+    preprocess(declaration(), out, source_root=photos)
+    assert files_of(out) == whole
+    assert verify(out)["samples"] == 7
+
+
+def _damage(tar: Path, damage: str) -> None:
+    data, index = bytearray(tar.read_bytes()), tar.with_suffix(".json")
+    record = json.loads(index.read_text())
+    data[700] ^= 1
+    match damage:
+        case "cut":
+            tar.write_bytes(data[:-512])
+        case "flip":
+            tar.write_bytes(data)
+        case "gone" | "index gone":
+            (tar if damage == "gone" else index).unlink()
+        case "index empty":
+            index.write_text("{}")
+        case "other shard's index":
+            index.write_bytes(tar.with_name("train-00000.json").read_bytes())
+        case "fewer":
+            write_json(index, record | {"index": record["index"][1:]})
+        case field:
+            record["index"][1][field] = "0" * 16 if field == "key" else record["index"][1][field] + 512
+            write_json(index, record)
+
+
+def test_an_edited_manifest_is_written_again(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    preprocess(declaration(), out, source_root=photos)
+    whole = files_of(out)
+    manifest = json.loads((out / "manifest.json").read_text())
+    write_json(out / "manifest.json", manifest | {"counts": manifest["counts"] | {"samples": 9}})
     preprocess(declaration(), out, source_root=photos)
     assert files_of(out) == whole
 
