@@ -19,7 +19,7 @@ AFTER_PUBLISHING = ("evaluate", "gate", "ablate")
 def begin(stage: str, preset: str, overrides: list[str] | None, name: str | None) -> LifecycleConfig:
     """The configuration of a run at the beginning of `stage`, now in `runs/<name>/lifecycle.json`.
 
-    `{date}` in the name is the day the flow run was scheduled for; a retry on another day keeps it.
+    `{date}` and `{time}` in the name are those for which the flow run was scheduled (UTC); a retry keeps them.
 
     Raises:
         OverrideError, UnknownPresetError: the parameters do not resolve.
@@ -29,7 +29,7 @@ def begin(stage: str, preset: str, overrides: list[str] | None, name: str | None
     """
     without_tracebacks()
     given = overrides or []
-    config = recall(preset, given, dated(name, flow_run.scheduled_start_time.date()))
+    config = recall(preset, given, dated(name, flow_run.scheduled_start_time))
     if kept := kept_settings(config.run / "lifecycle.json", given):
         get_run_logger().info("Settings that this run remembers: %s", " ".join(kept))
     refuse_other_training(config)

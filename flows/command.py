@@ -33,7 +33,7 @@ def run(flow: Flow[..., Any], arguments: Sequence[str] | None = None) -> int:
     """Runs a flow from the command line, prints what it returns, and returns the exit status."""
     given = _parser(flow).parse_args(arguments)
     try:
-        config = recall(given.preset, given.overrides, dated(given.name, datetime.now(UTC).date()))
+        config = recall(given.preset, given.overrides, dated(given.name, datetime.now(UTC)))
     except FlowError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -82,6 +82,8 @@ def _parser(flow: Flow[..., Any]) -> argparse.ArgumentParser:
         dest="overrides",
         help="one field, remembered by the run; --dry-run shows all",
     )
-    parser.add_argument("--name", help="folder of the run below runs/, {date} for today (default: the preset's)")
+    parser.add_argument(
+        "--name", help="folder of the run below runs/, {date} and {time} for those of now, UTC (default: the preset's)"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the configuration and all problems; do nothing")
     return parser

@@ -39,7 +39,7 @@ def lifecycle(
         preset: which configuration to start from.
         overrides: fields to replace, as `a.b=value`.
         name: folder of the run below runs/; empty for the preset's own. The same name goes on where it stopped;
-            {date} stands for the day the run was scheduled for, so a schedule makes a run of its own each time.
+            {date} and {time} stand for when the run was scheduled (UTC), so each run of a schedule has its own.
     """
     config = begin("lifecycle", preset, overrides, name)
     for stage in (preprocess, train, publish, evaluate, gate):

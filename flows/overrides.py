@@ -1,6 +1,9 @@
-"""A preset with some fields replaced: texts `a.b=c` whose values are YAML, and the day in a run's name. Torch-free.
+"""A preset with some fields replaced: texts `a.b=c`, and the time in a run's name. Torch-free.
 
 python -m flows.lifecycle --preset miniature --set train.steps=300 --name longer
+
+The value of a field that holds a text or a path is the text as it stands, or what is in quotes, or null. All other
+values are YAML.
 """
 
 from __future__ import annotations
@@ -9,9 +12,10 @@ import difflib
 import json
 import math
 from collections.abc import Iterable, Iterator
-from datetime import date
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -21,14 +25,15 @@ from flows.presets import PRESETS
 from flows.settings import LifecycleConfig
 
 GIVEN = ("preset", "overrides", "train.out")  # --preset, the overrides themselves, and the folder that --name says
+QUOTES = ("'", '"')
 
 
 def resolve(preset: str, overrides: Iterable[str] = (), name: str | None = None) -> LifecycleConfig:
     """The configuration of a preset with some fields replaced.
 
     Args:
-        overrides: texts `a.b=c`; the value is read as YAML, so `train.steps=300`, `train.init=null` and
-            `ablate.variants=[]` mean what they say. Later ones win.
+        overrides: texts `a.b=c`, such as `train.steps=300`, `train.init=null`, `ablate.variants=[]` and
+            `preprocess.source_root=/photos/party #1`. Later ones win.
         name: the run's folder below runs/, if not the preset's own.
 
     Raises:
@@ -60,7 +65,7 @@ def replaced(config: LifecycleConfig, overrides: Iterable[str]) -> LifecycleConf
     values = config.model_dump()
     for override in overrides:
         field, text = _split(override)
-        _replace(values, field, _yaml_value(field, text), config)
+        _replace(values, field, text, config)
     try:
         chosen = LifecycleConfig.model_validate(values)
         valid = LifecycleConfig.model_validate(_absolute(chosen.model_dump()))
@@ -89,9 +94,10 @@ def field_of(override: str) -> str:
     return _split(override)[0]
 
 
-def dated(name: str | None, day: date) -> str | None:
-    """`{date}` in a run's name stands for `day`, so that each run of a schedule has a folder of its own."""
-    return name and name.replace("{date}", day.isoformat())
+def dated(name: str | None, moment: datetime) -> str | None:
+    """In a run's name `{date}` stands for the day of `moment` and `{time}` for its hour and minute, so that each run of
+    a schedule has a folder of its own: 2026-03-07 and 0230."""
+    return name and name.replace("{date}", f"{moment:%Y-%m-%d}").replace("{time}", f"{moment:%H%M}")
 
 
 def _split(override: str) -> tuple[str, str]:
@@ -101,22 +107,36 @@ def _split(override: str) -> tuple[str, str]:
     return field.strip(), text.strip()
 
 
-def _yaml_value(field: str, text: str) -> Any:
+def _value(field: str, text: str, annotation: Any) -> Any:
+    """What the text of an override stands for. A run's name is never more than its letters."""
+    if field == "name" or (_holds_text(annotation) and text not in ("", "null") and not text.startswith(QUOTES)):
+        return text
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise OverrideError(f"The value of {field!r} is not YAML: {text!r} ({error})") from None
 
 
-def _replace(values: dict[str, Any], field: str, value: Any, base: LifecycleConfig) -> None:
+def _holds_text(annotation: Any) -> bool:
+    """Whether a field of this type holds a text, a path, one of several texts, or one of these and null."""
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin in (Union, UnionType):
+        return all(part is NoneType or _holds_text(part) for part in parts)
+    if origin is Literal:
+        return all(isinstance(part, str) for part in parts)
+    return annotation in (str, Path)
+
+
+def _replace(values: dict[str, Any], field: str, text: str, base: LifecycleConfig) -> None:
     """Sets the field `a.b.c` of the nested dictionary; raises OverrideError when there is no such field."""
     fields = [name for name, _ in _fields(base) if name not in GIVEN]
     if field not in fields:
         raise OverrideError(f"There is no field {field!r}. {_suggest(field, fields)}")
+    model: BaseModel = base
     *groups, last = field.split(".")
     for group in groups:
-        values = values[group]
-    values[last] = value
+        values, model = values[group], getattr(model, group)
+    values[last] = _value(field, text, type(model).model_fields[last].annotation)
 
 
 def _fields(model: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -146,12 +166,17 @@ def _anywhere(override: str, config: LifecycleConfig) -> str:
     for name in field.split("."):
         value = getattr(value, name)
     if isinstance(value, Path):
-        return f"{field}={value}"
+        path = str(value)
+        return f"{field}={path if path == path.strip() else _as_yaml(path)}"
     models = value if isinstance(value, tuple) else (value,)
     if any(isinstance(part, Path) for model in models if isinstance(model, BaseModel) for _, part in _fields(model)):
         dumped = [model.model_dump(mode="json", exclude_defaults=True) for model in models]
-        return f"{field}={json.dumps(dumped if isinstance(value, tuple) else dumped[0])}"
+        return f"{field}={_as_yaml(dumped if isinstance(value, tuple) else dumped[0])}"
     return override
+
+
+def _as_yaml(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)  # YAML reads the escapes of JSON for other letters as two each
 
 
 def _absolute(value: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import tomllib
-from datetime import date
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -89,7 +89,7 @@ def test_a_scheduled_run_has_its_own_folder_and_goes_on_from_the_promoted_model(
         for schedule in deployment.get("schedules", []):
             parameters = deployment["parameters"] | schedule["parameters"]
             load_flow_from_entrypoint(deployment["entrypoint"]).validate_parameters(parameters)
-            days = [dated(parameters["name"], date(2026, 1, day)) for day in (1, 2)]
+            days = [dated(parameters["name"], datetime(2026, 1, day, 2, tzinfo=UTC)) for day in (1, 2)]
             runs = [resolve(parameters["preset"], parameters["overrides"], name=name) for name in days]
             assert runs[0].name.endswith("-2026-01-01") and runs[1].name.endswith("-2026-01-02")
             assert runs[0].train_from == "promoted"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import date
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -64,9 +64,46 @@ def test_the_last_override_wins_and_name_is_one_of_them() -> None:
     assert (config.train.steps, config.name, config.run.name) == (8, "other", "other")
 
 
-def test_the_day_in_a_name() -> None:
-    assert dated("weekly-{date}", date(2026, 3, 7)) == "weekly-2026-03-07"
-    assert dated("weekly", date(2026, 3, 7)) == "weekly" and dated(None, date(2026, 3, 7)) is None
+def test_the_day_and_the_time_in_a_name() -> None:
+    night, noon = (datetime(2026, 3, 7, hour, 5, tzinfo=UTC) for hour in (2, 12))
+    assert dated("weekly-{date}", night) == "weekly-2026-03-07"
+    assert dated("x-{date}-{time}", night) == "x-2026-03-07-0205" and dated("{time}", noon) == "1205"
+    assert dated("weekly", night) == "weekly" and dated(None, night) is None
+
+
+@pytest.mark.parametrize("name", ["2024", "007", "on", "no", "null", "1e5", "0x1f", "1_000", "2026-03-07"])
+def test_a_name_is_its_letters(name: str) -> None:
+    for config in (resolve("miniature", [], name), resolve("miniature", [f"name={name}"])):
+        assert config.name == name and resolve("miniature", config.overrides) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("/photos/party #1", "/photos/party #1"),
+        ('"/photos/party #1"', "/photos/party #1"),
+        ("/photos/2024: summer", "/photos/2024: summer"),
+        ("'/photos/Ann''s'", "/photos/Ann's"),
+        ('"/photos/last "', "/photos/last "),
+        ("/photos/[a] {b} & *c 😀", "/photos/[a] {b} & *c 😀"),
+        ("~", str(Path.home())),
+        ("2024", str(Path("2024").absolute())),
+        ('"last "', str(Path("last ").absolute())),
+        ("null", None),
+        ("", None),
+    ],
+)
+def test_a_path_is_the_text_as_it_stands_also_when_it_is_remembered(text: str, path: str | None) -> None:
+    config = resolve("photos_sd15", [f"preprocess.source_root={text}"])
+    assert config.preprocess.source_root == (path and Path(path))
+    assert resolve("photos_sd15", config.overrides) == config
+
+
+def test_texts_are_as_they_stand() -> None:
+    title = "MoA: the #1, 'really'"
+    config = resolve("miniature", [f"publish.title={title}", "publish.base_model=2024"])
+    assert (config.publish.title, config.publish.base_model) == (title, "2024")
+    assert resolve("miniature", config.overrides) == config
 
 
 def test_the_presets_own_name_is_no_override() -> None:
