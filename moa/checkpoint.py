@@ -66,7 +66,8 @@ def save(
     folder, final = Path(folder), Path(folder) / f"step-{step:08d}"
     draft = folder / f".{final.name}.writing"
     try:
-        shutil.rmtree(draft, ignore_errors=True)
+        for abandoned in folder.glob(".step-*.writing"):  # of a save that was killed, perhaps of another step
+            shutil.rmtree(abandoned, ignore_errors=True)
         draft.mkdir(parents=True)
         for name, tensors in groups.items():
             save_file({k: _apart(t) for k, t in tensors.items()}, draft / f"{name}.safetensors")

@@ -25,6 +25,7 @@ from moa.errors import TrainConfigError
 
 TIMEOUT = timedelta(minutes=10)
 _PR_SET_PDEATHSIG = 1
+_NUMBERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")  # set by torchrun
 
 
 @dataclass(frozen=True)
@@ -73,13 +74,20 @@ def ranks() -> Iterator[Ranks]:
     """Joins the process group that torchrun describes in the environment, and leaves it at the end.
 
     One GPU per rank where the machine has GPUs, else CPUs. A rank is killed with its launcher (Linux), so that a
-    launcher that died leaves no rank behind. Raises `TrainConfigError` for more ranks than GPUs.
+    launcher that died leaves no rank behind. Raises `TrainConfigError` for more ranks than GPUs, and for several ranks
+    that something else than torchrun has started; a lone process is rank 0, whatever is left in its environment.
     """
-    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    local, per_node = int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     launched = "TORCHELASTIC_RUN_ID" in os.environ
     if launched:
+        rank, world, local, per_node = (int(os.environ[name]) for name in _NUMBERS)
         die_with_parent()
+    elif (others := os.environ.get("WORLD_SIZE", "1")) != "1":
+        raise TrainConfigError(
+            f"WORLD_SIZE is {others}, but torchrun did not start this process: start the ranks with torchrun, or unset "
+            "WORLD_SIZE and RANK to train in one process"
+        )
+    else:
+        rank, world, local, per_node = 0, 1, 0, 1
     gpus = torch.cuda.device_count()
     if 0 < gpus < per_node:
         raise TrainConfigError(

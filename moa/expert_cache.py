@@ -25,7 +25,8 @@ class ExpertCache:
     by their timesteps, because reading those from an accelerator would wait for it in every pass.
 
     It holds one [A, N, d] tensor for each mixture layer: about 45 MB for each active row of Stable Diffusion 1.5 at
-    512 px in half precision. Raises `ConditioningError` for an interval below 1.
+    512 px in half precision. What is kept carries no gradient: a step that uses it has that of the prior and the
+    routers only. Raises `ConditioningError` for an interval below 1.
     """
 
     interval: int
@@ -57,5 +58,7 @@ class ExpertCache:
         if self.interval == 1:
             return compute()
         if layer not in self._outputs:
-            self._outputs[layer] = compute()
+            output = compute()
+            self._outputs[layer] = output.detach()
+            return output
         return self._outputs[layer]

@@ -7,7 +7,6 @@ are read from safetensors alone, never from pickles, and have to be complete.
 from __future__ import annotations
 
 import hashlib
-import json
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ from diffusers.models.attention_processor import AttnProcessor
 from safetensors import SafetensorError
 from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
-from moa.adapter import load_adapter
+from moa.adapter import load_adapter, read_adapter
 from moa.data import file_digest, read_manifest
 from moa.errors import MissingInputError, ModelFolderError, TrainConfigError
 from moa.layers import PLAIN_PIXELS
@@ -80,7 +79,8 @@ class Models:
 def find_inputs(config: TrainConfig) -> dict[str, str | None]:
     """Digests of all inputs: {"shards", "base", "image_encoder", "init"}.
 
-    Raises `MissingInputError` naming the first path that is not there and what to do about it.
+    Raises `MissingInputError` naming the first path that is not there and what to do about it, `AdapterError` for a
+    damaged `init`.
     """
     for part, files in BASE_FILES.items():
         for names in files:
@@ -98,7 +98,7 @@ def find_inputs(config: TrainConfig) -> dict[str, str | None]:
         "shards": read_manifest(config.shards)["digest"],
         "base": folder_digest(config.base, BASE_PARTS),
         "image_encoder": folder_digest(config.image_encoder),
-        "init": json.loads((config.init / "manifest.json").read_text("utf-8"))["digest"] if config.init else None,
+        "init": read_adapter(config.init).digest if config.init else None,
     }
 
 
@@ -138,8 +138,15 @@ def load_models(config: TrainConfig, device: torch.device) -> Models:
     }
     for model in frozen.values():
         model.requires_grad_(False).eval().to(device)
+    unet = _load_unet(config, device, dtype)
+    if (channels := unet.config.in_channels) != frozen["vae"].config.latent_channels:
+        raise TrainConfigError(
+            f"base: {config.base / 'unet'} takes {channels} channels, the autoencoder's latents have "
+            f"{frozen['vae'].config.latent_channels}: train on a text-to-image model; the adapter may be attached to "
+            "one for inpainting afterwards"
+        )
     return Models(
-        unet=_load_unet(config, device, dtype),
+        unet=unet,
         tokenizer=tokenizer,
         image_processor=image_processor,
         scheduler=scheduler,

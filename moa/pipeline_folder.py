@@ -33,9 +33,9 @@ from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPV
 from transformers.utils import logging
 
 from moa.adapter import MANIFEST, attach, read_adapter, save_adapter
-from moa.errors import AdapterGeometryError, PipelineFolderError
+from moa.errors import AdapterGeometryError, PipelineFolderError, UnsupportedBaseError
 from moa.subjects import processor_folder
-from moa.unet import MoAUNet2DConditionModel
+from moa.unet import LORA_LOADED, MoAUNet2DConditionModel
 
 INDEX = "model_index.json"
 OPTIONAL = ("safety_checker", "feature_extractor", "image_encoder")  # there if the index names a class for them
@@ -94,6 +94,9 @@ def write_pipeline(pipe: Any, folder: Path, **options: Any) -> None:
         raise PipelineFolderError(
             "this pipeline has no subject_encoder or subject_processor: load it with them to save it"
         )
+    for name, part in pipe.components.items():
+        if getattr(part, "peft_config", None):  # transformers would write the LoRA layers, and not the model
+            raise UnsupportedBaseError(LORA_LOADED.format(f"the {name}"))
     components = {name: part for name, part in pipe.components.items() if name in PARTS and name != "subject_encoder"}
     components["unet"] = pipe.unet.to_base_unet()
     forget_origin(components)

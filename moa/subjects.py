@@ -17,6 +17,21 @@ from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
 from moa.errors import SubjectError
 
+MODES = (
+    "1",
+    "L",
+    "LA",
+    "P",
+    "PA",
+    "RGB",
+    "RGBA",
+    "RGBa",
+    "RGBX",
+    "CMYK",
+    "YCbCr",
+    "HSV",
+)  # PIL makes 8-bit RGBA of them
+
 
 @dataclass(frozen=True, eq=False)
 class Subject:
@@ -66,11 +81,14 @@ def image_features(encoder: CLIPVisionModelWithProjection, pixels: Tensor) -> Te
 
 
 def check_image(image: Image.Image, name: str) -> None:
-    """Raises `SubjectError`, which calls the image `name`, when it is no PIL image, empty or cannot be decoded."""
+    """Raises `SubjectError`, which calls the image `name`, when it is no PIL image, empty, of a mode that has no 8-bit
+    colours (16-bit grey would be cut off at white), or cannot be decoded."""
     if not isinstance(image, Image.Image):
         raise SubjectError(f"{name} is a {type(image).__name__}: give a PIL image (Image.open), or features")
     if min(image.size) == 0:
         raise SubjectError(f"{name} is empty ({image.width} x {image.height} pixels): give one with pixels")
+    if image.mode not in MODES:
+        raise SubjectError(f"{name} has mode {image.mode}: convert it to 8-bit RGB, RGBA or L first")
     try:
         image.load()
     except (OSError, SyntaxError) as error:

@@ -173,12 +173,15 @@ class TrainConfig(BaseModel):
 def load_config(path: Path) -> TrainConfig:
     """Reads a config.json; `out` becomes the file's folder when it is null.
 
-    Raises `MissingInputError` when there is no such file and `TrainConfigError` naming each bad field.
+    Raises `MissingInputError` when there is no such file and `TrainConfigError` for one that cannot be read, or naming
+    each bad field.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
         raise MissingInputError(f"{path} does not exist: write the training configuration there first") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise TrainConfigError(f"{path} cannot be read ({error}): name the config.json of a run") from None
     try:
         config = TrainConfig.model_validate_json(text)
     except ValidationError as error:

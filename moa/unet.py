@@ -29,6 +29,10 @@ from moa.errors import ConditioningError, UnsupportedBaseError
 from moa.layers import MoAAttention, MoABranch
 
 LORA_LOADED = "LoRA layers are loaded into {}: to keep them fuse_lora(), then unload_lora_weights()"
+NO_MOA = (
+    "this folder holds a U-Net without MoA weights ({}): load it with UNet2DConditionModel and use "
+    "MoAUNet2DConditionModel.from_unet, or moa.adapter.load_adapter"
+)
 LEAN: dict[type, type] = {nn.Conv2d: FrozenConv2d, GEGLU: RecomputedGEGLU}  # layers of the prior -> the same, leaner
 
 
@@ -86,17 +90,19 @@ class MoAUNet2DConditionModel(UNet2DConditionModel):
         return model.train(unet.training)
 
     @classmethod
-    def from_pretrained(cls, *args: Any, **kwargs: Any) -> MoAUNet2DConditionModel:
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
         """As in diffusers, for folders that hold this model; a plain U-Net folder is refused, not half loaded."""
-        model = super().from_pretrained(*args, **kwargs)
-        missing = [name for name, p in model.named_parameters() if p.is_meta]
-        if missing:
-            raise UnsupportedBaseError(
-                f"this folder holds a U-Net without MoA weights ({len(missing)} are missing, e.g. {missing[0]}): load "
-                "it with UNet2DConditionModel and use MoAUNet2DConditionModel.from_unet, or moa.adapter.load_adapter"
-            )
+        wanted = kwargs.pop("output_loading_info", False)
+        try:
+            model, report = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        except TypeError as error:
+            if "moa_config" not in str(error):
+                raise
+            raise UnsupportedBaseError(NO_MOA.format("its configuration says nothing of MoA")) from None
+        if missing := report["missing_keys"]:
+            raise UnsupportedBaseError(NO_MOA.format(f"{len(missing)} are missing, e.g. {min(missing)}"))
         model.freeze_prior()
-        return model
+        return (model, report) if wanted else model
 
     @property
     def moa_config(self) -> MoAConfig:

@@ -92,12 +92,17 @@ def held_out_batches(
 
 
 def with_other_subjects(batch: Batch) -> Batch:
-    """The same pictures and prompts, each with the subjects of the picture before it, repeated where it has fewer."""
+    """The same pictures and prompts, each with the subjects of the nearest picture before it that shows others (a small
+    split is gone through several times), repeated where it has fewer; with its own where all show the same."""
     rows: dict[int, list[int]] = {}
     for place, slot in enumerate(batch.slots.tolist()):
         rows.setdefault(slot // batch.positions.shape[1], []).append(place)
     places = list(rows.values())
-    sources = [places[n - 1][i % len(places[n - 1])] for n, own in enumerate(places) for i in range(len(own))]
+    sources = []
+    for n, own in enumerate(places):
+        before = (places[n - k] for k in range(1, len(places)))
+        other = next((them for them in before if not torch.equal(batch.pixels[them], batch.pixels[own])), own)
+        sources += [other[i % len(other)] for i in range(len(own))]
     return dataclasses.replace(batch, pixels=batch.pixels[sources])
 
 

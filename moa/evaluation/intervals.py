@@ -116,7 +116,8 @@ def _interval(
         return Interval(len(units), whole, None, None, None)
     half = student.ppf(0.975, count - 1) * np.sqrt(count / (count - 1)) * known.std()
     if shares:
-        half = max(half, _least_half(*columns, whole))
+        above, below = columns
+        half = max(half, _least_half(above, below, whole))
     return Interval(len(units), whole, whole - float(half), whole + float(half), None)
 
 

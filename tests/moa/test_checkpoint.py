@@ -110,8 +110,9 @@ def test_a_killed_writer_leaves_no_candidate(tmp_path: Path) -> None:
     _save(tmp_path, 1)
     _save(tmp_path, 2).rename(tmp_path / ".step-00000002.writing")  # all written, not renamed
     assert checkpoint.latest(tmp_path).step == 1
-    _save(tmp_path, 2)
-    assert _steps(tmp_path) == ["step-00000001", "step-00000002"]
+    _save(tmp_path, 3)  # the run went on from step 1 and saves at others
+    assert _steps(tmp_path) == ["step-00000001", "step-00000003"]
+    assert not list(tmp_path.glob(".step-*"))
 
 
 def test_other_format_ends_the_run_rather_than_starting_it_anew(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import sys
 import pytest
 import torch
 
+from moa import distributed
 from moa.distributed import GradientBuffer, ranks
 from moa.errors import TrainConfigError
 
@@ -36,7 +37,24 @@ def test_a_rank_dies_with_its_launcher() -> None:
 
 
 def test_more_ranks_than_gpus_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    for name, value in {"RANK": 0, "WORLD_SIZE": 4, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 4}.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "somebody")
+    monkeypatch.setattr(distributed, "die_with_parent", lambda: None)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(TrainConfigError, match="4 ranks on a machine with 2 GPU.*--nproc_per_node 2"), ranks():
+        pass
+
+
+def test_a_lone_process_is_rank_0_whatever_is_left_in_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As rank 1 it would take all steps and write nothing."""
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("LOCAL_RANK", "7")
+    with ranks() as here:
+        assert here.first and here.world == 1
+
+
+def test_ranks_of_another_launcher_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(TrainConfigError, match="WORLD_SIZE is 2, but torchrun did not start this process"), ranks():
         pass

@@ -40,6 +40,18 @@ def count_calls(unet: MoAUNet2DConditionModel, calls: Counter) -> None:
             branch.router.register_forward_hook(lambda *_: calls.update(["router"]))
 
 
+def test_each_step_may_be_followed_backwards():
+    """Guidance by gradients asks after each step; one that mixes in a kept output has the gradient of the rest."""
+    unet, cache = tiny_moa_unet(), ExpertCache(2)
+    generator = torch.Generator().manual_seed(1)
+    text = torch.randn(2, MAX_TOKENS, TEXT_DIM, generator=generator)
+    moa = subjects(cache)
+    for t in (900, 700, 500):
+        latents = torch.randn(2, 4, LATENT_SIZE, LATENT_SIZE, generator=generator).requires_grad_()
+        unet(latents, torch.tensor(t), text, cross_attention_kwargs={"moa": moa}).sample.square().sum().backward()
+        assert latents.grad.abs().sum() > 0
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("interval, computed", [(1, 5), (2, 3), (3, 2), (9, 1)])
 def test_the_expert_runs_on_every_nth_step_and_the_router_on_all(interval, computed):

@@ -13,11 +13,11 @@ from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
 from moa import models
-from moa.errors import MissingInputError, ModelFolderError
+from moa.errors import AdapterError, MissingInputError, ModelFolderError, TrainConfigError
 from moa.models import find_inputs, load_models
 from moa.train_config import TrainConfig
 from tests.moa.training import ALONE, MakeConfig
-from tests.tiny_models import tiny_image_encoder, tiny_image_processor
+from tests.tiny_models import tiny_image_encoder, tiny_image_processor, tiny_unet
 
 WEIGHTS = {
     "unet": "diffusion_pytorch_model.safetensors",
@@ -121,6 +121,21 @@ def test_an_image_encoder_without_its_projection_is_refused(make_config: MakeCon
     tiny_image_processor().save_pretrained(tmp_path / "clip")
     with pytest.raises(ModelFolderError, match="image_encoder: .*clip lacks weights, e.g. visual_projection.weight"):
         load_models(make_config(image_encoder=tmp_path / "clip"), ALONE.device)
+
+
+def test_an_inpainting_base_is_refused(make_config: MakeConfig, changed: Callable) -> None:
+    """Nine channels go in: latents, a mask and masked latents."""
+    config = changed(lambda folder: tiny_unet(in_channels=9).save_pretrained(folder / "unet"))
+    with pytest.raises(TrainConfigError, match=r"base: .*unet takes 9 channels, the autoencoder's latents have 4"):
+        load_models(config, ALONE.device)
+
+
+@pytest.mark.parametrize("content", ["{", "{}"], ids=["cut", "empty"])
+def test_a_damaged_adapter_to_start_from_is_named(make_config: MakeConfig, tmp_path: Path, content: str) -> None:
+    (tmp_path / "init").mkdir()
+    (tmp_path / "init/manifest.json").write_text(content)
+    with pytest.raises(AdapterError, match="init/manifest.json"):
+        find_inputs(make_config(init=tmp_path / "init"))
 
 
 def test_the_commit_says_whether_the_code_is_the_committed_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
+from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig
 
@@ -219,6 +220,17 @@ def test_other_bad_folders_are_refused(folders, full, tmp_path):
     save_adapter(tiny_moa_unet(image_dim=IMAGE_DIM + 8), narrow, {})
     with pytest.raises(AdapterGeometryError, match=f"width {IMAGE_DIM}, the adapter was trained with {IMAGE_DIM + 8}"):
         MoAPipeline.from_base(folders["base"], narrow, folders["encoder"])
+
+
+def test_a_text_encoder_with_lora_layers_is_not_written_over_a_good_one(full, tmp_path):
+    """transformers would write the LoRA layers alone, and the folder could not be loaded any more."""
+    folder = tmp_path / "kept"
+    pipe = MoAPipeline.from_pretrained(full)
+    pipe.save_pretrained(folder)
+    pipe.text_encoder.add_adapter(LoraConfig(r=2, target_modules=["q_proj"]))
+    with pytest.raises(UnsupportedBaseError, match="loaded into the text_encoder: to keep them fuse_lora"):
+        pipe.save_pretrained(folder)
+    assert MoAPipeline.from_pretrained(folder).text_encoder.config.hidden_size == pipe.text_encoder.config.hidden_size
 
 
 def test_a_pipeline_that_sees_no_subjects_is_not_written(loaded, tmp_path):

@@ -56,8 +56,11 @@ def test_a_photograph_is_turned_upright():
         (Image.new("RGB", (0, 5)), "empty"),
         (Image.new("RGBA", (8, 8), CLEAR), "transparent"),
         ("photo.png", "str"),
+        (Image.fromarray(np.full((8, 8), 40_000, np.uint16)), "mode I;16: convert it to 8-bit"),
+        (Image.new("F", (8, 8)), "mode F"),
+        (Image.new("LAB", (8, 8)), "mode LAB"),
     ],
-    ids=["no pixels", "nothing visible", "a path"],
+    ids=["no pixels", "nothing visible", "a path", "16-bit grey", "float", "LAB"],
 )
 def test_images_without_a_subject_are_refused(image, message):
     with pytest.raises(SubjectError, match=f"image 1 .*{message}"):

@@ -64,6 +64,11 @@ def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(TrainConfigError, match="config.json: config: Invalid JSON"):
         load_config(tmp_path / "config.json")
+    with pytest.raises(TrainConfigError, match="cannot be read.*name the config.json of a run"):
+        load_config(tmp_path)
+    (tmp_path / "config.json").write_bytes(b"\xff\xfe")
+    with pytest.raises(TrainConfigError, match="config.json cannot be read"):
+        load_config(tmp_path / "config.json")
 
 
 def test_micro_batch_needs_an_even_split(make_config: Callable[..., TrainConfig]) -> None:

@@ -282,8 +282,10 @@ def test_a_plain_unet_folder_is_refused_and_nothing_stays_on_meta(tmp_path):
     unet = tiny_moa_unet(base)
     assert not any(t.is_meta for t in [*unet.state_dict().values(), *unet.buffers()])
     base.save_pretrained(tmp_path)
-    with pytest.raises(UnsupportedBaseError, match="from_unet"):
-        MoAUNet2DConditionModel.from_pretrained(tmp_path, moa_config={"image_dim": IMAGE_DIM})
+    for options in ({}, {"moa_config": {"image_dim": IMAGE_DIM}}):
+        for low_memory in (True, False):  # without it the libraries fill what is missing at random
+            with pytest.raises(UnsupportedBaseError, match="from_unet"):
+                MoAUNet2DConditionModel.from_pretrained(tmp_path, low_cpu_mem_usage=low_memory, **options)
 
 
 @torch.no_grad()

@@ -134,9 +134,28 @@ def test_each_picture_gets_the_subjects_of_another_one(make_config: MakeConfig, 
     assert {len(crops) for crops in owners.values()} == {1, 2}
     for place, slot in enumerate(batch.slots.tolist()):
         row, column = divmod(slot, slots)
-        source = owners[(row - 1) % 8]
+        earlier = (owners[(row - k) % 8] for k in range(1, 8))  # six pictures, so a row may repeat the one before it
+        source = next(crops for crops in earlier if not torch.equal(crops[0], owners[row][0]))
         assert torch.equal(swapped.pixels[place], source[column % len(source)])
     assert torch.equal(swapped.slots, batch.slots) and torch.equal(swapped.positions, batch.positions)
+
+
+@pytest.mark.parametrize("pictures", [2, 3, 4])
+def test_a_small_split_lends_no_picture_its_own_subjects(
+    make_config: MakeConfig, tmp_path: Path, pictures: int
+) -> None:
+    """It is gone through several times, so neighbours in a batch may be the same picture."""
+    shards = write_shards(tmp_path / "shards", samples=pictures, split="heldout")
+    config = make_config(shards=shards, split="heldout", validation=ValidationSettings(split="train"))
+    models, dataset = load_models(config, ALONE.device), ShardDataset(shards, "heldout")
+    for batch in held_out_batches(models, dataset, config, 64, ALONE):
+        swapped = with_other_subjects(batch)
+        slots = batch.positions.shape[1]
+        rows = [slot // slots for slot in batch.slots.tolist()]
+        for row in set(rows):
+            places = [place for place, at in enumerate(rows) if at == row]
+            own = [crop for crop in batch.pixels[places]]
+            assert not any(torch.equal(crop, mine) for crop in swapped.pixels[places] for mine in own)
 
 
 def test_numbers_by_hand(make_config: MakeConfig, both_splits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
