@@ -38,6 +38,12 @@ def find_finished(folder: Path, plans: Iterable[ShardPlan]) -> dict[str, dict[st
     return found
 
 
+def dataset_of(folder: Path) -> str | None:
+    """The dataset whose shards lie in `folder`; None without any, or where an earlier version made all."""
+    records = map(_read_record, sorted(folder.glob("*.json")))
+    return next((record["dataset"] for record in records if record and "dataset" in record), None)
+
+
 def are_whole(folder: Path, entries: list[dict[str, Any]]) -> bool:
     """Whether the shards that a manifest lists lie in `folder` whole, each with the JSON that belongs to it."""
     with ThreadPoolExecutor(HASHING_THREADS) as threads:

@@ -19,7 +19,7 @@ from preprocessing.captions import Captioner, load_captioner
 from preprocessing.config import DatasetConfig
 from preprocessing.errors import OutputError, TooManyRejectedError
 from preprocessing.faces import FaceFinder, load_face_finder
-from preprocessing.finished import find_finished, settle
+from preprocessing.finished import dataset_of, find_finished, settle
 from preprocessing.frame import Frame, Item, Rejected
 from preprocessing.lock import shared
 from preprocessing.manifest import (
@@ -103,9 +103,12 @@ def preprocess(
     out, report = Path(out), progress or (lambda done, total, message: None)
     source = open_source(declaration, source_root)
     with shared(out) as take_alone:
+        manifest = None if force else read_manifest(out)
+        if not force:
+            _refuse_other(out, manifest, declaration)
         items = source.items(declaration, out / ".inventory.json")
         inputs = inputs_digest(declaration, source.digest(), items)
-        if not force and _finished(out, declaration, inputs):
+        if manifest and is_up_to_date(out, manifest, inputs):
             _judge(out, read_quality(out), max_bad)
             report(len(items), len(items), "up to date")
             return out / "manifest.json"
@@ -160,7 +163,7 @@ def _make_shards(
         for plan in pending:
             results = _results(config, source, annotators, pool, plan.items)
             counted = _counted(results, report, done, total, plan.name)
-            finished[plan.name] = write_shard(folder, plan, counted)
+            finished[plan.name] = write_shard(folder, plan, config.name, counted)
             done += len(plan.items)
 
 
@@ -188,17 +191,13 @@ def _counted(
         report(done, total, message)
 
 
-def _finished(out: Path, config: DatasetConfig, inputs: str) -> bool:
-    """Whether there is nothing to do. Raises OutputError for the folder of another dataset."""
-    manifest = read_manifest(out)
-    if manifest is None:
-        return False
-    name = manifest["dataset"]["name"]
-    if name != config.name:
+def _refuse_other(out: Path, manifest: dict[str, Any] | None, config: DatasetConfig) -> None:
+    """Raises OutputError for the folder of another dataset, finished or not."""
+    name = manifest["dataset"]["name"] if manifest else dataset_of(out / "shards")
+    if name not in (None, config.name):
         raise OutputError(
             f"{out}: holds the dataset {name!r}, not {config.name!r}; choose another --out or use --force"
         )
-    return is_up_to_date(out, manifest, inputs)
 
 
 def _judge(out: Path, quality: dict[str, Any], max_bad: float) -> None:

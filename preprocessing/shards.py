@@ -85,8 +85,13 @@ class TarWriter:
         self.bytes += len(data)
 
 
-def write_shard(folder: Path, plan: ShardPlan, batches: Iterable[list[Sample | Rejected]]) -> dict[str, Any]:
-    """Write one shard and its JSON from results in item order; memory holds one batch. Returns the JSON's content."""
+def write_shard(
+    folder: Path, plan: ShardPlan, dataset: str, batches: Iterable[list[Sample | Rejected]]
+) -> dict[str, Any]:
+    """Write one shard of a dataset and its JSON from results in item order; memory holds one batch.
+
+    Returns the JSON's content.
+    """
     statistics, rejected, sources = Statistics(), [], []
     tar = folder / f"{plan.name}.tar"
     with replacing(tar) as stream:
@@ -106,6 +111,7 @@ def write_shard(folder: Path, plan: ShardPlan, batches: Iterable[list[Sample | R
         digest, size = sha256_bytes(b""), 0
     record = {
         "shard": plan.name,
+        "dataset": dataset,
         "split": plan.split,
         "sha256": digest,
         "bytes": size,

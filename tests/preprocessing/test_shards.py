@@ -230,10 +230,17 @@ def test_shards_of_another_layout_go_and_foreign_files_stay(photos: Path, tmp_pa
     assert [path.name for path in out.glob("*.tmp")] == ["notes.tmp"]
 
 
-def test_another_datasets_folder_is_not_overwritten_by_mistake(photos: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("finished", [True, False])
+def test_another_datasets_folder_is_not_overwritten_by_mistake(photos: Path, tmp_path: Path, finished: bool) -> None:
     out = tmp_path / "out"
     preprocess(declaration(), out, source_root=photos)
+    if not finished:
+        (out / "manifest.json").unlink()
+    before, inventory = files_of(out), (out / ".inventory.json").read_bytes()
+    add_photo(tmp_path / "others", "a.png")
     with pytest.raises(OutputError, match="holds the dataset 'toy', not 'other'"):
-        preprocess(declaration(name="other"), out, source_root=photos)
-    preprocess(declaration(name="other"), out, source_root=photos, force=True)
+        preprocess(declaration(name="other"), out, source_root=tmp_path / "others")
+    assert files_of(out) == before
+    assert (out / ".inventory.json").read_bytes() == inventory
+    preprocess(declaration(name="other"), out, source_root=tmp_path / "others", force=True)
     assert json.loads((out / "manifest.json").read_text())["dataset"]["name"] == "other"
