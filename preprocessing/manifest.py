@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections import defaultdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,7 @@ def write_manifest(out: Path, config: DatasetConfig, shards: list[dict[str, Any]
         "format": FORMAT,
         "dataset": {"name": config.name, "version": config.version},
         "config": config.model_dump(mode="json"),
-        "tools": tool_versions(config),
+        "tools": _tools_of(shards, config),
         "counts": {
             "images": samples + rejected,
             "samples": samples,
@@ -119,6 +120,18 @@ def tool_versions(config: DatasetConfig) -> dict[str, str]:
     kinds = (config.captions.kind, config.segmentation.kind, config.faces.kind)
     packages = {"pillow", "numpy", *(package for kind in kinds for package in _TOOLS.get(kind, ()))}
     return {package: _version(package) for package in sorted(packages)}
+
+
+def _tools_of(shards: list[dict[str, Any]], config: DatasetConfig) -> dict[str, str]:
+    """The versions that made the shards, separated by commas where shards that were kept had others.
+
+    A shard of a version of this package that did not note them is taken for one of today's.
+    """
+    today, versions = tool_versions(config), defaultdict(set)
+    for shard in shards:
+        for package, number in shard.get("tools", today).items():
+            versions[package].add(number)
+    return {package: ", ".join(sorted(versions[package])) for package in sorted(versions)}
 
 
 def git_commit() -> str | None:

@@ -27,6 +27,7 @@ from preprocessing.manifest import (
     is_up_to_date,
     read_manifest,
     read_quality,
+    tool_versions,
     write_manifest,
     write_reports,
 )
@@ -159,11 +160,12 @@ def _make_shards(
         report(done, total, f"{len(finished)} finished shards kept")
     if annotators is None:
         return
+    made = {"dataset": config.name, "tools": tool_versions(config)}
     with worker_pool(workers, to_do) as pool:
         for plan in pending:
             results = _results(config, source, annotators, pool, plan.items)
             counted = _counted(results, report, done, total, plan.name)
-            finished[plan.name] = write_shard(folder, plan, config.name, counted)
+            finished[plan.name] = write_shard(folder, plan, made, counted)
             done += len(plan.items)
 
 

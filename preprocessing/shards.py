@@ -86,11 +86,11 @@ class TarWriter:
 
 
 def write_shard(
-    folder: Path, plan: ShardPlan, dataset: str, batches: Iterable[list[Sample | Rejected]]
+    folder: Path, plan: ShardPlan, made: dict[str, Any], batches: Iterable[list[Sample | Rejected]]
 ) -> dict[str, Any]:
-    """Write one shard of a dataset and its JSON from results in item order; memory holds one batch.
+    """Write one shard and its JSON from results in item order; memory holds one batch. Returns the JSON's content.
 
-    Returns the JSON's content.
+    made: `dataset` and `tools`, for the JSON: for what and by what the shard is made.
     """
     statistics, rejected, sources = Statistics(), [], []
     tar = folder / f"{plan.name}.tar"
@@ -111,7 +111,7 @@ def write_shard(
         digest, size = sha256_bytes(b""), 0
     record = {
         "shard": plan.name,
-        "dataset": dataset,
+        **made,
         "split": plan.split,
         "sha256": digest,
         "bytes": size,

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from preprocessing import atomic, captions, finished
+from preprocessing import atomic, captions, finished, manifest
 from preprocessing.errors import MissingWeightsError, OutputError
 from preprocessing.run import preprocess
 from preprocessing.verify import verify
@@ -117,6 +117,34 @@ def test_an_edited_photograph_costs_its_own_shard(collection: tuple[Path, Path])
     root, out = collection
     add_photo(root, NAMES[1], shade=7)
     assert changed(root, out) == ["3 finished shards kept", "train-00000"]
+
+
+def test_kept_shards_were_made_by_the_tools_of_then(
+    collection: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, out = collection
+    first = json.loads((out / "manifest.json").read_text())
+    monkeypatch.setattr(manifest, "_version", lambda package: "99.0")
+    (out / "manifest.json").unlink()
+    preprocess(declaration(), out, source_root=root)
+    assert json.loads((out / "manifest.json").read_text())["digest"] == first["digest"], "all shards are those of then"
+    add_photo(root, NAMES[1], shade=7)
+    preprocess(declaration(), out, source_root=root)
+    then, tools = first["tools"]["numpy"], json.loads((out / "manifest.json").read_text())["tools"]
+    assert tools == {"numpy": f"{then}, 99.0", "pillow": f"{first['tools']['pillow']}, 99.0"}
+
+
+def test_shards_without_tools_keep_the_digest(photos: Path, whole: dict[str, bytes], tmp_path: Path) -> None:
+    """Earlier versions noted them in the manifest alone."""
+    preprocess(declaration(), tmp_path, source_root=photos)
+    for path in (tmp_path / "shards").glob("*.json"):
+        record = json.loads(path.read_text())
+        del record["tools"], record["dataset"]
+        atomic.write_json(path, record)
+    for _ in range(2):
+        preprocess(declaration(), tmp_path, source_root=photos)
+        assert files_of(tmp_path)["manifest.json"] == whole["manifest.json"]
+        (tmp_path / "manifest.json").unlink()
 
 
 def test_a_deleted_photograph_costs_its_own_shard(collection: tuple[Path, Path]) -> None:
