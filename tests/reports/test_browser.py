@@ -152,14 +152,14 @@ def test_filters_cannot_contradict_each_other(browser: Browser) -> None:
 
 def test_navigation_marks_the_section_it_led_to(browser: Browser) -> None:
     browser.run("document.querySelectorAll('#suite0-pairs > *:not(h2)').forEach(part => { part.hidden = true; })")
-    browser.resize(390, 844)
-    for target in ("suite0-pairs", "limits"):  # a short one; the last, which cannot rise to the top
+    for target, width, height in (("suite0-pairs", 390, 844), ("reproduce", 1280, 2600), ("limits", 390, 844)):
+        browser.resize(width, height)  # a short section, then two that cannot rise to the top
         marked = f"""new Promise(done => {{ document.querySelector('.toc a[href="#{target}"]').click(); setTimeout(() =>
             done(document.querySelector('.toc [aria-current=true]').hash), 600); }})"""
         assert browser.run(marked) == f"#{target}"
         box = "(b => [b.left, b.right])(document.querySelector('.toc [aria-current=true]').getBoundingClientRect())"
         left, right = browser.run(box)
-        assert 0 <= left < right <= 390  # the bar has followed
+        assert 0 <= left < right <= width  # the bar has followed
     browser.resize(1280, 900)
     browser.run("document.querySelectorAll('#suite0-pairs > *').forEach(part => { part.hidden = false; })")
 

@@ -78,7 +78,7 @@ def test_a_summary_as_the_format_says_is_read():
 @pytest.mark.parametrize(
     ("place", "value", "said"),
     [
-        (("format",), "moa-evaluation/4", "has format moa-evaluation/4, and this report reads moa-evaluation/5"),
+        (("format",), "moa-evaluation/4", "format Input should be 'moa-evaluation/5'"),
         (("methods", 0, "ip"), 0.5, "methods.0.ip"),
         (("methods", 0, "ip"), {"mean": 0.5}, "methods.0.ip.n"),
         (("claims", 0, "verdict"), "true", "claims.0.verdict"),
