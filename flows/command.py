@@ -72,7 +72,7 @@ def _parser(flow: Flow[..., Any]) -> argparse.ArgumentParser:
     parser.add_argument(
         "--preset",
         metavar="PRESET",
-        help=f"one of {', '.join(PRESETS)} (default: the run's, and {DEFAULT_PRESET} for a new one)",
+        help=f"one of {', '.join(PRESETS)} (default: the run's; a new run needs it, but for {DEFAULT_PRESET})",
     )
     parser.add_argument(
         "--set",

@@ -12,6 +12,7 @@ from pathlib import Path
 from flows.errors import OverrideError
 from flows.files import read_json
 from flows.overrides import field_of, merged, preset_named, resolve
+from flows.presets import PRESETS
 from flows.settings import RUN_NAME, LifecycleConfig, runs_root
 
 DEFAULT_PRESET = "miniature"
@@ -21,17 +22,22 @@ def recall(preset: str | None, overrides: Iterable[str] = (), name: str | None =
     """The configuration of a run: what it was begun with, and what is given now.
 
     Args:
-        preset: None for the run's own, and for `miniature` where there is no run of that name.
+        preset: None for the run's own; a new run has to name one, but for `miniature` itself.
         overrides, name: as for `resolve`.
 
     Raises:
-        UnknownPresetError, OverrideError: also where the run was begun with another preset.
+        UnknownPresetError, OverrideError: also where the run was begun with another preset, or not at all.
     """
     given = list(overrides)
     named = [override.partition("=")[2].strip() for override in given if field_of(override) == "name"]
     run = name or (named[-1] if named else preset_named(preset or DEFAULT_PRESET).name)
     record = runs_root() / run / "lifecycle.json"
     if not RUN_NAME.fullmatch(run) or not record.is_file():
+        if preset is None and run != preset_named(DEFAULT_PRESET).name:
+            raise OverrideError(
+                f"There is no run {run!r} yet ({record} does not exist): begin it with --preset, one of "
+                f"{', '.join(PRESETS)}."
+            )
         return resolve(preset or DEFAULT_PRESET, given, name)
     before = read_json(record)
     if preset not in (None, before["preset"]):

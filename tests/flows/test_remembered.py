@@ -36,8 +36,14 @@ def test_what_is_given_now_is_added_or_replaces() -> None:
 def test_a_run_of_another_name_remembers_nothing() -> None:
     write_lifecycle(recall("ffhq_sd15", ["train.steps=9"], "mine"))
     assert recall("ffhq_sd15", [], "other").train.steps == 40_000
-    assert recall(None, [], "fresh").preset == "miniature"
-    assert kept_settings(recall(None, [], "fresh").run / "lifecycle.json", []) == []
+    assert recall("miniature", [], "fresh").preset == recall(None).preset == "miniature"
+    assert kept_settings(recall("miniature", [], "fresh").run / "lifecycle.json", []) == []
+
+
+def test_a_new_run_has_to_name_its_preset() -> None:
+    """Or a misspelt or forgotten beginning would train something else in its place."""
+    with pytest.raises(OverrideError, match=r"no run 'photos-sd15' yet .*begin it with --preset, one of miniature, "):
+        recall(None, ["publish.accept_licences=true"], "photos-sd15")
 
 
 def test_a_run_keeps_its_preset() -> None:
