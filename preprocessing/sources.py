@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from preprocessing.config import DatasetConfig, RendererSource
-from preprocessing.errors import PreprocessingError, Rejection, SourceError
+from preprocessing.errors import Rejection, SourceError
 from preprocessing.folder import FolderSourceReader
 from preprocessing.frame import Annotation, Frame, Item, Picture, Rejected
 from preprocessing.images import SquareCrop
@@ -59,18 +59,13 @@ def open_source(config: DatasetConfig, source_root: Path | None = None) -> Sourc
 def load_frame(source: Source, config: DatasetConfig, item: Item) -> Frame | Rejected:
     """Read a picture and cut its stored square: image, label map and face boxes together.
 
-    Raises SourceError, and PreprocessingError where the memory does not do: neither is a property of the picture.
+    Raises SourceError, MemoryError: they say nothing about the picture.
     """
     try:
         picture = source.read(item)
         return _frame(config, item, picture)
     except Rejection as rejection:
         return Rejected(item.name, rejection.reason, rejection.detail)
-    except MemoryError as error:
-        raise PreprocessingError(
-            f"{item.name}: there is not enough memory to read it. Finished shards are kept: run again with fewer "
-            "--workers, or take the file away"
-        ) from error
     except Exception as error:
         error.add_note(f"while reading {item.name}")
         raise

@@ -48,23 +48,27 @@ class Workers:
 def worker_pool(workers: int | None, items: int) -> Iterator[Workers]:
     """Up to `workers` processes (default: one for each CPU) for a job of `items` items; stopped on the way out.
 
-    Raises PreprocessingError when the system kills one of them.
+    Raises PreprocessingError when the system kills one of them, or there is not enough memory for an item.
     """
     count = min(workers or os.cpu_count() or 1, -(-items // ITEMS_PER_WORKER))
-    if count <= 1:
-        yield Workers(None)
-        return
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_end_with_parent)
+    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_end_with_parent) if count > 1 else None
     try:
         yield Workers(pool)
+    except MemoryError as error:
+        where = "".join(f", {note}" for note in getattr(error, "__notes__", ()))
+        raise PreprocessingError(
+            f"there is not enough memory{where}. Finished shards are kept: run again, with fewer --workers, or without "
+            "this image"
+        ) from error
     except BrokenProcessPool as error:
         raise PreprocessingError(
             "a worker process was killed, mostly for want of memory. Finished shards are kept: "
             "run again, with fewer --workers"
         ) from error
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        if pool is not None:
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _end_with_parent() -> None:

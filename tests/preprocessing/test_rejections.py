@@ -137,8 +137,9 @@ def test_a_passing_trouble_drops_nothing(
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "read_bytes", read_bytes)
-        problem = "could be read a moment ago" if isinstance(trouble, OSError) else "not enough memory to read it"
-        with pytest.raises(PreprocessingError, match=rf"{last.removesuffix('.png')}.*{problem}"):
+        of_disk = rf"{last.removesuffix('.png')}{suffix}: could be read a moment ago"
+        of_memory = f"not enough memory, while reading {last}"
+        with pytest.raises(PreprocessingError, match=of_disk if isinstance(trouble, OSError) else of_memory):
             preprocess(declaration(), out, source_root=root)
     assert [path.name for path in (out / "shards").glob("*.tar")] == ["train-00000.tar"]
     preprocess(declaration(), out, source_root=root)

@@ -39,3 +39,14 @@ def test_an_error_in_a_worker_arrives_here() -> None:
 def test_a_killed_worker_is_explained() -> None:
     with pytest.raises(PreprocessingError, match="fewer --workers"), worker_pool(2, 2 * ITEMS_PER_WORKER) as pool:
         list(pool.map(os._exit, [[9]]))
+
+
+def test_want_of_memory_is_explained() -> None:
+    for workers in (1, 2):
+        with (
+            pytest.raises(
+                PreprocessingError, match=r"not enough memory\. Finished shards are kept: run again, with fewer"
+            ),
+            worker_pool(workers, 2 * ITEMS_PER_WORKER) as pool,
+        ):
+            list(pool.map(bytearray, [[1 << 62]]))
