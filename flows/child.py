@@ -18,7 +18,8 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import IO
 
 import psutil
@@ -29,17 +30,30 @@ _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
 class Child:
-    """Starts `command` in a session of its own, stdout and stderr both to `output` (a file, or subprocess.PIPE)."""
+    """Starts `command` in a session of its own.
 
-    def __init__(self, command: Sequence[str], output: IO[str] | int) -> None:
+    Args:
+        output: where stdout and stderr both go: a file, or subprocess.PIPE; None for where ours go.
+        environment: variables beside those of this process.
+        folder: where it runs; None for where this process does.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        output: IO[str] | int | None,
+        environment: Mapping[str, str] | None = None,
+        folder: Path | None = None,
+    ) -> None:
         self._mark = uuid.uuid4().hex
         marks = ":".join(filter(None, [os.environ.get(MARK_VARIABLE), self._mark]))  # what it launches is ours too
         self._process = subprocess.Popen(
             list(command),
             stdin=subprocess.DEVNULL,
             stdout=output,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", MARK_VARIABLE: marks},
+            stderr=None if output is None else subprocess.STDOUT,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {}), MARK_VARIABLE: marks},
+            cwd=folder,
             encoding="utf-8",
             errors="replace",
             start_new_session=True,

@@ -11,6 +11,7 @@ import argparse
 import inspect
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,8 +20,9 @@ from prefect import Flow
 
 from flows.errors import FlowError
 from flows.failures import TOLD
+from flows.hub import asks_prefect
 from flows.overrides import dated
-from flows.prefect_environment import reachable_server
+from flows.prefect_server import reachable_server
 from flows.preflight import find_problems
 from flows.presets import PRESETS
 from flows.remembered import DEFAULT_PRESET, recall
@@ -38,9 +40,10 @@ def run(flow: Flow[..., Any], arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     try:
-        with reachable_server():
-            if given.dry_run:
+        if given.dry_run:
+            with reachable_server() if asks_prefect(config) else nullcontext():
                 return dry_run(config, flow.name)
+        with reachable_server():
             options: dict[str, Any] = {"preset": config.preset, "overrides": given.overrides, "name": given.name}
             state: Any = flow(**options, return_state=True)
         print(state.result())

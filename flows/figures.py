@@ -10,13 +10,14 @@ Nothing is trained. An interrupted call goes on; a finished one is up to date. A
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from flows.child import Child
 from flows.prefect_environment import PROJECT
 from flows.settings import data_root, runs_root
+from flows.zoo import GRACE_SECONDS
 
 ABLATIONS = {"without MoA layers": "single-branch", "without spacetime encoding": "no-spacetime"}
 COMMUNITY = {"comic base": "community"}
@@ -42,7 +43,11 @@ def write_zoo_pipeline(zoo: Path, folder: Path) -> None:
 
 
 def _call(module: str, *arguments: str, accepted: tuple[int, ...] = (0,)) -> int:
-    status = subprocess.run([sys.executable, "-m", module, *arguments], cwd=PROJECT).returncode
+    child = Child([sys.executable, "-m", module, *arguments], output=None, folder=PROJECT)
+    try:
+        status = child.status
+    finally:
+        child.end(GRACE_SECONDS)
     if status not in accepted:
         sys.exit(status)
     return status

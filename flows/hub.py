@@ -35,7 +35,13 @@ def hub_token(config: LifecycleConfig) -> str | None:
         return None
     if is_loopback(endpoint):
         return os.environ.get(TOKEN_VARIABLE)
-    return os.environ.get(HUGGING_FACE_TOKEN) or _secret_block()
+    return _secret_block() if asks_prefect(config) else os.environ[HUGGING_FACE_TOKEN]
+
+
+def asks_prefect(config: LifecycleConfig) -> bool:
+    """Whether the token is looked for in a Prefect block, for which a Prefect server is needed."""
+    endpoint = config.publish.endpoint
+    return not (endpoint == "local" or is_loopback(endpoint) or os.environ.get(HUGGING_FACE_TOKEN))
 
 
 def _secret_block() -> str | None:

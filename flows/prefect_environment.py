@@ -8,14 +8,10 @@
 
 from __future__ import annotations
 
-import http.client
-import json
 import os
 import sys
 import tomllib
-import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,18 +36,6 @@ def prepare() -> None:
         os.environ.setdefault(name, value)
 
 
-@contextmanager
-def reachable_server() -> Iterator[None]:
-    """Inside, flows report to the server of `make ui` when it answers; else Prefect starts a private one for them."""
-    from prefect.settings import PREFECT_API_URL, temporary_settings
-
-    if _answers(PREFECT_API_URL.value()):
-        yield
-        return
-    with temporary_settings({PREFECT_API_URL: None}):
-        yield
-
-
 def variables(table: dict[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
     """`{"server": {"ephemeral": {...}}}` as the environment variables Prefect knows."""
     for key, value in table.items():
@@ -60,14 +44,3 @@ def variables(table: dict[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
             yield from variables(value, name)
         else:
             yield name, str(value)
-
-
-def _answers(url: str | None) -> bool:
-    """Whether a Prefect server is there; whatever else may listen at that port is none."""
-    if not url:
-        return False
-    try:
-        with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=2) as answer:
-            return json.load(answer) is True
-    except (OSError, ValueError, http.client.HTTPException):
-        return False

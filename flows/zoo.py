@@ -21,12 +21,14 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from flows.child import Child
 from flows.files import read_json, write_json
 from flows.prefect_environment import PROJECT
 from flows.settings import data_root
@@ -64,6 +66,8 @@ ADAPTERS = {
     "single-branch": MOA.model_copy(update={"architecture": "single_branch"}),
 }
 MEASURING = threading.Lock()  # held while an adapter is measured (_quality)
+RUNNING: set[Child] = set()  # processes that _call waits for
+GRACE_SECONDS = 15.0  # between SIGTERM and SIGKILL: time to save a state
 PART_OF = {"vae": "base"}  # a recipe that makes a part of another one's model
 STAGES = (("clip", "vae", "attributes", "identity"), ("base",), (*ADAPTERS, "community"))
 
@@ -190,23 +194,40 @@ def _seconds(run: Path) -> float:
 def _call(name: str, module: str, *arguments: str, threads: int = 0) -> None:
     """Run a module of the project in a process of its own and print what it says behind `name`; its exit status is ours
     when it fails. `threads` 0: as many as it likes."""
-    environment = os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
-    command = [sys.executable, "-m", module, *arguments]
-    with subprocess.Popen(command, cwd=PROJECT, env=environment, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            print(f"{name}: {line}", end="", flush=True)
-    if process.returncode:
-        sys.exit(process.returncode)
+    environment = {"OMP_NUM_THREADS": str(threads)} if threads else {}
+    child = Child([sys.executable, "-m", module, *arguments], subprocess.PIPE, environment, PROJECT)
+    RUNNING.add(child)
+    try:
+        with child.output as lines:
+            for line in lines:
+                print(f"{name}: {line}", end="", flush=True)
+    finally:
+        RUNNING.remove(child)
+        child.end(GRACE_SECONDS)
+    if child.status:
+        sys.exit(child.status)
 
 
 def train_stage(stage: Sequence[str], job: Job) -> None:
-    """All models of a stage, side by side; a failure lets the others finish and ends the program."""
+    """All models of a stage, side by side; a failure lets the others finish and ends the program, Ctrl-C ends all."""
     threads = job.threads(stage)
     with ThreadPoolExecutor(job.processes) as crew:
         made = [crew.submit(train_adapter if x in ADAPTERS else train_frozen, x, job, threads) for x in stage]
+        try:
+            wait(made)
+        except KeyboardInterrupt:
+            _end(made)
+            raise
     for model in made:
         model.result()
+
+
+def _end(made: Sequence[Future[None]]) -> None:
+    """Ends what is being made: a thread whose process has ended ends, too."""
+    while not all([model.cancel() or model.done() for model in made]):
+        for child in tuple(RUNNING):
+            child.end(GRACE_SECONDS)
+        time.sleep(0.2)
 
 
 def main() -> None:

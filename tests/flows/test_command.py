@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,10 @@ def test_help_says_what_a_flow_does_and_leaves_the_parameters_of_the_ui_out(caps
     assert "Args:" not in text and "fields to replace, as" not in text
 
 
-def test_a_dry_run_prints_the_configuration_and_writes_nothing(roots: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_prints_the_configuration_and_writes_nothing(
+    roots: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.command.reachable_server", lambda: pytest.fail("a server was started"))
     assert run(lifecycle, ["--set", "train.steps=7", "--dry-run"]) == 0
     printed = capsys.readouterr()
     assert LifecycleConfig.model_validate(yaml.safe_load(printed.out)).train.steps == 7
@@ -42,3 +46,12 @@ def test_a_dry_run_names_every_problem(capsys: pytest.CaptureFixture[str], monke
     error = capsys.readouterr().err
     assert "* train.base: " in error and "hf download" in error and "accept_licences" in error
     assert error.splitlines()[-1].startswith("lifecycle of the run ffhq-sd15: ") and error.endswith("problems\n")
+
+
+def test_a_dry_run_asks_a_server_where_the_token_may_be_in_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setattr("flows.command.reachable_server", lambda: nullcontext(asked.append("server")))
+    monkeypatch.setattr("flows.hub._secret_block", lambda: asked.append("block"))
+    assert run(publish, ["--preset", "ffhq_sd15", "--set", "publish.accept_licences=true", "--dry-run"]) == 1
+    assert asked == ["server", "block"]

@@ -4,13 +4,18 @@ another; what has a card is left alone. The trainings themselves are replaced: t
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from flows import zoo
@@ -116,6 +121,37 @@ def test_what_a_process_says_is_printed_behind_its_name(capsys):
     assert "moa: " in capsys.readouterr().out
     with pytest.raises(SystemExit, match="1"):
         zoo._call("moa", "no_such_module")
+
+
+def test_ctrl_c_ends_what_is_running_and_starts_nothing_more(tmp_path, monkeypatch, capfd):
+    started = []
+
+    def train(name: str, job: zoo.Job, threads: int) -> None:
+        started.append(name)
+        zoo._call(name, "http.server", "0", "--bind", "127.0.0.1")
+
+    def interrupt() -> None:
+        while len(zoo.RUNNING) < 2:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(zoo, "train_frozen", train)
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        zoo.train_stage(zoo.STAGES[0], zoo.Job(tmp_path, processes=2))
+    assert started == ["clip", "vae"] and not zoo.RUNNING
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG exists on Linux only")
+@pytest.mark.parametrize("module", ["zoo", "figures"])
+def test_a_killed_call_leaves_no_process(module):
+    words = ("'x', " if module == "zoo" else "") + "'http.server', '0', '--bind', '127.0.0.1'"
+    code = f"from flows.{module} import _call; _call({words})"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and "Serving HTTP" in process.stdout.readline()
+        (child,) = psutil.Process(process.pid).children()
+        process.kill()
+        child.wait(10)
 
 
 @pytest.mark.parametrize("name", zoo.ADAPTERS)

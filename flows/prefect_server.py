@@ -1,0 +1,73 @@
+"""The Prefect server that flows report to: that of `make ui` where it answers, else a private one that ends with us.
+
+Prefect would start a private one by itself, but ends it at the end of the interpreter only: a command that was killed
+left it behind for good. Here it is a child that the kernel ends with us (flows/child.py).
+"""
+
+from __future__ import annotations
+
+import atexit
+import http.client
+import json
+import os
+import socket
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from flows.child import Child
+from flows.errors import ServeError
+
+STOP_SECONDS = 5.0
+# As Prefect starts one: no UI, and only the services that a single run needs.
+PRIVATE = {"PREFECT_SERVER_UI_ENABLED": "false", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
+
+
+@contextmanager
+def reachable_server() -> Iterator[None]:
+    """Inside, flows report to a server. Raises ServeError where none answers and none can be started."""
+    from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL, temporary_settings
+
+    if _answers(PREFECT_API_URL.value()):
+        yield
+        return
+    with temporary_settings({PREFECT_API_URL: _private_server(), PREFECT_UI_URL: ""}):  # there is no UI to point to
+        yield
+
+
+def _answers(url: str | None) -> bool:
+    """Whether a Prefect server is there; whatever else may listen at that port is none."""
+    if not url:
+        return False
+    try:
+        with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=2) as answer:
+            return json.load(answer) is True
+    except (OSError, ValueError, http.client.HTTPException):
+        return False
+
+
+def _private_server() -> str:
+    """Starts a server on a free port of 127.0.0.1 and returns the address of its API when it answers."""
+    import prefect
+    from prefect.settings import PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS as SECONDS
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    url, log = f"http://127.0.0.1:{port}/api", Path(os.environ["PREFECT_HOME"], "private-server.log")
+    uvicorn = [sys.executable, "-m", "uvicorn", "--app-dir", str(Path(prefect.__file__).parent.parent)]
+    options = ["--host", "127.0.0.1", "--port", str(port), "--log-level", "error", "--lifespan", "on"]
+    command = [*uvicorn, "--factory", "prefect.server.api.server:create_app", *options]
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a", encoding="utf-8") as output:
+        server = Child(command, output, PRIVATE | {"PREFECT_API_URL": url})
+    atexit.register(server.end, STOP_SECONDS)  # Prefect sends its last logs and events at the exit, just before
+    deadline = time.monotonic() + SECONDS.value()
+    while server.is_running and time.monotonic() < deadline:
+        if _answers(url):
+            return url
+        time.sleep(0.1)
+    raise ServeError(f"The private Prefect server did not start; see {log}.")

@@ -1,0 +1,120 @@
+"""Whether the server of `make ui` is there: something else at its port is none. A private one ends with its command."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import psutil
+import pytest
+
+from flows.prefect_server import _answers
+
+COMMAND = """
+import flows
+from prefect import flow, get_run_logger
+from prefect.settings import PREFECT_API_URL
+from flows.prefect_server import reachable_server
+
+@flow
+def small() -> None:
+    get_run_logger().info("sent to the server")
+
+with reachable_server():
+    print(PREFECT_API_URL.value(), flush=True)
+    small()
+"""
+
+
+@pytest.fixture
+def answering(request: pytest.FixtureRequest) -> Iterator[str]:
+    """An HTTP server that answers every request with the given status and body."""
+    status, body = request.param
+
+    class Server(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/api"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("answering", [(200, b"true")], indirect=True)
+def test_a_prefect_server_is_one(answering: str) -> None:
+    assert _answers(answering)
+
+
+@pytest.mark.parametrize("answering", [(404, b"no"), (200, b"<html>hello</html>"), (200, b'"true"')], indirect=True)
+def test_another_web_server_is_none(answering: str) -> None:
+    assert not _answers(answering)
+
+
+def test_something_that_speaks_no_http_is_none() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+
+        def greet() -> None:
+            connection, _ = other.accept()
+            connection.sendall(b"220 mail.example ready\r\n")
+            connection.close()
+
+        threading.Thread(target=greet, daemon=True).start()
+        assert not _answers(f"http://127.0.0.1:{other.getsockname()[1]}/api")
+
+
+def test_nobody_is_none() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    assert not _answers(f"http://127.0.0.1:{port}/api") and not _answers(None)
+
+
+def server_of(process: subprocess.Popen[str]) -> psutil.Process:
+    """The server that a command has started, maybe just now."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        for child in psutil.Process(process.pid).children():
+            if "uvicorn" in child.cmdline():
+                return child
+        time.sleep(0.05)
+    raise AssertionError(f"no server was started; exit status {process.poll()}")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG exists on Linux only")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
+def test_a_killed_command_takes_its_private_server_along(tmp_path: Path, number: signal.Signals) -> None:
+    environment = os.environ | {"PREFECT_HOME": str(tmp_path)}
+    with subprocess.Popen([sys.executable, "-c", COMMAND], env=environment, text=True) as process:
+        server = server_of(process)
+        process.send_signal(number)
+        assert process.wait(60) == -number
+    server.wait(60)
+
+
+@pytest.mark.slow
+def test_a_private_server_hears_everything_and_ends_with_its_command(tmp_path: Path) -> None:
+    environment = os.environ | {"PREFECT_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", COMMAND], env=environment, capture_output=True, text=True)
+    url = done.stdout.strip()
+    assert done.returncode == 0 and url.startswith("http://127.0.0.1:"), done.stderr
+    assert "Finished in state Completed()" in done.stderr and "Error" not in done.stderr
+    assert not _answers(url) and (tmp_path / "private-server.log").read_text() == ""
+    with sqlite3.connect(tmp_path / "prefect.db") as database:
+        assert ("sent to the server",) in database.execute("select message from log").fetchall()
