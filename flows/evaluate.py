@@ -22,19 +22,20 @@ from flows.evaluated import evaluation_folder, told, unscored
 from flows.files import read_json
 from flows.hub import fetch
 from flows.presets import PresetName
+from flows.retries import RETRIES
 from flows.settings import LifecycleConfig
 from flows.stage import Progress, announced, conclude, require
 from flows.variants import finished_variants
 from moa.evaluation.suite import load_suite
 
 
-@task(cache_policy=NO_CACHE)
+@task(cache_policy=NO_CACHE, **RETRIES)
 def fetch_published(config: LifecycleConfig) -> Path:
     """Downloads the published revision, pinned to its commit; returns its folder."""
     return fetch(config, read_json(require(config.run / "publication.json", "publish"))["commit"])
 
 
-@task(cache_policy=NO_CACHE)
+@task(cache_policy=NO_CACHE, **RETRIES)
 def evaluate_pipeline(config: LifecycleConfig, pipeline: Path) -> Path:
     """Generates, scores and summarises; returns the path of the evaluation's manifest."""
     from moa.evaluation.run import Source, evaluate  # torch

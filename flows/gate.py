@@ -26,11 +26,12 @@ from flows.files import read_json, write_json
 from flows.hub import main_commit
 from flows.presets import PresetName
 from flows.promotion import is_settled, overtaken, promote_candidate
+from flows.retries import RETRIES
 from flows.settings import LifecycleConfig
 from flows.stage import announced, require
 
 
-@task(cache_policy=NO_CACHE)
+@task(cache_policy=NO_CACHE, **RETRIES)
 def pass_gate(config: LifecycleConfig) -> Path:
     """Decides, promotes if so decided, and returns the path of gate.json. What was promoted once stays decided."""
     record = config.run / "gate.json"

@@ -1,4 +1,4 @@
-"""Which failures are worth another try: those that may pass by themselves. Both tasks that are retried resume."""
+"""Which failures are worth another try: those that may pass by themselves. All tasks that are retried resume."""
 
 from __future__ import annotations
 

@@ -31,6 +31,12 @@ from moa.train_config import TrainConfig
 
 
 @task(cache_policy=NO_CACHE, **RETRIES)
+def choose_training(config: LifecycleConfig) -> TrainConfig:
+    """The run's training; where it starts from the promoted adapter, that is downloaded."""
+    return run_training(config)
+
+
+@task(cache_policy=NO_CACHE, **RETRIES)
 def train_adapter(config: LifecycleConfig, training: TrainConfig, stage: str = "train") -> Path:
     """Runs the training processes to their end; returns the path of the exported adapter's manifest."""
     manifest, log = training.run_folder / "export" / "manifest.json", training.run_folder / "train.log"
@@ -86,7 +92,7 @@ def train(preset: PresetName = "miniature", overrides: list[str] | None = None, 
         name: folder of the run below runs/; empty for the preset's own. The same name resumes.
     """
     config = begin("train", preset, overrides, name)
-    manifest = train_adapter(config, run_training(config))
+    manifest = train_adapter(config, choose_training(config))
     show_metrics(config.run)
     return manifest
 

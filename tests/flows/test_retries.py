@@ -7,9 +7,11 @@ from prefect.states import exception_to_failed_state
 from prefect.utilities.asyncutils import run_coro_as_sync
 
 from flows.errors import ProcessCancelledError, ProcessTimeoutError, TrainingCrashedError, TrainingFailedError
+from flows.evaluate import evaluate_pipeline, fetch_published
+from flows.gate import pass_gate
 from flows.publish import publish_model
 from flows.retries import may_pass
-from flows.train import train_adapter
+from flows.train import choose_training, train_adapter
 from moa.errors import AccessDeniedError, HubUnavailableError, LicenceRefusedError, MissingInputError
 
 
@@ -38,6 +40,6 @@ def test_what_a_person_has_to_mend_is_not(error: Exception) -> None:
     assert not retried(error)
 
 
-def test_training_and_publishing_are_tried_again() -> None:
-    for task in (train_adapter, publish_model):
+def test_whatever_trains_or_talks_to_the_hub_is_tried_again() -> None:
+    for task in (choose_training, train_adapter, publish_model, fetch_published, evaluate_pipeline, pass_gate):
         assert task.retries == 2 and task.retry_condition_fn is may_pass
