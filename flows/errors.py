@@ -51,5 +51,9 @@ class SettingsChangedError(FlowError):
     """A stage would go on with another configuration than the one that made what it works on; lists the changes."""
 
 
+class RunInUseError(FlowError):
+    """Another command is at the same stage of the same run."""
+
+
 class PreflightError(FlowError):
     """Something that a later stage needs is missing or wrong; lists all of it, with remedies."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import shutil
@@ -9,12 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from flows.errors import MissingInputError, SettingsChangedError
-from flows.files import read_json
+from flows.errors import MissingInputError, RunInUseError, SettingsChangedError
 from flows.hub import hub_token
 from flows.settings import LifecycleConfig
 from flows.stage import require
 from flows.trained import Trained, require_trained
+from moa.errors import HubError
 from moa.hub.card import CardInput, render_card
 from moa.hub.licences import licence_files
 from moa.hub.publication import Publication
@@ -31,10 +32,10 @@ def source_of(config: LifecycleConfig, card: CardInput) -> str:
 
 def is_published(config: LifecycleConfig, source: str, endpoint: str) -> bool:
     """Whether publication.json says so and the repository agrees: then nothing has to be built."""
-    record = config.run / "publication.json"
-    if not record.is_file():
+    try:
+        known = Publication.read(config.run / "publication.json")
+    except HubError:  # there is none, or none that can be read: publishing writes it anew
         return False
-    known = Publication.read(record)
     place = (config.publish.repo_id, config.publish.endpoint, branch_of(config), source)
     if (known.repo_id, known.endpoint, known.branch, known.source) != place:
         return False
@@ -47,10 +48,11 @@ def branch_of(config: LifecycleConfig) -> str:
 
 
 def require_published(config: LifecycleConfig) -> None:
-    """Raises MissingInputError unless the run's adapter of now is the published one."""
+    """Raises MissingInputError unless the run's adapter of now is the published one, HubError where no record of that
+    can be read."""
     trained = require_trained(config)
-    published = read_json(require(config.run / "publication.json", "publish"))["adapter_digest"]
-    if published != trained.digest:
+    published = Publication.read(require(config.run / "publication.json", "publish"))
+    if published.adapter_digest != trained.digest:
         raise MissingInputError(
             f"{config.run} was trained further after it was published: run `python -m flows.publish --name "
             f"{config.name}` first."
@@ -59,18 +61,36 @@ def require_published(config: LifecycleConfig) -> None:
 
 @contextmanager
 def built_pipeline(config: LifecycleConfig) -> Iterator[Path]:
-    """The whole pipeline as a folder below the run, for as long as it is needed: gigabytes, so not in /tmp."""
+    """The whole pipeline as a folder below the run, for as long as it is needed: gigabytes, so not in /tmp.
+
+    Raises RunInUseError while the run is published by somebody else.
+    """
     from moa.pipeline import MoAPipeline  # torch
 
     folder = config.run / ".pipeline"
     check_prior(config, require_trained(config))
-    shutil.rmtree(folder, ignore_errors=True)
-    try:
-        pipeline = MoAPipeline.from_base(config.train.base, config.run / "export", config.train.image_encoder)
-        pipeline.save_pretrained(folder)
-        yield folder
-    finally:
+    with _publishing_alone(config.run):
         shutil.rmtree(folder, ignore_errors=True)
+        try:
+            pipeline = MoAPipeline.from_base(config.train.base, config.run / "export", config.train.image_encoder)
+            pipeline.save_pretrained(folder)
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _publishing_alone(run: Path) -> Iterator[None]:
+    """Holds `.publish.lock` of the run; the system lets go of it when this process ends, however it ends."""
+    with (run / ".publish.lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            message = "is being published by another command: wait for it or stop it, then publish again"
+            raise RunInUseError(f"{run} {message}") from error
+        except OSError:  # a file system without locks does not stop a publication
+            pass
+        yield
 
 
 def check_prior(config: LifecycleConfig, trained: Trained) -> None:

@@ -33,8 +33,11 @@ class Publication(BaseModel):
         """
         try:
             return cls.model_validate_json(path.read_bytes())
-        except (OSError, ValidationError) as error:
-            raise HubError(f"{path}: no usable record of a publication ({error}); publish the run again") from error
+        except OSError as error:
+            raise HubError(f"{path} cannot be read ({error.strerror}); publish the run again") from error
+        except ValidationError as error:
+            wrong = ", ".join(str(problem["loc"][0]) for problem in error.errors() if problem["loc"]) or "its JSON"
+            raise HubError(f"{path} is no record of a publication ({wrong}); publish the run again") from error
 
 
 class Promotion(BaseModel):

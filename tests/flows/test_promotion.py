@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from prefect.logging import disable_run_logger
 
-from flows import gate
+from flows import gate, publication
 from flows.card import model_card
 from flows.champion import champion_adapter, champion_of, starting_adapter
-from flows.errors import MissingInputError
+from flows.errors import MissingInputError, RunInUseError
 from flows.evaluated import evaluation_folder
 from flows.files import read_json, write_json
 from flows.gate import pass_gate
@@ -22,7 +22,7 @@ from flows.hub import fetch, hub_cache, hub_endpoint
 from flows.overrides import resolve
 from flows.promotion import promote_candidate
 from flows.settings import LifecycleConfig
-from moa.errors import RepositoryConflictError
+from moa.errors import HubError, RepositoryConflictError
 from moa.hub.publish import publish
 from moa.hub.server import LocalHub
 from tests.flows.exports import write_export, write_shards
@@ -209,6 +209,42 @@ def test_a_candidate_is_not_judged_by_the_evaluation_of_another(tmp_path: Path) 
     (evaluation_folder(run) / "manifest.json").unlink()
     with pytest.raises(MissingInputError, match="flows.evaluate"):
         pass_gate.fn(run)
+
+
+def test_two_commands_do_not_publish_a_run_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Pipeline:
+        @classmethod
+        def from_base(cls, *_: Path) -> Pipeline:
+            return cls()
+
+        def save_pretrained(self, folder: Path) -> None:
+            folder.mkdir()
+
+    monkeypatch.setattr("moa.pipeline.MoAPipeline", Pipeline)
+    monkeypatch.setattr(publication, "check_prior", lambda *_: None)
+    run, other = published(tmp_path, "run"), published(tmp_path, "other")
+    with publication.built_pipeline(run) as folder:
+        with pytest.raises(RunInUseError, match="being published"), publication.built_pipeline(run):
+            pass
+        with publication.built_pipeline(other):
+            assert folder.is_dir(), "the first one's folder is still there"
+    with publication.built_pipeline(run) as folder:
+        assert folder.is_dir()
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"repo_id": "a/b", "version": 0}'])
+def test_a_record_that_cannot_be_read_is_mended_by_publishing_again(tmp_path: Path, content: str) -> None:
+    run = published(tmp_path, "run")
+    record = run.run / "publication.json"
+    source = "sha256:source"
+    write_json(record, read_json(record) | {"source": source})
+    with hub_endpoint(run) as endpoint:
+        assert publication.is_published(run, source, endpoint)
+        record.write_text(content)
+        assert not publication.is_published(run, source, endpoint)
+    with pytest.raises(HubError, match="publication.json is no record .*publish the run again"):
+        publication.require_published(run)
 
 
 def test_what_training_starts_from_is_the_champion_until_something_was_promoted(tmp_path: Path) -> None:

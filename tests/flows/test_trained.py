@@ -97,7 +97,8 @@ def test_an_adapter_that_was_trained_further_has_to_be_published_again() -> None
     write_export(config())
     with disable_run_logger(), pytest.raises(MissingInputError, match="flows.publish"):
         require_published(config())
-    write_json(config().run / "publication.json", {"adapter_digest": "sha256:adapter"})
+    place = {"repo_id": "lab/moa", "endpoint": "local", "branch": "run-run", "commit": "c0ffee", "files": {}}
+    write_json(config().run / "publication.json", {**place, "adapter_digest": "sha256:adapter"})
     require_published(config())
     write_export(config("train.steps=200"), digest="sha256:longer")
     with pytest.raises(MissingInputError, match="trained further"):
