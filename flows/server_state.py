@@ -38,17 +38,23 @@ def schedules_kept() -> Iterator[None]:
     """
     with get_client(sync_client=True) as client:
         before = {deployment.id: list(deployment.schedules) for deployment in client.read_deployments()}
-    yield
-    with get_client(sync_client=True) as client:
-        for deployment in client.read_deployments():
-            was = before.get(deployment.id, [])
-            _set_again(client, deployment, {schedule.slug: schedule for schedule in was if schedule.slug})
-            kept = [schedule.id for schedule in deployment.schedules]
-            added = [schedule for schedule in was if not schedule.slug and schedule.id not in kept]
-            if added:
-                fields = set(DeploymentScheduleCreate.model_fields) & set(DeploymentSchedule.model_fields)
-                made = [DeploymentScheduleCreate(**one.model_dump(include=fields)) for one in added]
-                client.create_deployment_schedules(deployment.id, made)
+    try:
+        yield
+    finally:  # also of what was deployed before a failure
+        with get_client(sync_client=True) as client:
+            for deployment in client.read_deployments():
+                was = before.get(deployment.id, [])
+                _set_again(client, deployment, {schedule.slug: schedule for schedule in was if schedule.slug})
+                _add_again(client, deployment, [schedule for schedule in was if not schedule.slug])
+
+
+def _add_again(client: SyncPrefectClient, deployment: DeploymentResponse, was: Sequence[DeploymentSchedule]) -> None:
+    """Gives a deployment the schedules back that people had added."""
+    kept = [schedule.id for schedule in deployment.schedules]
+    if added := [schedule for schedule in was if schedule.id not in kept]:
+        fields = set(DeploymentScheduleCreate.model_fields) & set(DeploymentSchedule.model_fields)
+        made = [DeploymentScheduleCreate(**one.model_dump(include=fields)) for one in added]
+        client.create_deployment_schedules(deployment.id, made)
 
 
 def _set_again(

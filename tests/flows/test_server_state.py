@@ -64,6 +64,18 @@ def test_schedules_that_people_switched_on_or_added_survive_a_deployment(client)
         assert schedules(client, deployment) == expected
 
 
+@pytest.mark.parametrize("failure", [RuntimeError, KeyboardInterrupt])
+def test_schedules_survive_a_deployment_that_fails_half_way(client, failure) -> None:
+    deployment = deploy(client)
+    (nightly, *_) = client.read_deployment(deployment).schedules
+    parameters = {"name": failure.__name__}
+    client.update_deployment_schedule(deployment, nightly.id, active=True, parameters=parameters)
+    with pytest.raises(failure), schedules_kept():
+        deploy(client)
+        raise failure
+    assert schedules(client, deployment)["nightly"] == (True, "0 2 * * *", parameters)
+
+
 def test_times_and_parameters_that_people_changed_survive_a_deployment(client, capsys) -> None:
     deployment = deploy(client)
     (nightly,) = client.read_deployment(deployment).schedules
