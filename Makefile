@@ -45,7 +45,7 @@ bench-gpu: $(READY) ## the same at full size on a GPU; writes benchmarks/*-cuda.
 	@for name in inference training_step evaluation; do echo "== $$name"; $(BIN)/python benchmarks/$$name.py --device cuda || exit 1; done
 
 report: $(READY) ## builds runs/NAME/report/index.html again (NAME=miniature)
-	@$(BIN)/python -m reports runs/$(NAME)
+	@$(BIN)/python -m reports "$${MOA_RUNS_DIR:-runs}/$(NAME)"
 
 contact-sheet: $(READY) ## draws a sheet of scenes of the miniature world: data/contact-sheet.png
 	@$(BIN)/python -m preprocessing.world --out data/contact-sheet.png

@@ -14,7 +14,7 @@ def write_json(path: Path, value: Any) -> Path:
     if path.is_file() and path.read_text(encoding="utf-8") == text:
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # another command may be writing the same file
     temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
     return path

@@ -69,7 +69,7 @@ def _images(config: LifecycleConfig) -> Iterator[Problem]:
         return
     if isinstance(dataset.source, FolderSource):
         root = Path(settings.source_root or dataset.source.root or ".").expanduser()
-        for path in dict.fromkeys((root, root / (dataset.source.credits or ""))):
+        for path in dict.fromkeys((root, root / (dataset.source.images or ""), root / (dataset.source.credits or ""))):
             if not path.exists():
                 yield Problem(
                     f"preprocess.source_root: {path} does not exist",

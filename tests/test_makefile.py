@@ -6,6 +6,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pytest
+
 PROJECT = Path(__file__).parents[1]
 # As Debian's without python3-venv: `-m venv` leaves an interpreter behind that has no pip, then fails. With the file
 # `venv-is-there` it succeeds, and what it makes has a pip.
@@ -38,3 +40,22 @@ def test_an_environment_without_pip_is_made_again(tmp_path: Path) -> None:
     (tmp_path / "venv-is-there").unlink()
     (tmp_path / ".venv/.ready").unlink()
     assert install(tmp_path).returncode == 0, "an environment with pip is kept"
+
+
+def test_the_report_is_that_of_the_runs_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    for name in ("requirements.lock", "pyproject.toml", ".venv/.ready"):
+        (tmp_path / name).touch()
+    shutil.copy(PROJECT / "Makefile", tmp_path)
+    python = tmp_path / ".venv/bin/python"
+    python.write_text('#!/bin/sh\necho "$3"\n')
+    python.chmod(0o755)
+
+    def report() -> str:
+        command = ["make", "report", "NAME=mine"]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True).stdout.strip()
+
+    monkeypatch.delenv("MOA_RUNS_DIR", raising=False)
+    assert report() == "runs/mine"
+    monkeypatch.setenv("MOA_RUNS_DIR", "/some where")
+    assert report() == "/some where/mine"

@@ -66,6 +66,8 @@ def test_finished_shards_need_no_annotators_any_more(tmp_path: Path) -> None:
     root = tmp_path / "data/raw/ffhq"
     root.mkdir(parents=True)
     (root / "ffhq-dataset-v2.json").write_text("{}")
+    assert f"{root}/images1024x1024 does not exist" in told("preprocess", preset="ffhq_sd15")
+    (root / "images1024x1024").mkdir()
     assert "blip2" in told("preprocess", preset="ffhq_sd15")
     (tmp_path / "data/ffhq").mkdir()
     (tmp_path / "data/ffhq/manifest.json").write_text("{}")

@@ -180,11 +180,11 @@ def test_more_hosts_are_the_operators_choice(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_paths_in_overrides_mean_the_same_from_another_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    given = ["preprocess.source_root=photos", "ablate.variants=[{label: x, adapter: other}]"]
+    given = ["preprocess.source_root=photos", "ablate.variants=[{label: x, adapter: other 😀}]"]
     config = resolve("miniature", given)
     monkeypatch.chdir("/")
     assert resolve("miniature", config.overrides) == config
-    assert config.ablate.variants[0].adapter == tmp_path / "other"
+    assert config.ablate.variants[0].adapter == tmp_path / "other 😀"
 
 
 def test_the_command_names_no_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
