@@ -32,7 +32,7 @@ from moa.train_config import TrainConfig
 
 @task(cache_policy=NO_CACHE, **RETRIES)
 def choose_training(config: LifecycleConfig) -> TrainConfig:
-    """The run's training; where it starts from the promoted adapter, that is downloaded."""
+    """The run's training; a promoted adapter to start from is downloaded."""
     return run_training(config)
 
 
@@ -74,10 +74,8 @@ def show_metrics(run_folder: Path) -> None:
     """The last lines of metrics.jsonl as a table on the run page."""
     lines = (run_folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     records = [json.loads(line) for line in lines]
-    for kind, key, title in (
-        ("loss", "train-metrics", "Last metrics"),
-        ("validation_loss", "train-validation", "Held-out pictures"),
-    ):
+    tables = (("loss", "train-metrics", "Last metrics"), ("validation_loss", "train-validation", "Held-out pictures"))
+    for kind, key, title in tables:
         if table := [record for record in records if kind in record][-10:]:
             create_table_artifact(table=table, key=key, description=title)
 

@@ -43,7 +43,7 @@ def files(folder: Path) -> dict[str, tuple[int, int]]:
 def test_lifecycle_and_ablation_run_and_a_second_run_redoes_nothing(
     server: None, roots: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    named = arguments(write_world(roots / "world"), "--name", "tiny")
+    named = arguments(write_world(roots / "world"), "--preset", "miniature", "--name", "tiny")
     assert run(lifecycle, named) == 0
     report = Path(capsys.readouterr().out.splitlines()[-1])
     folder = roots / "runs" / "tiny"
