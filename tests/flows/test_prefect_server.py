@@ -20,6 +20,8 @@ import pytest
 from flows.prefect_server import _answers
 
 COMMAND = """
+import signal
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup, which may run the tests, has it ignored
 import flows
 from prefect import flow, get_run_logger
 from prefect.settings import PREFECT_API_URL
