@@ -20,6 +20,7 @@ import pytest
 from flows.prefect_server import _answers
 
 COMMAND = """
+import logging
 import signal
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup, which may run the tests, has it ignored
 import flows
@@ -30,6 +31,7 @@ from flows.prefect_server import reachable_server
 @flow
 def small() -> None:
     get_run_logger().info("sent to the server")
+    logging.getLogger("preprocessing.folder").warning("told by a room")
 
 with reachable_server():
     print(PREFECT_API_URL.value(), flush=True)
@@ -119,4 +121,5 @@ def test_a_private_server_hears_everything_and_ends_with_its_command(tmp_path: P
     assert "Finished in state Completed()" in done.stderr and "Error" not in done.stderr
     assert not _answers(url) and (tmp_path / "private-server.log").read_text() == ""
     with sqlite3.connect(tmp_path / "prefect.db") as database:
-        assert ("sent to the server",) in database.execute("select message from log").fetchall()
+        heard = database.execute("select message from log").fetchall()
+        assert ("sent to the server",) in heard and ("told by a room",) in heard
