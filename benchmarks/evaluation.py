@@ -2,17 +2,17 @@
 
     git clone https://github.com/mit-han-lab/fastcomposer    # evaluation code and the 15 photographs
     git clone https://github.com/openai/CLIP                 # what that code imports as `clip`
-    python benchmarks/evaluation.py --fastcomposer fastcomposer --clip CLIP [--device cuda:0] [--quick]
+    python benchmarks/evaluation.py --fastcomposer fastcomposer --clip CLIP [--faces PATH] [--device cuda:0] [--quick]
 
 prints the figures and writes benchmarks/evaluation.json, on a GPU benchmarks/evaluation-cuda.json; without the
 checkouts it says so and measures nothing.
 
 FastComposer's side is its `evaluation.single_object.single_object_evaluation.main`, run as it stands: what it builds,
 calls and how often is its own. Ours is `Measurer` and `Scorer`, as `flows.evaluate` runs them. Both get the same pixels
-and the same weights: MTCNN's real ones, an InceptionResnetV1 with random ones, a random CLIP of ViT-L/14's size with
-CLIP's real vocabulary. The identity network's batch norms take their statistics from the 15 faces; without that its
-outputs are nearly the same for everybody, and agreeing on them would say little. Each "generated" image is somebody
-else's photograph at 512 px, so similarities of either sign occur.
+and the same weights: MTCNN's real ones, an InceptionResnetV1 with random ones or, with `--faces`, those of a file, a
+random CLIP of ViT-L/14's size with CLIP's real vocabulary. The random identity network's batch norms take their
+statistics from the 15 faces; without that its outputs are nearly the same for everybody, and agreeing on them would say
+little. Each "generated" image is somebody else's photograph at 512 px, so similarities of either sign occur.
 
 Times: the two sides take turns in blocks of images; medians over the blocks, ratios within a block. On a CPU they are
 process CPU seconds on one thread, in blocks of 8. On a GPU they are wall seconds with the device synchronised around
@@ -35,21 +35,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import facenet_pytorch
 import numpy as np
 import pandas as pd
 import torch
 from PIL import Image, ImageOps
-from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
+from transformers import CLIPImageProcessor, CLIPTokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT))  # last, so that datasets/ shadows nothing
 
 from benchmarks._fastcomposer import Clock, FastComposer, Key  # noqa: E402
+from benchmarks._random_evaluators import random_clip, random_embedder  # noqa: E402
+from moa.data import file_digest  # noqa: E402
 from moa.evaluation.clip import ClipScorer  # noqa: E402
 from moa.evaluation.clip_towers import TransformersTowers  # noqa: E402
 from moa.evaluation.environment import processor_name  # noqa: E402
-from moa.evaluation.faces import FacenetFaces, face_crop  # noqa: E402
+from moa.evaluation.faces import FacenetFaces  # noqa: E402
 from moa.evaluation.generate import Method, image_path  # noqa: E402
 from moa.evaluation.measure import Measurer, MeasuringModels  # noqa: E402
 from moa.evaluation.score import Scorer, embed_texts  # noqa: E402
@@ -80,30 +81,6 @@ PLANS = {
     "cpu": Plan(prompts=(0, 10), block=8, warm=0),  # a red hat, a painting by Banksy
     "cuda": Plan(prompts=tuple(range(16)), block=60, warm=1),
 }
-
-
-def random_embedder(people: Sequence[SuiteSubject]) -> torch.nn.Module:
-    """InceptionResnetV1 with random weights and the batch-norm statistics of the people's faces."""
-    embedder = facenet_pytorch.InceptionResnetV1().eval()
-    photographs = [person.photo for person in people]
-    found = FacenetFaces(embedder).detect(photographs)
-    crops = np.stack([face_crop(photo, faces[0]) for photo, faces in zip(photographs, found, strict=True)])
-    for module in embedder.modules():
-        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
-            module.train()
-            module.momentum = None  # the statistics of the one batch, not a moving average
-    with torch.no_grad():
-        embedder(torch.from_numpy(crops))
-    return embedder.eval()
-
-
-def random_clip(tokenizer: CLIPTokenizer) -> CLIPModel:
-    """A CLIP of the size of openai/clip-vit-large-patch14."""
-    text = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "vocab_size": len(tokenizer)}
-    text |= {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-    vision = {"hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16, "num_hidden_layers": 24}
-    config = CLIPConfig(text_config=text, vision_config=vision | {"patch_size": 14}, projection_dim=768)
-    return CLIPModel(config).eval()
 
 
 def write_images(folder: Path, suite: Suite, people: Sequence[SuiteSubject], blocks: Sequence[Sequence[Key]]) -> None:
@@ -235,7 +212,8 @@ def antialiasing(scorer: Scorer, off: ClipScorer, paths: Sequence[str]) -> dict[
     }
 
 
-def measure(fastcomposer: Path, openai_clip: Path, device: str, quick: bool) -> dict[str, Any]:
+def measure(fastcomposer: Path, openai_clip: Path, faces: Path | None, device: str, quick: bool) -> dict[str, Any]:
+    """The figures. `faces`: weights of InceptionResnetV1; None: random ones."""
     protocol, plan = load_suite(SUITE), PLANS[torch.device(device).type]
     chosen = tuple(protocol.prompts[place] for place in plan.prompts)
     suite = protocol.model_copy(update={"prompts": chosen, "seeds": (0,)})
@@ -244,7 +222,8 @@ def measure(fastcomposer: Path, openai_clip: Path, device: str, quick: bool) -> 
     sys.path[:0] = [str(fastcomposer), str(openai_clip)]  # first: this file is called evaluation, too
     bpe = importlib.import_module("clip.clip")._tokenizer
     tokenizer = CLIPTokenizer(vocab=bpe.encoder, merges=list(bpe.bpe_ranks), model_max_length=77)
-    embedder, weights = random_embedder(people), random_clip(tokenizer)
+    embedder = FacenetFaces.from_weights(faces, sha256=None).embedder if faces else random_embedder(people)
+    weights = random_clip(tokenizer)
     theirs = FastComposer(photographs, embedder, weights, plan.prompts, torch.device(device))
     towers = TransformersTowers(weights, tokenizer, CLIPImageProcessor())
     on, off = (ClipScorer(towers, antialias=choice, device=device) for choice in (True, False))
@@ -272,6 +251,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fastcomposer", type=Path, metavar="PATH", help="checkout of mit-han-lab/fastcomposer")
     parser.add_argument("--clip", type=Path, metavar="PATH", help="checkout of openai/CLIP")
+    parser.add_argument("--faces", type=Path, metavar="PATH", help="weights of InceptionResnetV1, for both sides")
     parser.add_argument("--device", default="cpu", help="cpu (default), or a GPU such as cuda:0, for both sides")
     parser.add_argument("--quick", action="store_true", help="one block of images; prints, writes nothing")
     options = parser.parse_args()
@@ -284,13 +264,16 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     gpu = options.device != "cpu"
+    faces = options.faces and options.faces.resolve()
+    chosen = " --faces PATH" * bool(faces) + " --device cuda:0" * gpu
     result = {
-        "command": "python benchmarks/evaluation.py --fastcomposer PATH --clip PATH" + " --device cuda:0" * gpu,
+        "command": "python benchmarks/evaluation.py --fastcomposer PATH --clip PATH" + chosen,
+        "identity_weights": file_digest(faces) if faces else "random",
         "figures": "measured",
         "machine": f"{processor_name()}, 1 thread" + (f", {torch.cuda.get_device_name(options.device)}" if gpu else ""),
         "torch": torch.__version__,
         "load_average": os.getloadavg()[0],
-        **measure(options.fastcomposer.resolve(), options.clip.resolve(), options.device, options.quick),
+        **measure(options.fastcomposer.resolve(), options.clip.resolve(), faces, options.device, options.quick),
     }
     text = json.dumps(result, indent=1)
     print(text)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
+import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,10 +16,13 @@ from flows.settings import LifecycleConfig
 from flows.stage import require
 from flows.trained import Trained, require_trained
 from moa.errors import HubError
+from moa.file_lock import locked
 from moa.hub.card import CardInput, render_card
 from moa.hub.licences import licence_files
 from moa.hub.publication import Publication
 from moa.hub.publish import is_current
+
+logger = logging.getLogger(__name__)
 
 
 def source_of(config: LifecycleConfig, card: CardInput) -> str:
@@ -69,7 +72,10 @@ def built_pipeline(config: LifecycleConfig) -> Iterator[Path]:
 
     folder = config.run / ".pipeline"
     check_prior(config, require_trained(config))
-    with _publishing_alone(config.run):
+    busy = RunInUseError(
+        f"{config.run} is being published by another command: wait for it or stop it, then publish again"
+    )
+    with locked(config.run / ".publish.lock", busy, logger.warning):
         shutil.rmtree(folder, ignore_errors=True)
         try:
             pipeline = MoAPipeline.from_base(config.train.base, config.run / "export", config.train.image_encoder)
@@ -77,20 +83,6 @@ def built_pipeline(config: LifecycleConfig) -> Iterator[Path]:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def _publishing_alone(run: Path) -> Iterator[None]:
-    """Holds `.publish.lock` of the run; the system lets go of it when this process ends, however it ends."""
-    with (run / ".publish.lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            message = "is being published by another command: wait for it or stop it, then publish again"
-            raise RunInUseError(f"{run} {message}") from error
-        except OSError:  # a file system without locks does not stop a publication
-            pass
-        yield
 
 
 def check_prior(config: LifecycleConfig, trained: Trained) -> None:

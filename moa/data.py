@@ -16,7 +16,7 @@ import io
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -26,8 +26,10 @@ import numpy as np
 from PIL import Image
 
 from moa.errors import MissingInputError, ShardDataError
+from moa.file_lock import Warn, locked
 
 FORMAT = "moa-shards/1"
+LOCK = ".lock"
 MAX_SUBJECTS = 8
 NO_SUBJECT = 255  # mask value of a person who is no subject
 _BLOCK = 512  # bytes of a tar header; members are padded to a multiple of it
@@ -132,6 +134,24 @@ class ShardDataset:
         if len(data) != place.size:
             raise ShardDataError(f"the shard ends after {len(data)} of {place.size} bytes")
         return data
+
+
+@contextmanager
+def unchanging(folder: Path, warn: Warn) -> Iterator[None]:
+    """Keeps preprocessing from changing a shard folder, which all who read it share: a sample is read by its shard's
+    name, and out of replaced shards it would be another picture under the digest of the old ones.
+
+    Raises `ShardDataError` when preprocessing is changing it now. A folder in which no lock can be made or opened, as
+    in one that is read-only or not there, is not held; one on a file system without locks neither, and `warn` gets a
+    message.
+    """
+    busy = ShardDataError(
+        f"{folder} is being changed by preprocessing at this moment: let it finish, then run the same command again"
+    )
+    with ExitStack() as held:
+        with suppress(OSError):
+            held.enter_context(locked(folder / LOCK, busy, warn, shared=True))
+        yield
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

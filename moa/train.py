@@ -30,13 +30,13 @@ from transformers.utils import logging as transformers_logging
 from moa import checkpoint as checkpoints
 from moa.adapter import save_adapter
 from moa.batch import TrainingSet, batches
-from moa.data import ShardDataset
+from moa.data import ShardDataset, unchanging
 from moa.distributed import GradientBuffer, Ranks, StopRequest, ranks
 from moa.errors import MoAError, NonFiniteError
 from moa.latents import LatentCache, open_latents
 from moa.loader import watched_loaders
 from moa.models import Models, code_commit, find_inputs, folder_digest, load_models
-from moa.run_folder import alone_in, cut_metrics, is_exported, steps_done, unchanging
+from moa.run_folder import alone_in, cut_metrics, is_exported, steps_done
 from moa.step import training_losses
 from moa.train_config import FREE_KEYS, TrainConfig, load_config
 from moa.train_state import TrainState, rounded
@@ -56,7 +56,7 @@ def train(config: TrainConfig, here: Ranks, stop: StopRequest) -> int:
     steps, a full disk.
     """
     config.micro_batch(here.world)
-    with unchanging(config.shards, here, _warn):
+    with unchanging(config.shards, _warn if here.first else lambda _: None):  # by every rank: machines may have copies
         inputs = find_inputs(config)
         if config.num_threads:
             torch.set_num_threads(config.num_threads)

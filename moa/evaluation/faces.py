@@ -129,8 +129,9 @@ class FacenetFaces:
         self.embedder = embedder.eval().to(self.device)
 
     @classmethod
-    def from_weights(cls, path: Path, *, sha256: str = VGGFACE2_SHA256, device: str = "cpu") -> FacenetFaces:
-        """Loads the VGGFace2 state dict from a local file, after checking its sha256. Nothing is ever downloaded."""
+    def from_weights(cls, path: Path, *, sha256: str | None = VGGFACE2_SHA256, device: str = "cpu") -> FacenetFaces:
+        """Loads a state dict of InceptionResnetV1 from a local file, after checking its sha256 (None: any). Nothing is
+        ever downloaded."""
         from facenet_pytorch import InceptionResnetV1
 
         remedy = f"download {VGGFACE2_URL} (111,898,327 bytes)"

@@ -8,6 +8,7 @@ is a second photograph, whose similarity to the first is the most that a perfect
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,12 +20,14 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from moa.data import NO_SUBJECT, Sample, ShardDataset
+from moa.data import NO_SUBJECT, Sample, ShardDataset, unchanging
 from moa.errors import PersonNotFoundError, SuiteError
 from moa.evaluation.faces import FaceEvaluator
 from moa.evaluation.metrics import identity_preservation
 from moa.evaluation.suite import ShardSubjects, SubjectItem, Suite
 from moa.preparation import PortraitPreparer, SubjectPreparer
+
+logger = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 PREPARER: SubjectPreparer = PortraitPreparer()  # the pipeline's own, asked once for a person instead of for each image
@@ -82,7 +85,8 @@ def resolve_subjects(suite: Suite, *, shards: Path | None = None, images: Path |
     if isinstance(suite.subjects, ShardSubjects):
         if shards is None:
             raise SuiteError(f"suite {suite.name}: subjects come from shards; say which with --shards FOLDER")
-        return _from_shards(suite, suite.subjects, shards)
+        with unchanging(shards, logger.warning):
+            return _from_shards(suite, suite.subjects, shards)
     root = images or (Path(suite.subjects.root) if suite.subjects.root else None)
     if root is None:
         raise SuiteError(f"suite {suite.name}: subjects.root is not declared; name the folder with --images FOLDER")

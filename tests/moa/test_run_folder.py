@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 import moa.train
+from moa.data import unchanging
 from moa.errors import MissingInputError, RunFolderError, ShardDataError
-from moa.run_folder import LOCK, alone_in, unchanging
+from moa.run_folder import LOCK, alone_in
 from moa.train_config import TrainConfig
 from tests.moa.training import ALONE, MakeConfig, run
 
@@ -157,7 +158,7 @@ def test_shards_that_are_being_changed_are_not_trained_on(make_config: MakeConfi
 
 
 def test_trainings_share_their_shards(tmp_path: Path) -> None:
-    with pytest.raises(KeyError), unchanging(tmp_path, ALONE, print), unchanging(tmp_path, ALONE, print):
+    with pytest.raises(KeyError), unchanging(tmp_path, print), unchanging(tmp_path, print):
         assert not may_change(tmp_path)
         raise KeyError
     assert may_change(tmp_path)

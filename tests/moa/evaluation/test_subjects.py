@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from moa.data import ShardDataset
-from moa.errors import PersonNotFoundError, SuiteError
+from moa.data import LOCK, ShardDataset
+from moa.errors import PersonNotFoundError, ShardDataError, SuiteError
 from moa.evaluation.subjects import choose_pairs, resolve_subjects
+from moa.file_lock import locked
 from tests.moa.evaluation.fakes import tiny_suite
 from tests.moa.shards import write_shards
 
@@ -98,6 +99,16 @@ def test_another_photograph_is_a_later_sample_of_the_same_identity(tmp_path, mon
     assert (ann.photo.getpixel((0, 0))[0], ann.other.getpixel((0, 0))[0]) == (0, 3)  # 2 is a sketch
     assert bob.other is None and bob.other_digest is None
     assert ann.digest == replace(ann, other=None).digest and ann.other_digest is not None
+
+
+def test_shards_that_are_being_changed_are_not_read(tmp_path):
+    folder = write_shards(tmp_path)
+    with (
+        locked(folder / LOCK, ShardDataError("preprocessing has it"), print),
+        pytest.raises(ShardDataError, match="is being changed by preprocessing at this moment: let it finish"),
+    ):
+        resolve_subjects(tiny_suite(), shards=folder)
+    assert len(resolve_subjects(tiny_suite(), shards=folder)) == 2
 
 
 def test_too_few_people_are_counted(shards):
