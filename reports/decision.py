@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from reports.formats import Difference, Gate
+from reports.formats import Estimate, Gate
 from reports.run_folder import Run
+from reports.tables import judged
 
 WORDS = {"promoted": ("yes", "✓", "promoted"), "rejected": ("no", "✕", "not promoted")}
 STALE = "The decision is about adapter {}, which is not the one in export/ now."
@@ -13,14 +14,15 @@ STALE = "The decision is about adapter {}, which is not the one in export/ now."
 
 @dataclass(frozen=True)
 class Decision:
-    """`kind`, `mark` and `words` are those of a verdict; `differences` are (score, MoA minus the rival); `place` is
-    where a promoted candidate went; `stale` says that another adapter was judged, or ""."""
+    """`kind`, `mark` and `words` are those of a verdict; `differences` are (score, MoA minus the rival, whether that
+    is better), for a promotion asks only that it is not clearly worse; `place` is where a promoted candidate went;
+    `stale` says that another adapter was judged, or ""."""
 
     gate: Gate
     kind: str
     mark: str
     words: str
-    differences: list[tuple[str, Difference]]
+    differences: list[tuple[str, Estimate, str]]
     place: str
     stale: str
 
@@ -30,11 +32,15 @@ def decision(run: Run) -> Decision | None:
     gate = run.gate
     if gate is None:
         return None
-    judged, promoted = gate.candidate.adapter_digest, gate.decision == "promoted"
+    digest, promoted = gate.candidate.adapter_digest, gate.decision == "promoted"
     return Decision(
         gate,
         *WORDS[gate.decision],
-        [(name, value) for name, value in (("IP", gate.ip), ("PC", gate.pc)) if value and value.mean is not None],
+        [
+            (name, value, judged(value, "↑"))
+            for name, value in (("IP", gate.ip), ("PC", gate.pc))
+            if value and value.mean is not None
+        ],
         place=(run.promotion.tag or run.promotion.repo_id) if promoted and run.promotion else "",
-        stale=STALE.format(judged) if run.adapter and judged and judged != run.adapter.digest else "",
+        stale=STALE.format(digest) if run.adapter and digest and digest != run.adapter.digest else "",
     )

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from reports.formats import FileModel
+from reports.formats import Estimate, FileModel
 
 FORMAT = "moa-evaluation/5"
 
@@ -32,20 +32,12 @@ def inside(value: str) -> str:
 InsidePath = Annotated[str, AfterValidator(inside)]
 
 
-class Statistic(FileModel):
+class Statistic(Estimate):
     """A mean over `n` distinct images (of a comparison: pairs of images), None for none, with its 95 % interval, None
     where there are too few identities for one, and its standard deviation over images."""
 
     n: int = Field(ge=0)
-    mean: float | None = None
-    low: float | None = None
-    high: float | None = None
     std: float | None = None
-
-    @property
-    def excludes_zero(self) -> bool | None:
-        """Whether the interval of a difference lies on one side of 0; None without an interval."""
-        return None if self.low is None or self.high is None else self.low > 0 or self.high < 0
 
 
 class Breakdown(FileModel):

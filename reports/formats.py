@@ -73,12 +73,17 @@ class Promotion(FileModel):
     tag: str | None = None
 
 
-class Difference(FileModel):
-    """A mean difference with its 95 % interval over people."""
+class Estimate(FileModel):
+    """A mean with its 95 % interval over people; None for what was not measured."""
 
     mean: float | None = None
     low: float | None = None
     high: float | None = None
+
+    @property
+    def excludes_zero(self) -> bool | None:
+        """Whether the interval of a difference lies on one side of 0; None without an interval."""
+        return None if self.low is None or self.high is None else self.low > 0 or self.high < 0
 
 
 class Rival(FileModel):
@@ -107,8 +112,8 @@ class Gate(FileModel):
     rule: str
     against: Rival
     n: int = Field(ge=0)
-    ip: Difference | None = None
-    pc: Difference | None = None
+    ip: Estimate | None = None
+    pc: Estimate | None = None
     candidate: Candidate
     suite: str | None = None
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from reports.evaluation_format import Breakdown, Comparison, MethodSummary, Statistic
-from reports.formats import FileModel
+from reports.formats import Estimate, FileModel
 from reports.run_folder import Evaluation
 from reports.selection import distinct
 from reports.shots import OUTCOMES
@@ -108,7 +108,7 @@ def comparison_row(evaluation: Evaluation, comparison: Comparison) -> Comparison
     return ComparisonRow(f"{after.label} minus {before.label}", before.method, comparison.n, parts)
 
 
-def verdict(difference: Statistic) -> str:
+def verdict(difference: Estimate) -> str:
     """What the interval of a difference says: larger or smaller only where it excludes 0."""
     if difference.excludes_zero is None or difference.mean is None:
         return "no interval"
@@ -117,7 +117,7 @@ def verdict(difference: Statistic) -> str:
     return "higher" if difference.mean > 0 else "lower"
 
 
-def judged(difference: Statistic, better: str) -> str:
+def judged(difference: Estimate, better: str) -> str:
     """The verdict on a difference of a score of which more ("↑") or less ("↓") is better."""
     said = verdict(difference)
     return said if said in UNDECIDED else "better" if (said == "higher") == (better == "↑") else "worse"

@@ -102,7 +102,14 @@ def test_verdicts_stand_on_the_first_screen(page: Page) -> None:
 def test_decision_stands_first_with_its_numbers_and_rule(page: Page) -> None:
     decision = next(div for div in page.all("div") if div.attributes.get("class") == "decision yes")
     assert decision.parents[-1].attributes["class"] == "top"
-    for said in ("✓ promoted", "as week-01-ababab", "MoA minus “Champion”", "32 pairs", "+0.071 +0.031 to +0.112"):
+    for said in (
+        "✓ promoted",
+        "as week-01-ababab",
+        "MoA minus “Champion”",
+        "32 pairs",
+        "+0.071 +0.031 to +0.112 better",
+        "+0.004 not told apart",
+    ):
         assert said in " ".join(decision.text.split())
     assert "The rule: The low end of the 95 % interval" in decision.text
 
