@@ -15,7 +15,7 @@ from reports.decision import decision
 from reports.files import write_text
 from reports.galleries import failure_cards, outcome_tables, ranked_cards
 from reports.grids import ablation_grids, grid
-from reports.headline import Figure, figures, finding
+from reports.headline import Figure, figures, finding, scope
 from reports.hero import hero
 from reports.images import Thumbnails
 from reports.model_card import model_card
@@ -37,6 +37,7 @@ class SuiteView:
     tones: dict[str, str]
     finding: str
     figures: list[Figure]
+    scope: str
     claims: ClaimsTable | None
     scatter: Chart | None
     columns: dict[str, list[tables.Column]]
@@ -118,6 +119,7 @@ def suite_view(name: str, evaluation: Evaluation, thumbs: Thumbnails, shots: int
         tones=tones(evaluation.methods),
         finding=finding(evaluation),
         figures=figures(evaluation),
+        scope=scope(evaluation),
         claims=claims_table(evaluation.summary.claims, evaluation.methods),
         scatter=_scatter(evaluation),
         columns={

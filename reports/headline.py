@@ -1,5 +1,5 @@
-"""The first screen in numbers: four figures with their intervals, and the finding in a few sentences made from the
-paired comparisons, so that they say no more than the tables below them."""
+"""The first screen in numbers: four figures with their intervals, of how many people and prompts they are, and the
+finding in a few sentences made from the paired comparisons, so that they say no more than the tables below them."""
 
 from __future__ import annotations
 
@@ -17,20 +17,22 @@ from reports.tables import UNDECIDED, verdict
 
 @dataclass(frozen=True)
 class Figure:
-    """One headline figure: `value` of the shown method, `rivals` on the same base as (label, tone, mean), a strip of
-    all with intervals."""
+    """One headline figure: `value` of the shown method, None where nobody measured it, `rivals` on the same base as
+    (label, tone, mean), a strip of all with intervals on the scale `low` to `high`."""
 
     title: str
     question: str
-    value: Statistic
+    value: Statistic | None
     percent: bool
     rivals: list[tuple[str, str, Statistic]]
     strip: Markup
+    low: float
+    high: float
     better: str
 
 
 def figures(evaluation: Evaluation) -> list[Figure]:
-    """IP, PC, detection rate, and change outside the person; a figure nobody measured is left out."""
+    """IP, PC, detection rate, and change outside the person."""
     shown = evaluation.shown
     wanted = [
         ("Identity (IP)", "Is it the person?", "ip", False, "higher is better"),
@@ -38,16 +40,13 @@ def figures(evaluation: Evaluation) -> list[Figure]:
         ("Faces found", "Is there a face to recognise?", "detection_rate", True, "higher is better"),
         ("Scene change", "Did the scene stay the prior’s?", "context_change_outside", False, "lower is better"),
     ]
-    made = [_figure(evaluation, shown, *row) for row in wanted]
-    return [figure for figure in made if figure]
+    return [_figure(evaluation, shown, *row) for row in wanted]
 
 
 def _figure(
     evaluation: Evaluation, shown: MethodSummary, title: str, question: str, name: str, percent: bool, better: str
-) -> Figure | None:
+) -> Figure:
     value = getattr(shown, name)
-    if value is None or value.mean is None:
-        return None
     named = tones(evaluation.methods)
     base = evaluation.prior
     same_base = [m for m in evaluation.methods if m is base or (base and m.compared_with == base.method) or m is shown]
@@ -56,11 +55,23 @@ def _figure(
         (method, statistic) for method, statistic in all_rows if statistic is not None and statistic.mean is not None
     ]
     intervals = [Interval(m.label, named[m.method], s.mean, s.low, s.high) for m, s in rows]
-    ends = [value for i in intervals for value in (i.mean, i.low, i.high) if value is not None]
-    low, high = (0.0, 1.0) if name in ("ip", "detection_rate") else (min(0.0, *ends), max(ends) * 1.1 or 1.0)
+    ends = [0.0, *(value for i in intervals for value in (i.mean, i.low, i.high) if value is not None)]
+    low, high = (0.0, 1.0) if name in ("ip", "detection_rate") else (min(ends), max(ends) * 1.1 or 1.0)
     strip = interval_strip(f"{title} of each method with 95 % interval", intervals, low=low, high=high)
     rivals = [(m.label, named[m.method], s) for m, s in rows if m is not shown]
-    return Figure(title, question, value, percent, rivals, strip, better)
+    measured = value if value is not None and value.mean is not None else None
+    return Figure(title, question, measured, percent, rivals, strip, low, high, better)
+
+
+def scope(evaluation: Evaluation) -> str:
+    """What the figures are of: "6 people x 8 prompts x 2 seeds"; what the files do not say is left out."""
+    shown, suite = evaluation.shown, evaluation.suite
+    counts = [
+        (len(shown.by_subject), "person", "people"),
+        (len(shown.by_prompt), "prompt", "prompts"),
+        (len(suite.seeds) if suite else 0, "seed", "seeds"),
+    ]
+    return " x ".join(f"{n} {one if n == 1 else many}" for n, one, many in counts if n)
 
 
 def finding(evaluation: Evaluation) -> str:

@@ -37,6 +37,7 @@ def render(template: str, **values: Any) -> str:
     environment.filters["score"] = score
     environment.filters["interval"] = interval
     environment.filters["signed"] = signed
+    environment.filters["end"] = end
     environment.filters["count"] = lambda value: f"{value:,.0f}"
     environment.filters["number"] = lambda value: f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
     environment.filters["brief"] = brief
@@ -71,6 +72,11 @@ def interval(found: Bounded, percent: bool = False) -> str:
     """An interval as people read it: "0.512 – 0.659", "93.8 – 100 %"."""
     low, high = score(found.low, percent), score(found.high, percent)
     return f"{low.removesuffix(' %')} – {high}"
+
+
+def end(value: float, percent: bool = False) -> str:
+    """An end of a scale in two digits: "0", "0.047", "100 %"."""
+    return f"{value * 100:.2g} %".replace("1e+02", "100") if percent else f"{value:.2g}"
 
 
 def brief(value: str) -> str:

@@ -5,12 +5,13 @@ pytest tests/reports/test_headline.py
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from reports.evaluation_format import Comparison, MethodSummary, Statistic, Summary
-from reports.headline import finding
+from reports.evaluation_format import Breakdown, Comparison, MethodSummary, Statistic, Suite, Summary
+from reports.headline import figures, finding, scope
 from reports.run_folder import Evaluation
 
 
@@ -69,3 +70,23 @@ def test_the_rival_of_the_scene_is_named_for_identity_too() -> None:
     )
     found = finding(evaluation(compared))
     assert "is 0.020, lower by 0.040 than 0.060 of “without X”; identity is 0.500, lower by 0.080 than" in found
+
+
+def test_a_figure_nobody_measured_stays_in_its_place_and_has_none() -> None:
+    found = evaluation()
+    moa = found.methods[1].model_copy(update={"ip": Statistic(n=0), "context_change_outside": None})
+    prior = found.methods[0].model_copy(update={"ip": Statistic(n=0)})
+    lost = replace(found, summary=found.summary.model_copy(update={"methods": [prior, moa]}))
+    values = {figure.title: figure.value for figure in figures(lost)}
+    assert list(values) == ["Identity (IP)", "Prompt (PC)", "Faces found", "Scene change"]
+    assert [name for name, value in values.items() if value is None] == ["Identity (IP)", "Scene change"]
+
+
+def test_scope_says_of_what_the_figures_are() -> None:
+    found = evaluation()
+    assert scope(found) == ""
+    people, prompts = ({name: Breakdown(n=1) for name in names} for names in (("a", "b"), ("beach",)))
+    moa = found.methods[1].model_copy(update={"by_subject": people, "by_prompt": prompts})
+    suite = Suite(name="tiny", seeds=[1, 2])
+    summary = found.summary.model_copy(update={"methods": [found.methods[0], moa]})
+    assert scope(replace(found, summary=summary, suite=suite)) == "2 people x 1 prompt x 2 seeds"

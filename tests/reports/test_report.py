@@ -101,6 +101,17 @@ def test_finding_follows_from_the_numbers(page: Page) -> None:
     assert "of “Without MoA layers”" in lede.text
 
 
+def test_figures_stand_before_the_pictures_and_say_what_they_are_of(page: Page) -> None:
+    top = page.by_id("suite0-top")
+    assert top is not None
+    told = "Measured here on 4 people x 4 prompts x 2 seeds; small figures are 95\xa0% intervals over people"
+    assert top.text.index("Is it the person?") < top.text.index(told) < top.text.index("Every picture of a row")
+    assert "no figure here compares with a published one" in top.text
+    assert "#limits" in [a.attributes["href"] for a in page.all("a") if top in a.parents]
+    ends = [p.text for p in page.all("p") if p.attributes.get("class") == "ends"]
+    assert len(ends) == 4 and ends[0] == "01" and ends[2] == "0 %100 %"
+
+
 def test_hero_shows_the_same_prompts_and_seed_for_all_its_columns(page: Page) -> None:
     shots = [figure for figure in page.all("figure") if figure.inside("table", **{"class": "hero"})]
     assert [shot.attributes["data-method"] for shot in shots] == [
