@@ -69,7 +69,7 @@ def test_wrong_content_behind_right_digests_is_found(out: Path) -> None:
         b'"word": "man"': b'"word": "men"',
         b'"key": "%s"' % key.encode(): b'"key": "0000000000000000"',
         b"%s.mask.png" % key.encode(): b"%s.mosk.png" % key.encode(),
-        b"WEBPVP8": b"WEBPXXX",
+        b"WEBPVP8": b"WEBPVPZ",
     }
     for old, new in edits.items():
         assert old in original
