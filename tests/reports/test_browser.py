@@ -263,7 +263,7 @@ def test_charts_export_with_the_colours_of_the_page(browser: Browser) -> None:
 def test_without_scripts_everything_is_there(complete_run: Path, tmp_path: Path) -> None:
     with Browser(str(find_chromium()), tmp_path / "profile") as plain:
         plain.call("Emulation.setScriptExecutionDisabled", value=True)
-        plain.open(complete_run / "report" / "index.html")
+        plain.open(build_report(complete_run))
         plain.run("document.querySelectorAll('details').forEach(part => { part.open = true; })")
         assert shown(plain, ".sheet img") == 2 and shown(plain, ".plot svg") >= 9
         assert shown(plain, ".knobs, .cursor, .filters, [data-export]") == 0
@@ -273,8 +273,21 @@ def test_without_scripts_everything_is_there(complete_run: Path, tmp_path: Path)
 
 def test_phone_and_dark(complete_run: Path, tmp_path: Path) -> None:
     with Browser(str(find_chromium()), tmp_path / "profile", width=390, height=844, dark=True) as phone:
-        phone.open(complete_run / "report" / "index.html")
+        phone.open(build_report(complete_run))
         assert phone.run("document.documentElement.scrollWidth") <= 390
         phone.screenshot(tmp_path / "phone.png")
     with Image.open(tmp_path / "phone.png") as image:
         assert max(image.convert("RGB").getpixel((2, 840))) < 60  # the page's background
+
+
+def test_paper_cuts_nothing_off_and_holds_nothing_that_only_a_screen_can_do(complete_run: Path, tmp_path: Path) -> None:
+    with Browser(str(find_chromium()), tmp_path / "profile", width=1003, height=700) as paper:  # Letter, its long side
+        paper.open(build_report(complete_run))
+        paper.call("Emulation.setEmulatedMedia", media="print")
+        wide = "[...document.querySelectorAll('table, svg')].filter(e => e.getBoundingClientRect().right > innerWidth)"
+        assert paper.run(f"{wide}.map(e => e.className)") == []
+        assert shown(paper, ".export, .filters, .knobs, .only-script, .toc, .view .map") == 0
+        assert shown(paper, ".methods label") == 1  # whose images the grid shows
+        assert shown(paper, ".claims thead") == 1  # a table, as on a wide screen
+        dot = "getComputedStyle(document.querySelector('.key'), '::before').content"
+        assert paper.run(dot).startswith('"●')  # a printer leaves backgrounds out
