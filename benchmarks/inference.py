@@ -1,11 +1,12 @@
 """Inference: one denoising step of MoA under guidance against the base U-Net's, same weights, same run.
 
     python benchmarks/inference.py [--quick]          a table, and benchmarks/inference.json
-    python benchmarks/inference.py --device cuda      full size in bfloat16, and benchmarks/inference-cuda.json
+    python benchmarks/inference.py --full             full size on a CPU (15 minutes, 6 GB), inference-full.json
+    python benchmarks/inference.py --device cuda      full size in bfloat16, inference-cuda.json
 
 On a CPU: Stable Diffusion 1.5's U-Net at a quarter of its width and of its heads (benchmarks/_sd15.py), one prompt with
-one subject, 32 x 32 latents (attention weighs as much as at 512 px and full width) and 64 x 64 (four times as much). On
-a GPU: the full width, 64 x 64 latents, 1 and 4 images. The methods take turns of six steps.
+one subject, 32 x 32 latents (attention weighs as much as at 512 px and full width) and 64 x 64 (four times as much), or
+the full width. On a GPU: the full width, 64 x 64 latents, 1 and 4 images. The methods take turns.
 
 "moa" is what `MoAPipeline` does: the mixture on both halves of the batch, the personalization expert on every second
 step. The others are its option `expert_interval`. FLOPs come from torch's counter, at full size on fake tensors.
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,8 +36,24 @@ from moa.config import MoAConfig  # noqa: E402
 from moa.expert_cache import ExpertCache  # noqa: E402
 from moa.unet import MoAUNet2DConditionModel  # noqa: E402
 
-STEPS = 6  # of a turn: whole cycles of every `expert_interval` below
 INTERVALS = {"base": None, "moa": 2, "moa, every step": 1, "moa, every third": 3}
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is measured. A turn has whole cycles of every method's `expert_interval`."""
+
+    latents: int  # pixels a side
+    divide: int = 1  # of the full width
+    images: int = 1
+    rounds: int = 20
+    methods: tuple[str, ...] = tuple(INTERVALS)
+    steps: int = 6  # of a turn
+
+
+CPU = (Case(32, divide=4, rounds=5), Case(64, divide=4, rounds=2))
+FULL = (Case(64, rounds=3, methods=("base", "moa"), steps=2),)
+GPU = (Case(64), Case(64, images=4))
 GROUPS = {
     "attention": ("aten::_scaled_dot_product", "aten::scaled_dot_product"),
     "convolution": ("aten::convolution",),
@@ -47,11 +65,12 @@ def moa_unet(divide: int) -> MoAUNet2DConditionModel:
     return MoAUNet2DConditionModel.from_unet(sd15_unet(divide).eval(), MoAConfig(image_dim=IMAGE_DIM))
 
 
-def ways(unet: nn.Module, active: Tensor, size: int, text_dim: int, like: Tensor) -> dict[str, partial[None]]:
+def ways(case: Case, unet: nn.Module, active: Tensor, like: Tensor) -> dict[str, partial[None]]:
     """Name -> a turn, for an unconditional and a conditional row of each image, with one subject each; `active`, one of
     each row, is a CPU's."""
-    rows = len(active)
-    latents, text = like.new_empty(rows, 4, size, size).normal_(), like.new_empty(rows, TOKENS, text_dim).normal_()
+    rows, text_dim = len(active), TEXT_DIM // case.divide
+    latents = like.new_empty(rows, 4, case.latents, case.latents).normal_()
+    text = like.new_empty(rows, TOKENS, text_dim).normal_()
     features = like.new_empty(rows, 1, IMAGE_DIM).normal_()
     positions = torch.tensor([[-1]] * (rows // 2) + [[SUBJECT_TOKEN]] * (rows // 2), device=like.device)
 
@@ -59,27 +78,27 @@ def ways(unet: nn.Module, active: Tensor, size: int, text_dim: int, like: Tensor
         cache = interval and ExpertCache(interval)
         return {"moa": MoAInput(features, positions, active, cache=cache)} if cache else None
 
-    return {name: partial(turn, unet, latents, text, options(interval)) for name, interval in INTERVALS.items()}
+    return {name: partial(turn, case.steps, unet, latents, text, options(INTERVALS[name])) for name in case.methods}
 
 
 @torch.no_grad()
-def turn(unet: nn.Module, latents: Tensor, text: Tensor, options: dict[str, Any] | None) -> None:
-    for step in range(STEPS):
+def turn(steps: int, unet: nn.Module, latents: Tensor, text: Tensor, options: dict[str, Any] | None) -> None:
+    for step in range(steps):
         unet(latents, 900 - 50 * step, text, cross_attention_kwargs=options)
 
 
-def measure(divide: int, size: int, images: int, rounds: int, like: Tensor) -> dict[str, Any]:
+def measure(case: Case, like: Tensor) -> dict[str, Any]:
     """Median seconds, GFLOPs, MFU and, by kind of operation, milliseconds of a step for each method; weights and inputs
     are of the device and type of `like`."""
-    unet = moa_unet(divide).to(like.device, like.dtype)
-    turns = ways(unet, torch.ones(2 * images).bool(), size, TEXT_DIM // divide, like)
-    medians = {name: value / STEPS for name, value in take_turns(turns, rounds, like.device).items()}
-    work = {name: flops(call) / STEPS for name, call in turns.items()}
+    unet = moa_unet(case.divide).to(like.device, like.dtype)
+    turns = ways(case, unet, torch.ones(2 * case.images).bool(), like)
+    medians = {name: value / case.steps for name, value in take_turns(turns, case.rounds, like.device).items()}
+    work = {name: flops(call) / case.steps for name, call in turns.items()}
     return {
         name: {
             "seconds": round(medians[name], 5),
             "time_ratio": round(medians[name] / medians["base"], 3),
-            "milliseconds": milliseconds(call, like.device),
+            "milliseconds": milliseconds(call, case.steps, like.device),
             "gflops": round(work[name] / 1e9, 2),
             "mfu": utilisation(work[name], medians[name], like.device),
         }
@@ -89,17 +108,17 @@ def measure(divide: int, size: int, images: int, rounds: int, like: Tensor) -> d
 
 def full_size_flops() -> dict[str, Any]:
     """FLOPs of the real geometry at 512 px: the arithmetic floor of the ratio."""
-    active = torch.ones(2).bool()
-    with fake(partial(moa_unet, 1)) as unet:
-        turns = ways(unet, active, 64, TEXT_DIM, torch.empty(()))
-        return {name: {"gflops": round(flops(call) / STEPS / 1e9, 2)} for name, call in turns.items()}
+    case, active = Case(64), torch.ones(2).bool()
+    with fake(partial(moa_unet, case.divide)) as unet:
+        turns = ways(case, unet, active, torch.empty(()))
+        return {name: {"gflops": round(flops(call) / case.steps / 1e9, 2)} for name, call in turns.items()}
 
 
-def milliseconds(call: partial[None], device: torch.device) -> dict[str, float]:
+def milliseconds(call: partial[None], steps: int, device: torch.device) -> dict[str, float]:
     """Milliseconds of a step by kind of operation; timing each one adds to all of them, most to "other"."""
     with OperationClock(device) as clock:
         call()
-    return {kind: round(1e3 * value / STEPS, 1) for kind, value in clock.seconds.items()}
+    return {kind: round(1e3 * value / steps, 1) for kind, value in clock.seconds.items()}
 
 
 class OperationClock(TorchDispatchMode):
@@ -130,21 +149,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few rounds of the smallest case; writes nothing")
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"), help="cpu (default) or cuda")
+    parser.add_argument("--full", action="store_true", help="on a CPU: the full width, base and MoA only")
     given = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     if given.device.type == "cpu":
-        like, cases = torch.empty(()), [(4, 32, 1, 5), (4, 64, 1, 2)]
+        like, cases, suffix = torch.empty(()), FULL if given.full else CPU, "-full" * given.full
     else:
-        like, cases = torch.empty((), device=given.device, dtype=torch.bfloat16), [(1, 64, 1, 20), (1, 64, 4, 20)]
+        like, cases = torch.empty((), device=given.device, dtype=torch.bfloat16), GPU
+        suffix = f"-{given.device.type}"
+    if given.quick:
+        cases = (replace(cases[0], rounds=2),)
     result: dict[str, Any] = {"machine": machine(given.device), "latents": {}}
-    for divide, size, images, rounds in cases[:1] if given.quick else cases:
-        title = f"{size} x {size}" + (f", {images} image(s)" if given.device.type != "cpu" else "")
-        result["latents"][title] = measure(divide, size, images, 2 if given.quick else rounds, like)
+    for case in cases:
+        images = f", {case.images} image(s)" if given.device.type != "cpu" else ""
+        title = f"{case.latents} x {case.latents}" + (", full width" if given.full else images)
+        result["latents"][title] = measure(case, like)
         show(title, result["latents"][title])
     result["full size, 512 px"] = full_size_flops()
     show("full size, 512 px", result["full size, 512 px"])
-    suffix = "" if given.device.type == "cpu" else f"-{given.device.type}"
     if not given.quick:
         (ROOT / f"benchmarks/inference{suffix}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
