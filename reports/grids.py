@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from reports.album import GRID_EDGE, HERO_EDGE, Album, PromptName
-from reports.evaluation_format import Comparison, MethodSummary
+from reports.album import GRID_EDGE, Album, PromptName
+from reports.evaluation_format import MethodSummary
 from reports.images import Thumb
 from reports.selection import spread
 from reports.shots import Shot
+from reports.tables import ComparisonRow, comparison_rows
 
-SMALL_GRID_EDGE = 104
+SMALL_GRID_EDGE, ABLATION_EDGE = 104, 200
 MANY_SHOTS = 500  # beyond this a grid uses the smaller thumbnails
 CAPTION = ("ip", "pc")
 QUESTIONS = {
@@ -45,14 +46,12 @@ class Grid:
 @dataclass(frozen=True)
 class AblationGrid:
     """One question: `rows` are (subject, prompt, reference, shots), shots parallel to `methods`, None where there is no
-    image. `comparisons` are MoA minus a method of the grid."""
+    image. `comparison` is MoA minus the ablation, None where nobody compared them."""
 
     title: str
-    ablation: MethodSummary
     methods: list[MethodSummary]
     rows: list[tuple[str, str, Thumb, list[Shot | None]]]
-    comparisons: list[Comparison]
-    seed: int
+    comparison: ComparisonRow | None
 
 
 def grid(album: Album) -> Grid:
@@ -96,10 +95,9 @@ def _ablation_grid(album: Album, ablation: MethodSummary, count: int = 4) -> Abl
     table = []
     for index, prompt in enumerate(spread(prompts, count)):
         subject = subjects[index % len(subjects)]
-        shots = [album.at(m.method, subject, prompt, album.seed, HERO_EDGE // 2) for m in methods]
+        shots = [album.at(m.method, subject, prompt, album.seed, ABLATION_EDGE) for m in methods]
         text = next((shot.prompt for shot in shots if shot), prompt)
         table.append((subject, text, album.reference(subject), shots))
-    before = {method.method for method in methods}
-    comparisons = [c for c in evaluation.summary.comparisons if c.after == moa.method and c.before in before]
+    compared = next((row for row in comparison_rows(evaluation) if row.method == ablation.method), None)
     question = QUESTIONS.get("base" if other_base else ablation.role or "", f"MoA beside “{ablation.label}”")
-    return AblationGrid(question, ablation, methods, table, comparisons, album.seed)
+    return AblationGrid(question, methods, table, compared)

@@ -25,9 +25,15 @@ class Column:
     percent: bool = False
 
 
+PROMPT_CONSISTENCY = "prompt consistency: how like the image is to the prompt, the cosine of CLIP's embeddings, −1 to 1"
 MAIN = (
-    Column("IP", "identity preservation, 0 to 1", "ip", "↑"),
-    Column("PC", "prompt consistency, -1 to 1", "pc", "↑"),
+    Column(
+        "IP",
+        "identity preservation: how like the face is to the photograph's by a face embedder, 0 to 1; 0 without a face",
+        "ip",
+        "↑",
+    ),
+    Column("PC", PROMPT_CONSISTENCY, "pc", "↑"),
     Column(
         "Followed", "share of images whose own prompt ranks first among its category's by CLIP", "followed", "↑", True
     ),
@@ -62,7 +68,7 @@ PAIRS = (
     Column("Leakage", "similarity of each face to the other person", "leakage", "↓"),
     Column("Told apart", "share of images whose faces are nearer to their own person", "assigned", "↑", True),
     Column("Two faces", "share of images with two faces", "two_faces", "↑", True),
-    Column("PC", "prompt consistency, -1 to 1", "pc", "↑"),
+    Column("PC", PROMPT_CONSISTENCY, "pc", "↑"),
 )
 
 

@@ -243,6 +243,16 @@ def test_router_map_opens_at_the_clearest_and_follows_pointer_and_sliders(browse
     assert browser.run("document.querySelectorAll('.router .map:not([hidden])').length") == 2
 
 
+def test_pictures_are_large_enough_to_know_a_face_again(browser: Browser) -> None:
+    widths = "[...document.querySelectorAll({!r})].map(e => e.offsetWidth).filter(Boolean)"
+    for selector, least in ((".cards img", 150), (".ablation:not(.pairs) .shot img", 190), (".hero .shot img", 180)):
+        assert min(browser.run(widths.format(selector))) >= least, selector
+    browser.run("document.querySelector('.hero .shot[data-method=moa] a').click()")
+    assert browser.run("document.querySelector('#compare .people img').offsetWidth") >= 110
+    assert browser.run("(d => d.scrollHeight <= d.clientHeight)(document.querySelector('#compare'))")  # at 1280 x 900
+    browser.run("document.querySelector('#compare').close()")
+
+
 def test_charts_export_with_the_colours_of_the_page(browser: Browser) -> None:
     browser.run(
         """(() => { window.saved = []; URL.createObjectURL = blob => { saved.push(blob); return 'blob:none'; };

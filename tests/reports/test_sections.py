@@ -138,6 +138,13 @@ def test_upper_bound_is_a_row_of_its_own(page: Page) -> None:
     assert "0.810" in row.text and "0.770 – 0.850" in row.text and "40 people" in row.text
 
 
+def test_upper_bound_nobody_measured_has_no_row(run: Path) -> None:
+    path = run / EVALUATION / "summary.json"
+    none = {"upper_bound": {"n": 0, "ip": {"n": 0, "mean": None}}}
+    path.write_text(json.dumps(json.loads(path.read_text()) | none))
+    assert "upper bound" not in Page(build_report(run)).text
+
+
 @pytest.mark.parametrize(
     ("low", "high", "said"),
     [(0.01, 0.3, "higher"), (-0.3, -0.01, "lower"), (-0.1, 0.2, "not told apart"), (None, None, "no interval")],
@@ -195,6 +202,11 @@ def test_one_grid_for_each_question_of_the_ablations(page: Page) -> None:
         "Another base checkpoint",
     ]
     shots = [f for f in page.all("figure") if f.inside("table", **{"class": "ablation"})]
+    lines = [p.text for p in page.all("p") if p.attributes.get("class") == "paired-line"]
+    assert [line.partition(",")[0] for line in lines] == [
+        f"MoA minus {name}" for name in ("Without MoA layers", "Without spacetime", "Ink: MoA")
+    ]
+    assert "Scene change −0.1" in lines[0] and " better" in lines[0]  # the lines say what the pictures cost
     other = [f.attributes["data-method"] for f in shots][-4:]
     assert other == ["prior", "moa", "ink-prior", "ink"]
     for shot in shots:
