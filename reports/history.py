@@ -66,7 +66,7 @@ class Entry:
 
     @property
     def date(self) -> str:
-        return self.when.strftime("%Y-%m-%d %H:%M")
+        return self.when.strftime("%Y-%m-%d %H:%M UTC")
 
 
 def build_history(runs_folder: Path) -> tuple[Path, list[str]]:

@@ -15,10 +15,8 @@ POINTS = 240  # more would be finer than a pixel of the widest chart
 HOVERED = 30  # points of a line that say their value when pointed at
 DASHES = ([1, 0], [5, 3], [2, 2])  # lines differ in more than colour
 WIDE, TALL, LEFT = 380, 150, 48  # units: the plot, and the room for numbers at its left, the same in every chart
-NAMED, ANGLE = (
-    84,
-    -60,
-)  # units that the name of a run may take, and the angle of names that do not fit side by side, degrees
+NAMED, ANGLE = 84, -60  # units of height, and degrees, of the names of runs that do not fit side by side
+ENDS = "length(datum.label) > 12 ? '…' + slice(datum.label, -11) : datum.label"  # runs differ in the end of their names
 
 
 @dataclass(frozen=True)
@@ -97,7 +95,9 @@ def run_chart(title: str, runs: Sequence[str], series: Sequence[Sequence[Interva
         return None
     flat = sum(len(run) + 2 for run in runs) * CHARACTER < WIDE  # the names fit side by side
     room = 22 if flat else NAMED
-    axis = alt.Axis(labelAngle=0 if flat else ANGLE, labelLimit=NAMED, minExtent=room, labelOverlap=len(runs) > 24)
+    ends = alt.Undefined if flat else ENDS
+    angle, overlap = (0 if flat else ANGLE), len(runs) > 24
+    axis = alt.Axis(labelAngle=angle, labelExpr=ends, minExtent=room, labelOverlap=overlap)
     across = alt.X("run:N", title=None, sort=None, axis=axis)
     base = alt.Chart(alt.Data(values=found)).encode(x=across, color=alt.Color("tone:N", scale=None))
     bars = base.mark_rule(strokeWidth=2.2, opacity=0.45, aria=False).encode(y=_values("low"), y2="high:Q")

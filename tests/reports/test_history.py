@@ -50,10 +50,19 @@ def test_runs_are_listed_newest_first_with_figures_and_links(runs: Path) -> None
     assert "no report" in rows[0].text
     assert len(page.all("svg")) == 2
     compared = next(part for part in summary["comparisons"] if part["before"] == "champion")
-    assert f"{compared['ip']['mean']:+.3f}".replace("-", "−") in rows[1].text and "7 of 9 measured" in rows[1].text
+    for name in ("ip", "pc"):
+        assert f"{compared[name]['mean']:+.3f}".replace("-", "−") in rows[1].text
+    assert "7 of 9 measured" in rows[1].text
     assert "Claims over time" in page.text and "&amp;nbsp;" not in index.read_text()
     verdicts = {tr.text.split()[0]: tr.text for tr in page.all("tr") if "✕ no" in tr.text and tr.text[0] == "C"}
     assert list(verdicts) == ["C5"] and verdicts["C5"].count("✕ no") == 2
+
+
+def test_names_of_runs_keep_their_ends_where_they_differ(tmp_path: Path) -> None:
+    names = [f"photographs-stable-diffusion-week-{number:02d}" for number in range(1, 7)]
+    page = Page(build_history(small_runs(tmp_path, *names))[0])
+    drawn = [text.text for text in page.all("text") if text.text.startswith("…")]
+    assert drawn == [f"…ion-week-{number:02d}"[-12:] for number in range(1, 7)] * 2
 
 
 def test_a_later_stage_leaves_a_run_in_its_place(runs: Path) -> None:
