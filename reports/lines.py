@@ -14,7 +14,7 @@ from reports.vector import colour, inline_svg
 POINTS = 240  # more would be finer than a pixel of the widest chart
 HOVERED = 30  # points of a line that say their value when pointed at
 DASHES = ([1, 0], [5, 3], [2, 2])  # lines differ in more than colour
-WIDE, TALL, LEFT = 380, 150, 48  # units: the plot, and the room for numbers at its left, the same in every chart
+WIDE, TALL, LEFT = 380, 150, 64  # units: the plot, and the room for numbers at its left, the same in every chart
 NAMED, ANGLE = 84, -60  # units of height, and degrees, of the names of runs that do not fit side by side
 ENDS = "length(datum.label) > 12 ? '…' + slice(datum.label, -11) : datum.label"  # runs differ in the end of their names
 

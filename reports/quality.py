@@ -29,6 +29,14 @@ REASONS = {
     "bad_annotation": "the annotation file is wrong",
 }
 
+UNITS = {  # what the bars of a histogram count, and by what
+    "Subjects per image": "Images, by number of subjects: a bar begins at its number.",
+    "Subject area": "Subjects, by their share of the image's pixels.",
+    "Face height": "Faces, by their share of the image's height.",
+    "Caption words": "Images, by words of the caption.",
+    "Brightness": "Images, by mean brightness, 0 to 255.",
+}
+
 
 @dataclass(frozen=True)
 class Bars:
@@ -73,11 +81,12 @@ def bar_lists(quality: Mapping[str, Any]) -> list[Bars]:
     return [_bars(title, {_words(name): n for name, n in value.items()}) for title, value in found]
 
 
-def histograms(quality: Mapping[str, Any]) -> list[Chart]:
-    """The chart of each histogram of quality.json; an empty one is left out."""
+def histograms(quality: Mapping[str, Any]) -> list[tuple[Chart, str]]:
+    """The chart of each histogram of quality.json, with what it counts ("" where nobody says); an empty one is left
+    out."""
     found = [(title, value) for title, value in _walk(quality) if isinstance(value, Histogram)]
     charts = [histogram(title, value.edges, value.counts) for title, value in found]
-    return [chart for chart in charts if chart]
+    return [(chart, UNITS.get(chart.title, "")) for chart in charts if chart]
 
 
 def _walk(value: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, float | dict[str, float] | Histogram]]:

@@ -12,8 +12,8 @@ from urllib.parse import unquote
 
 import pytest
 
-from reports.charts import WIDE, Interval, histogram, scatter, short, spans
-from reports.lines import Line, line_chart, run_chart, thin, whole_ticks
+from reports.charts import CHARACTER, WIDE, Interval, histogram, scatter, short, spans
+from reports.lines import LEFT, Line, line_chart, run_chart, thin, whole_ticks
 from reports.strips import bound_strip, interval_strip
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -29,6 +29,15 @@ def test_line_spans_the_plot_and_keeps_the_scale() -> None:
     assert chart is not None
     assert re.search(r'd="M0,150L190,75L380,0"', chart.svg)  # 380 x 150 units, y downwards
     assert "a, step 50: 0.5" in titles(chart.svg)
+
+
+def test_long_numbers_beside_an_axis_are_inside_the_drawing() -> None:
+    chart = line_chart("loss", [Line("a", "moa", [50, 100], [0.06015, 0.060175])])
+    assert chart is not None
+    numbers = [text for text in ElementTree.fromstring(str(chart.svg)).iter(f"{SVG}text") if text.text]
+    longest = max(len(text.text or "") for text in numbers if (text.text or "").startswith("0.0"))
+    room = LEFT + 4 - 6  # the padding of the drawing, and that of the numbers
+    assert longest == 8 and longest * CHARACTER <= room + CHARACTER / 2  # a point is narrow
 
 
 def test_lines_differ_in_more_than_colour() -> None:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from reports.quality import Bars, bar_lists, facts, histograms
+from preprocessing.quality import EDGES
+from reports.quality import UNITS, Bars, bar_lists, facts, histograms
 
 QUALITY: dict[str, Any] = {
     "images": 103,
@@ -25,5 +26,10 @@ def test_a_counting_of_one_name_is_a_fact_and_of_more_a_bar_list() -> None:
 
 
 def test_histograms_are_charts() -> None:
-    (chart,) = histograms(QUALITY)
+    ((chart, note),) = histograms(QUALITY)
+    assert note == "Subjects, by their share of the image's pixels."
     assert chart.title == "Subject area" and chart.rows == [["from", "to", "count"], [0.0, 0.5, 3], [0.5, 1.0, 1]]
+
+
+def test_every_histogram_of_the_preprocessing_has_its_unit() -> None:
+    assert {name.replace("_", " ").capitalize() for name in EDGES} == set(UNITS)
