@@ -71,6 +71,7 @@ class Recorder:
     def finish(self, timestep: float | Tensor, rows: Tensor) -> None:
         """Called by the U-Net after its blocks where there is a `history`: keep the `rows`, bool [B], of this pass."""
         if self._count % self.stride == 0:
+            rows = rows.nonzero().squeeze(1)  # once: it waits for the device
             self.steps.append(
                 StepMaps(
                     step=self._count,
@@ -89,4 +90,4 @@ class Recorder:
 
 
 def _kept(maps: Tensor, rows: Tensor) -> Tensor:
-    return maps[rows.to(maps.device)].detach().to("cpu", float16, copy=True)
+    return maps[rows].detach().to("cpu", float16, copy=True)
