@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import DDPMScheduler
-from torch._subclasses.fake_tensor import DynamicOutputShapeException
 
 from moa.distributed import GradientBuffer
 from moa.errors import TrainConfigError
@@ -99,6 +98,7 @@ def test_the_host_never_waits_for_the_gpu(make_config: MakeConfig) -> None:
         state = TrainState(models.unet, config)
         buffer = GradientBuffer(list(state.parameters.values()), extra=8)
         losses = training_losses(models, batch, config)
+        losses.total.backward()
         buffer.extra[:-1] += losses.statistics(0.5)
         buffer.clip_(config.max_grad_norm)
         state.update(config.learning_rate)
@@ -106,7 +106,5 @@ def test_the_host_never_waits_for_the_gpu(make_config: MakeConfig) -> None:
         assert losses.total.device.type == next(iter(state.average.values())).device.type == "cuda"
 
         # It would notice.
-        losses.total.item(), batch.noise.cpu(), torch.ones(2).to(batch.noise.device)
-        assert len(gpu.waits) == 3
-        with pytest.raises(DynamicOutputShapeException):
-            batch.present.nonzero()
+        losses.total.item(), batch.noise.cpu(), torch.ones(2).to(batch.noise.device), batch.present.nonzero()
+        assert len(gpu.waits) == 4

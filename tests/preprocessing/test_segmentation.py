@@ -14,6 +14,7 @@ from preprocessing.config import Mask2FormerSegmentation
 from preprocessing.errors import MissingWeightsError, PreprocessingError
 from preprocessing.frame import Annotation, Box, Face, Frame, Item, Person
 from preprocessing.segmentation import Mask2FormerSegmenter, SidecarSegmenter, load_segmenter, silhouette
+from tests.moa.absent_gpu import AbsentGPU
 from tests.preprocessing.folders import picture
 
 
@@ -42,16 +43,34 @@ def frame(side: int = 64, shade: int = 0, labels: np.ndarray | None = None, peop
     return Frame(item=item, sha256="", image=image, labels=labels, annotation=Annotation(people=people))
 
 
-def segmenter(checkpoint: str, threshold: float = 0.0, batch_size: int = 8) -> Mask2FormerSegmenter:
+def segmenter(
+    checkpoint: str, threshold: float = 0.0, batch_size: int = 8, device: str = "cpu"
+) -> Mask2FormerSegmenter:
     config = Mask2FormerSegmentation(kind="mask2former", model=checkpoint, threshold=threshold, batch_size=batch_size)
-    loaded = load_segmenter(config, "cpu")
+    loaded = load_segmenter(config, device)
     assert isinstance(loaded, Mask2FormerSegmenter)
     return loaded
+
+
+def all_say_person(found: Mask2FormerSegmenter) -> Mask2FormerSegmenter:
+    with torch.no_grad():
+        found._model.class_predictor.weight.zero_()
+        found._model.class_predictor.bias.copy_(torch.tensor([0.0, 9.0, 0.0, 0.0]))
+    return found
 
 
 def test_the_real_model_runs_and_nothing_found_is_nothing(checkpoint: str) -> None:
     """At threshold 1 the library's map is -1 everywhere: that must not become a person with label 255."""
     assert segmenter(checkpoint, threshold=1.0).segment([frame(), frame()], [[], []]) == [[], []]
+
+
+def test_masks_are_the_same_on_a_gpu(checkpoint: str) -> None:
+    """One that is not there: tensors on two devices are an error."""
+    expected = all_say_person(segmenter(checkpoint)).segment([frame()], [[]])
+    with AbsentGPU():
+        found = all_say_person(segmenter(checkpoint, device="auto")).segment([frame()], [[]])
+    assert [len(masks) for masks in found] == [len(masks) for masks in expected] and expected[0]
+    assert all((a.mask == b.mask).mean() > 0.999 for a, b in zip(found[0], expected[0], strict=True))
 
 
 def test_only_the_class_named_person_is_kept(checkpoint: str) -> None:
@@ -74,10 +93,7 @@ def test_masks_fit_the_frame_and_do_not_depend_on_the_batch(checkpoint: str) -> 
     frames = [frame(48, shade) for shade in (0, 100, 200)]
     results = []
     for batch_size in (3, 1):
-        found = segmenter(checkpoint, batch_size=batch_size)
-        with torch.no_grad():
-            found._model.class_predictor.weight.zero_()
-            found._model.class_predictor.bias.copy_(torch.tensor([0.0, 9.0, 0.0, 0.0]))
+        found = all_say_person(segmenter(checkpoint, batch_size=batch_size))
         results.append(found.segment(frames, [[], [], []]))
     assert sum(map(len, results[0])) > 0
     for together, alone in zip(*results, strict=True):

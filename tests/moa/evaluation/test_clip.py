@@ -21,6 +21,7 @@ from moa.errors import EvaluationError, EvaluatorWeightsError
 from moa.evaluation.clip import ClipScorer, load_clip
 from moa.evaluation.clip_towers import OpenClipTowers, TransformersTowers
 from moa.evaluation.suite import ClipModel
+from tests.moa.absent_gpu import AbsentGPU
 from tests.tiny_models import tiny_image_encoder, tiny_image_processor, tiny_text_encoder, tiny_tokenizer
 
 TEXTS = ["a man on the beach", "a woman with a red hat in the snow", "dog"]
@@ -161,3 +162,18 @@ def test_wrong_weights_and_missing_files_are_named(folder, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({}), encoding="utf-8")
     with pytest.raises(EvaluatorWeightsError, match=r"preprocessor_config.json.*missing.*--clip"):
         load_clip(ClipModel(path=str(tmp_path)))
+
+
+@pytest.mark.parametrize("kind", ["folder", "open_clip_folder"])
+def test_embeddings_are_the_same_on_a_gpu_which_waits_once_for_a_batch(kind, images, request):
+    """One that is not there: tensors on two devices are an error."""
+    folder, texts = request.getfixturevalue(kind), ["a man", "a dog on a beach"]
+    here = ClipScorer.from_folder(folder)
+    with AbsentGPU() as gpu:
+        there = ClipScorer.from_folder(folder, device="cuda:0")
+        gpu.waits.clear()
+        seen = there.encode_images(images)
+        assert sum("from the device" in wait for wait in gpu.waits) == 1
+        read = there.encode_texts(texts)
+    np.testing.assert_allclose(seen, here.encode_images(images), atol=1e-4)
+    np.testing.assert_allclose(read, here.encode_texts(texts), atol=1e-4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from moa.evaluation.faces import (
 from moa.evaluation.metrics import person_region
 from moa.evaluation.suite import FaceModel
 from preprocessing.world import World
+from tests.moa.absent_gpu import AbsentGPU
 
 PROJECT = Path(__file__).resolve().parents[3]
 PHOTOGRAPHS = PROJECT.parent / "shared" / "data" / "celeba-15"
@@ -78,6 +80,19 @@ def test_the_batch_size_changes_nothing(photographs):
             assert np.abs(np.subtract(a.box, b.box)).max() < 1e-3
             assert np.array_equal(face_crop(image, a), face_crop(image, b))
     assert single[2] == []
+
+
+@needs_photographs
+def test_faces_are_the_same_on_a_gpu(embedder, photographs):
+    """One that is not there: tensors on two devices are an error."""
+    here, photograph = FacenetFaces(copy.deepcopy(embedder)), photographs[:1]
+    expected = here.detect(photograph)[0][:1]
+    with AbsentGPU():
+        there = FacenetFaces(copy.deepcopy(embedder), device="cuda:0")
+        found = there.detect(photograph)[0][:1]
+        embedded = there.embed(photograph, found)
+    assert found[0].box == pytest.approx(expected[0].box, abs=1e-2)
+    np.testing.assert_allclose(embedded, here.embed(photograph, found), atol=1e-4)
 
 
 @needs_photographs
