@@ -8,11 +8,13 @@ import os
 from functools import partial
 from operator import getitem
 from pydoc import locate
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from moa.errors import EvaluationError
+from moa.evaluation import workers
 from moa.evaluation.workers import CPU_PROCESSES, Crew, devices_here
 
 
@@ -48,6 +50,16 @@ def test_processes_share_the_threads(monkeypatch):
     with Crew(["builtins.eval"] * 2) as crew:
         counts = crew.work(locate, ["__import__('torch').get_num_threads()"] * 4, str)
         assert [count for _, count in counts] == [3] * 4
+
+
+def test_a_process_takes_no_memory_of_another_gpu(monkeypatch):
+    chosen = []
+    monkeypatch.setattr(workers, "_here", {})
+    monkeypatch.setattr(workers, "threading", SimpleNamespace(Thread=lambda **_: SimpleNamespace(start=lambda: None)))
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    for device in ("cuda:1", "cuda:1#2", "cuda", "cpu"):
+        workers._prepare(device, torch.get_num_threads())
+    assert chosen == [torch.device("cuda:1")] * 2
 
 
 def test_processes_stay_for_the_next_work_which_is_opened_in_them():
