@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -43,12 +44,14 @@ def in_batches(function: Callable[[list[T]], list[R]], values: list[T], size: in
     """`function` over slices of at most `size` values; a slice that does not fit into GPU memory is halved."""
     results: list[R] = []
     while len(results) < len(values):
-        batch = values[len(results) : len(results) + size]
         try:
-            results += function(batch)
-        except torch.cuda.OutOfMemoryError:
+            results += function(values[len(results) : len(results) + size])
+            continue
+        except torch.OutOfMemoryError:
             if size == 1:
                 raise
-            torch.cuda.empty_cache()
-            size //= 2
+        # Only here, outside of the handler, are the failed call's frames gone, and with them its tensors.
+        gc.collect()
+        torch.cuda.empty_cache()
+        size //= 2
     return results

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from preprocessing.errors import MissingWeightsError, PreprocessingError
 from preprocessing.frame import Annotation, Frame, Item
 from preprocessing.run import preprocess
 from preprocessing.weights import in_batches
+from tests.moa.absent_gpu import AbsentGPU
 from tests.preprocessing.folders import add_photo, declaration, metadata_of, picture
 
 SPECIAL = ["<pad>", "<s>", "</s>", "<unk>"]
@@ -143,17 +145,33 @@ def test_an_unknown_device_is_named(tmp_path: Path) -> None:
         load_captioner(Blip2Captions(kind="blip2", model=str(tmp_path)), "gpu7")
 
 
-def test_batches_that_do_not_fit_are_halved() -> None:
+def test_captions_on_a_gpu(tmp_path: Path) -> None:
+    """One that is not there: tensors on two devices are an error. In bfloat16, so the words are others."""
+    with AbsentGPU():
+        config = Blip2Captions(kind="blip2", model=checkpoint(tmp_path, "opt"), max_new_tokens=3)
+        captioner = Blip2Captioner(config, "auto")
+        silence(captioner)
+        assert {len(caption.split()) for caption in captioner.caption(frames(2))} == {3}
+    assert {parameter.device.type for parameter in captioner._model.parameters()} == {"cuda"}
+
+
+def test_batches_that_do_not_fit_are_halved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And CUDA's memory is given back when the failed batch is out of it."""
     tried: list[int] = []
+    held: list[weakref.ref] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: freed.append(held[-1]() is None))
+    freed: list[bool] = []
 
     def work(batch: list[int]) -> list[int]:
         tried.append(len(batch))
+        activations = torch.zeros(len(batch))
+        held.append(weakref.ref(activations))
         if len(batch) > 3:
             raise torch.cuda.OutOfMemoryError("too much")
         return [10 * value for value in batch]
 
     assert in_batches(work, list(range(7)), 8) == [10 * value for value in range(7)]
-    assert tried == [7, 4, 2, 2, 2, 1]
+    assert tried == [7, 4, 2, 2, 2, 1] and freed == [True, True]
     with pytest.raises(torch.cuda.OutOfMemoryError):
         in_batches(lambda batch: work([*batch, 0, 0, 0]), [1], 1)
 
