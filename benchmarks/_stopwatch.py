@@ -18,6 +18,14 @@ import torch
 PEAK_TFLOPS = {"H100": 989.4, "H200": 989.4, "B200": 2250.0, "A100": 312.0, "L40S": 362.0, "4090": 165.2}
 
 
+def settle(device: torch.device) -> None:
+    """One thread and fixed random numbers; a GPU becomes the current one, on whose stream `seconds` records events."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    if device.type == "cuda":
+        torch.cuda.set_device(device.index or 0)
+
+
 def seconds(call: Callable[[], Any], device: torch.device) -> float:
     """How long one call takes."""
     if device.type == "cpu":

@@ -30,7 +30,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT))  # last, so that datasets/ shadows nothing
 
 from benchmarks._sd15 import IMAGE_DIM, SUBJECT_TOKEN, TEXT_DIM, TOKENS, fake, flops, sd15_unet  # noqa: E402
-from benchmarks._stopwatch import machine, seconds, take_turns, utilisation  # noqa: E402
+from benchmarks._stopwatch import machine, seconds, settle, take_turns, utilisation  # noqa: E402
 from moa.conditioning import MoAInput  # noqa: E402
 from moa.config import MoAConfig  # noqa: E402
 from moa.expert_cache import ExpertCache  # noqa: E402
@@ -84,7 +84,8 @@ def ways(case: Case, unet: nn.Module, active: Tensor, like: Tensor) -> dict[str,
 @torch.no_grad()
 def turn(steps: int, unet: nn.Module, latents: Tensor, text: Tensor, options: dict[str, Any] | None) -> None:
     for step in range(steps):
-        unet(latents, 900 - 50 * step, text, cross_attention_kwargs=options)
+        timestep = torch.full((), 900 - 50 * step, device=latents.device)  # as of a scheduler: no copy to wait for
+        unet(latents, timestep, text, cross_attention_kwargs=options)
 
 
 def measure(case: Case, like: Tensor) -> dict[str, Any]:
@@ -151,8 +152,7 @@ def main() -> None:
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"), help="cpu (default) or cuda")
     parser.add_argument("--full", action="store_true", help="on a CPU: the full width, base and MoA only")
     given = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
+    settle(given.device)
     if given.device.type == "cpu":
         like, cases, suffix = torch.empty(()), FULL if given.full else CPU, "-full" * given.full
     else:

@@ -38,7 +38,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT))  # last, so that datasets/ shadows nothing
 
 from benchmarks._sd15 import IMAGE_DIM, SUBJECT_TOKEN, TEXT_DIM, TOKENS, fake, flops, sd15_unet  # noqa: E402
-from benchmarks._stopwatch import machine, take_turns, utilisation  # noqa: E402
+from benchmarks._stopwatch import machine, settle, take_turns, utilisation  # noqa: E402
 from moa.conditioning import MoAInput  # noqa: E402
 from moa.config import MoAConfig  # noqa: E402
 from moa.losses import masked_loss, object_loss, router_loss, total_loss  # noqa: E402
@@ -274,8 +274,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few rounds, nothing counted at full size; writes nothing")
     parser.add_argument("--device", type=torch.device, default=CPU, help="cpu (default) or cuda")
     given = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
+    settle(given.device)
     gpu = given.device.type != "cpu"
     measured = on_gpu(3 if given.quick else 10, given.device) if gpu else on_cpu(given.quick)
     result = {"machine": machine(given.device), **measured}
