@@ -12,6 +12,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from flows.errors import MissingInputError
 from flows.files import read_json, write_json
 from flows.hub import fetch, hub_cache
 from flows.overrides import replaced
@@ -36,14 +37,23 @@ class Champion(BaseModel):
 
 def champion_of(config: LifecycleConfig) -> Champion:
     """The champion of the run's published candidate in its repository, chosen now if it was not before."""
-    record = config.run / "champion.json"
-    candidate = read_json(require(config.run / "publication.json", "publish"))["adapter_digest"]
-    known = _known(record)
-    if known and (known.candidate, known.repo_id, known.endpoint) == (candidate, *_place(config).values()):
+    candidate = _candidate(config)
+    if known := _known(config, candidate):
         return known
     champion = _choose(config, candidate)
-    write_json(record, champion.model_dump(mode="json"))
+    write_json(config.run / "champion.json", champion.model_dump(mode="json"))
     return champion
+
+
+def compared_champion(config: LifecycleConfig) -> Champion:
+    """The champion that the candidate was evaluated against. Raises MissingInputError where there is no record of one
+    in this repository: none may be chosen after the scores are there."""
+    if known := _known(config, _candidate(config)):
+        return known
+    raise MissingInputError(
+        f"{config.run} was not compared with the champion of {config.publish.repo_id}: run `python -m flows.evaluate "
+        f"--name {config.name}` first."
+    )
 
 
 def champion_adapter(config: LifecycleConfig) -> Path | None:
@@ -97,12 +107,18 @@ def _place(config: LifecycleConfig) -> dict[str, str]:
     return {"repo_id": config.publish.repo_id, "endpoint": config.publish.endpoint}
 
 
-def _known(record: Path) -> Champion | None:
-    """The champion that was chosen before; None where there is no record, or one of an earlier version."""
+def _candidate(config: LifecycleConfig) -> str:
+    return read_json(require(config.run / "publication.json", "publish"))["adapter_digest"]
+
+
+def _known(config: LifecycleConfig, candidate: str) -> Champion | None:
+    """The champion that was chosen for this candidate in this repository; None where there is no such record."""
     try:
-        return Champion.model_validate_json(record.read_bytes())
-    except (OSError, ValidationError):
+        known = Champion.model_validate_json((config.run / "champion.json").read_bytes())
+    except (OSError, ValidationError):  # or one of an earlier version
         return None
+    same = (known.candidate, known.repo_id, known.endpoint) == (candidate, *_place(config).values())
+    return known if same else None
 
 
 def _choose(config: LifecycleConfig, candidate: str) -> Champion:

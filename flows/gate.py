@@ -18,7 +18,7 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.artifacts import interval
 from flows.begin import begin
-from flows.champion import champion_of
+from flows.champion import compared_champion
 from flows.command import run
 from flows.decision import decide
 from flows.evaluated import read_summary
@@ -41,7 +41,7 @@ def pass_gate(config: LifecycleConfig) -> Path:
         if is_settled(config, candidate["commit"]):
             return record
         tolerances = config.promote.model_dump(include={"tolerance_ip", "tolerance_pc"})
-        decision = decide(summary, champion=champion_of(config).source != "none", **tolerances)
+        decision = decide(summary, champion=compared_champion(config).source != "none", **tolerances)
         main = main_commit(config)
         reasons = [*decision.reasons, *(overtaken(config, main) if decision.promote else [])]
         if not reasons:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from flows.card import model_card
-from flows.champion import adapter_digest, champion_of, promoted_adapter
+from flows.champion import adapter_digest, compared_champion, promoted_adapter
 from flows.files import read_json, write_json
 from flows.hub import hub_endpoint, hub_token
 from flows.settings import LifecycleConfig
@@ -25,7 +25,7 @@ def is_settled(config: LifecycleConfig, candidate: str) -> bool:
 def overtaken(config: LifecycleConfig, main: str) -> list[str]:
     """Why the comparison with the champion is out of date, if it is: another model was promoted since. `main` is the
     commit that `main` is at."""
-    current, champion = promoted_adapter(config, main), champion_of(config)
+    current, champion = promoted_adapter(config, main), compared_champion(config)
     if current is None or adapter_digest(current) in (champion.adapter_digest, champion.candidate):
         return []
     return [

@@ -13,7 +13,7 @@ from moa import checkpoint as checkpoints
 from moa.distributed import Ranks
 from moa.errors import RunFolderError, TrainConfigError
 from moa.file_lock import Warn, locked
-from moa.train_config import TrainConfig, refuse_changes
+from moa.train_config import TrainConfig, changed_settings, refuse_changes
 
 LOCK = ".lock"
 
@@ -58,10 +58,18 @@ def steps_done(config: TrainConfig, record: dict[str, Any], warn: Warn) -> int:
     return found.step
 
 
-def is_exported(config: TrainConfig, done: int) -> bool:
-    """Whether the run is finished: its last step is done and exported."""
-    manifest = config.run_folder / "export" / "manifest.json"
-    return done == config.steps and manifest.is_file() and json.loads(manifest.read_text("utf-8"))["step"] == done
+def is_exported(config: TrainConfig, record: dict[str, Any], done: int) -> bool:
+    """Whether the run is finished: its last step is done and exported. Where all checkpoints were deleted, the record
+    in the adapter says whether this training made it."""
+    export = config.run_folder / "export"
+    if not (export / "manifest.json").is_file():
+        return False
+    manifest = json.loads((export / "manifest.json").read_text("utf-8"))
+    if done or manifest["step"] != config.steps:
+        return done == config.steps == manifest["step"]
+    origin = json.loads((export / "config.json").read_text("utf-8"))["provenance"]
+    inputs = {**manifest["inputs"], "image_encoder": origin.get("image_encoder")}
+    return not changed_settings({**origin.get("training", {}), "inputs": inputs}, record)
 
 
 def cut_metrics(path: Path, done: int) -> None:

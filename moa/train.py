@@ -70,7 +70,7 @@ def _train(config: TrainConfig, inputs: dict[str, str | None], here: Ranks, stop
     record = {**config.model_dump(mode="json"), "inputs": inputs}
     folder, metrics = config.run_folder / "checkpoints", config.run_folder / "metrics.jsonl"
     done = here.from_first(steps_done(config, record, _warn) if here.first else 0)
-    if here.from_first(int(here.first and is_exported(config, done))):
+    if here.from_first(int(here.first and is_exported(config, record, done))):
         _tell(here, event="finished", step=done, path=str(config.run_folder / "export"), message="nothing to do")
         return 0
     dataset = ShardDataset(config.shards, config.split, images=config.latent_cache is None)

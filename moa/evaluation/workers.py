@@ -152,8 +152,8 @@ _here: dict[str, Any] = {}  # of a worker process: its device, the number of the
 def _prepare(device: str, threads: int) -> None:
     torch.set_num_threads(threads)
     _here["device"] = device.partition("#")[0]
-    if (gpu := torch.device(_here["device"])).type == "cuda" and gpu.index is not None:
-        torch.cuda.set_device(gpu)  # or each process would hold memory on the first GPU, too
+    if _here["device"].startswith("cuda:"):
+        torch.cuda.set_device(_here["device"])  # or each process would hold memory on the first GPU, too
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -180,6 +180,20 @@ def test_another_repository_has_a_champion_of_its_own(tmp_path: Path) -> None:
     assert champion_of(published(tmp_path, "run")).source == "none", "nobody is compared with himself"
 
 
+def test_a_candidate_is_not_promoted_where_it_was_not_compared(tmp_path: Path) -> None:
+    """Published to another repository after its evaluation, or without the record of its champion."""
+    gated(published(tmp_path, "first"), BETTER)
+    moved = published(tmp_path, "first", "", "publish.repo_id=you/name")
+    with pytest.raises(MissingInputError, match=r"champion of you/name: run `python -m flows.evaluate --name first`"):
+        pass_gate.fn(moved)
+    second = published(tmp_path, "second")
+    gated(second, BETTER)
+    for name in ("champion.json", "gate.json"):
+        (second.run / name).unlink()
+    with pytest.raises(MissingInputError, match="was not compared with the champion"):
+        pass_gate.fn(second)
+
+
 def test_a_champion_of_an_earlier_version_is_chosen_anew(tmp_path: Path) -> None:
     run = published(tmp_path, "run", "", f"train.init={tmp_path / 'init'}")
     chosen = champion_of(run)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -75,3 +76,17 @@ def test_another_configuration_is_refused(make_config: MakeConfig, tmp_path: Pat
         run(make_config(shards=write_shards(tmp_path / "other", samples=6)))
     with pytest.raises(TrainConfigError, match="steps is 3, but .*step-00000004 is beyond it"):
         run(make_config(steps=3))
+
+
+def test_a_finished_run_whose_checkpoints_were_deleted_is_finished(make_config: MakeConfig) -> None:
+    """They are the largest part of a run, and what people delete first."""
+    config = make_config(steps=2)
+    assert run(config) == 0
+    shutil.rmtree(config.run_folder / "checkpoints")
+    before = {path: path.read_bytes() for path in config.run_folder.rglob("*") if path.is_file()}
+    assert run(config) == 0
+    assert {path: path.read_bytes() for path in before} == before
+    assert not (config.run_folder / "checkpoints").exists()
+    other = config.model_copy(update={"seed": config.seed + 1})
+    assert run(other) == 0
+    assert (config.run_folder / "export" / "manifest.json").read_bytes() not in before.values()

@@ -59,7 +59,7 @@ def test_a_process_takes_no_memory_of_another_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
     for device in ("cuda:1", "cuda:1#2", "cuda", "cpu"):
         workers._prepare(device, torch.get_num_threads())
-    assert chosen == [torch.device("cuda:1")] * 2
+    assert chosen == ["cuda:1"] * 2
 
 
 def test_processes_stay_for_the_next_work_which_is_opened_in_them():
