@@ -80,12 +80,14 @@ def replaced(config: LifecycleConfig, overrides: Iterable[str]) -> LifecycleConf
 
 
 def merged(before: Iterable[str], after: Iterable[str]) -> list[str]:
-    """Both lists as one, `field=value` without spaces around the first `=`; of each field the last one remains."""
+    """Both lists as one, `field=value` without spaces around the first `=`; of each field the last one remains, and
+    one that is given again as it was stays in its place: the same settings make the same command."""
     latest: dict[str, str] = {}
     for override in (*before, *after):
         field, text = _split(override)
-        latest.pop(field, None)
-        latest[field] = text
+        if latest.get(field) != text:
+            latest.pop(field, None)
+            latest[field] = text
     return [f"{field}={text}" for field, text in latest.items()]
 
 

@@ -40,7 +40,7 @@ def shared(out: Path) -> Iterator[Callable[[], None]]:
 
     def take_alone() -> None:
         if locks:
-            _lock(file.fileno(), fcntl.LOCK_EX, out, "a training, an evaluation or another preprocessing uses this folder")
+            _lock(file.fileno(), fcntl.LOCK_EX, out, "a training, evaluation or preprocessing uses this folder")
 
     with file:
         locks = _lock(file.fileno(), fcntl.LOCK_SH, out, "another preprocessing is writing to this folder")

@@ -8,6 +8,7 @@ import pytest
 
 from flows.errors import OverrideError
 from flows.files import read_json, write_json
+from flows.overrides import merged
 from flows.remembered import kept_settings, recall
 from flows.settings import write_lifecycle
 
@@ -29,7 +30,7 @@ def test_what_is_given_now_is_added_or_replaces() -> None:
     write_lifecycle(recall("ffhq_sd15", ["publish.repo_id=me/x", "train.steps=9"], "mine"))
     later = recall("ffhq_sd15", ["train.steps = 10", "publish.private=false"], "mine")
     assert (later.publish.repo_id, later.train.steps, later.publish.private) == ("me/x", 10, False)
-    assert later.overrides == ("publish.repo_id=me/x", "train.steps=10", "publish.private=false", "name=mine")
+    assert later.overrides == ("publish.repo_id=me/x", "name=mine", "train.steps=10", "publish.private=false")
     assert kept_settings(later.run / "lifecycle.json", ["train.steps=10"]) == ["publish.repo_id=me/x"]
 
 
@@ -65,3 +66,9 @@ def test_a_name_that_leaves_the_runs_is_not_looked_up(tmp_path: Path) -> None:
     write_json(tmp_path / "lifecycle.json", {"preset": "ffhq_sd15", "overrides": []})
     with pytest.raises(OverrideError, match="name"):
         recall(None, [], "..")
+
+
+def test_a_setting_given_again_as_it_was_keeps_its_place() -> None:
+    """Or the command on the model card would change, and with it the published revision."""
+    assert merged(["a.b=1", "c=2"], ["a.b = 1"]) == ["a.b=1", "c=2"]
+    assert merged(["a.b=1", "c=2"], ["a.b=3"]) == ["c=2", "a.b=3"]

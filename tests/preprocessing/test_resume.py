@@ -281,7 +281,7 @@ def test_shards_are_not_replaced_under_a_training(photos: Path, whole: dict[str,
         assert preprocess(declaration(), tmp_path, source_root=photos).is_file()
         for asked in ({"declaration": declaration(shard_size=5)}, {"declaration": declaration(), "force": True}):
             with pytest.raises(
-                OutputError, match="an evaluation or another preprocessing uses this folder; wait for it"
+                OutputError, match="a training, evaluation or preprocessing uses this folder; wait for it"
             ):
                 preprocess(**asked, out=tmp_path, source_root=photos)
         assert files_of(tmp_path) == whole
