@@ -4,8 +4,8 @@
     git clone https://github.com/openai/CLIP                 # what that code imports as `clip`
     python benchmarks/evaluation.py --fastcomposer fastcomposer --clip CLIP [--faces PATH] [--device cuda:0] [--quick]
 
-prints the figures and writes benchmarks/evaluation.json, on a GPU benchmarks/evaluation-cuda.json; without the
-checkouts it says so and measures nothing.
+prints the figures and writes benchmarks/evaluation.json, with `--faces` evaluation-faces.json, on a GPU the same with
+-cuda; without the checkouts it says so and measures nothing.
 
 FastComposer's side is its `evaluation.single_object.single_object_evaluation.main`, run as it stands: what it builds,
 calls and how often is its own. Ours is `Measurer` and `Scorer`, as `flows.evaluate` runs them. Both get the same pixels
@@ -46,6 +46,7 @@ sys.path.append(str(ROOT))  # last, so that datasets/ shadows nothing
 
 from benchmarks._fastcomposer import Clock, FastComposer, Key  # noqa: E402
 from benchmarks._random_evaluators import random_clip, random_embedder  # noqa: E402
+from benchmarks._stopwatch import settle  # noqa: E402
 from moa.data import file_digest  # noqa: E402
 from moa.evaluation.clip import ClipScorer  # noqa: E402
 from moa.evaluation.clip_towers import TransformersTowers  # noqa: E402
@@ -261,8 +262,7 @@ def main() -> None:
     for path, file in ((options.fastcomposer, "evaluation/clip_eval.py"), (options.clip, "clip/simple_tokenizer.py")):
         if not (path / file).is_file():
             parser.error(f"{path} has no {file}; what it should be:\n\n{CLONE}")
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
+    settle(torch.device(options.device))
     gpu = options.device != "cpu"
     faces = options.faces and options.faces.resolve()
     chosen = " --faces PATH" * bool(faces) + " --device cuda:0" * gpu
@@ -278,7 +278,8 @@ def main() -> None:
     text = json.dumps(result, indent=1)
     print(text)
     if not options.quick:
-        (RESULT.with_stem("evaluation-cuda") if gpu else RESULT).write_text(text + "\n", encoding="utf-8")
+        stem = "evaluation" + "-faces" * bool(faces) + "-cuda" * gpu
+        RESULT.with_stem(stem).write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -153,7 +153,10 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="on a CPU: the full width, base and MoA only")
     given = parser.parse_args()
     settle(given.device)
-    if given.device.type == "cpu":
+    on_cpu = given.device.type == "cpu"
+    if given.full and not on_cpu:
+        parser.error("--full is for a CPU: a GPU has the full width anyway")
+    if on_cpu:
         like, cases, suffix = torch.empty(()), FULL if given.full else CPU, "-full" * given.full
     else:
         like, cases = torch.empty((), device=given.device, dtype=torch.bfloat16), GPU
@@ -162,8 +165,8 @@ def main() -> None:
         cases = (replace(cases[0], rounds=2),)
     result: dict[str, Any] = {"machine": machine(given.device), "latents": {}}
     for case in cases:
-        images = f", {case.images} image(s)" if given.device.type != "cpu" else ""
-        title = f"{case.latents} x {case.latents}" + (", full width" if given.full else images)
+        title = f"{case.latents} x {case.latents}" + ", full width" * given.full
+        title += "" if on_cpu else f", {case.images} image(s)"
         result["latents"][title] = measure(case, like)
         show(title, result["latents"][title])
     result["full size, 512 px"] = full_size_flops()

@@ -50,6 +50,9 @@ def run(flow: Flow[..., Any], arguments: Sequence[str] | None = None) -> int:
     except TOLD as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on where this one stopped", file=sys.stderr)
+        return 130
     if state.name == INCOMPLETE:
         print(f"warning: {state.message}", file=sys.stderr)
         return 3

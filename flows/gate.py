@@ -38,7 +38,7 @@ def pass_gate(config: LifecycleConfig) -> Path:
     candidate = read_json(require(config.run / "publication.json", "publish"))
     summary = read_summary(config, candidate["adapter_digest"])
     with announced("gate", record):
-        if is_settled(config, candidate["commit"]):
+        if is_settled(config, candidate["adapter_digest"]):
             return record
         tolerances = config.promote.model_dump(include={"tolerance_ip", "tolerance_pc"})
         decision = decide(summary, champion=compared_champion(config).source != "none", **tolerances)

@@ -16,10 +16,15 @@ from moa.hub.publish import promote
 SCORES = (("ip", "Identity preservation", "identity_preservation"), ("pc", "Prompt consistency", "prompt_consistency"))
 
 
-def is_settled(config: LifecycleConfig, candidate: str) -> bool:
-    """Whether this candidate was promoted by this run before: a later run must not be undone by running this again."""
-    record = config.run / "promotion.json"
-    return (config.run / "gate.json").is_file() and record.is_file() and read_json(record)["candidate"] == candidate
+def is_settled(config: LifecycleConfig, adapter: str) -> bool:
+    """Whether this run promoted this adapter, a digest, in this repository before, published as it may be now: a later
+    run must not be undone by running this again."""
+    gate, promotion = config.run / "gate.json", config.run / "promotion.json"
+    if not (gate.is_file() and promotion.is_file()):
+        return False
+    decided, moved = read_json(gate), read_json(promotion)
+    here = (moved["repo_id"], moved["endpoint"]) == (config.publish.repo_id, config.publish.endpoint)
+    return here and decided["decision"] == "promoted" and decided["candidate"]["adapter_digest"] == adapter
 
 
 def overtaken(config: LifecycleConfig, main: str) -> list[str]:

@@ -74,9 +74,11 @@ def require_trained(config: LifecycleConfig) -> Trained:
         )
     if changed := trained.differences(run_training(config)):
         lines = "\n".join(f"  train.{line}" for line in changed)
+        advice = f"Run `python -m flows.train --name {config.name}` first if that is wanted, or undo the changes."
+        if any(line.startswith("shards:") for line in changed):
+            advice = "The dataset was made anew since: start a run of another --name, or make the dataset as it was."
         raise SettingsChangedError(
-            f"{config.run / 'export'} was trained with other settings (trained with -> now):\n{lines}\n"
-            f"Run `python -m flows.train --name {config.name}` first if that is wanted, or undo the changes."
+            f"{config.run / 'export'} was trained with other settings (trained with -> now):\n{lines}\n{advice}"
         )
     return trained
 

@@ -71,7 +71,9 @@ def _train(config: TrainConfig, inputs: dict[str, str | None], here: Ranks, stop
     folder, metrics = config.run_folder / "checkpoints", config.run_folder / "metrics.jsonl"
     done = here.from_first(steps_done(config, record, _warn) if here.first else 0)
     if here.from_first(int(here.first and is_exported(config, record, done))):
-        _tell(here, event="finished", step=done, path=str(config.run_folder / "export"), message="nothing to do")
+        _tell(
+            here, event="finished", step=config.steps, path=str(config.run_folder / "export"), message="nothing to do"
+        )
         return 0
     dataset = ShardDataset(config.shards, config.split, images=config.latent_cache is None)
     held_out = open_held_out(config) if config.validation.every else None

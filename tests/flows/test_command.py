@@ -55,3 +55,14 @@ def test_a_dry_run_asks_a_server_where_the_token_may_be_in_a_block(monkeypatch: 
     monkeypatch.setattr("flows.hub._secret_block", lambda: asked.append("block"))
     assert run(publish, ["--preset", "ffhq_sd15", "--set", "publish.accept_licences=true", "--dry-run"]) == 1
     assert asked == ["server", "block"]
+
+
+def test_an_interrupted_command_says_how_it_goes_on(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("flows.command.reachable_server", interrupted)
+    assert run(lifecycle, []) == 130
+    assert capsys.readouterr().err == "interrupted: the same command goes on where this one stopped\n"

@@ -180,6 +180,17 @@ def test_another_repository_has_a_champion_of_its_own(tmp_path: Path) -> None:
     assert champion_of(published(tmp_path, "run")).source == "none", "nobody is compared with himself"
 
 
+def test_a_promoted_adapter_that_is_published_with_another_card_stays_promoted(tmp_path: Path) -> None:
+    first, second = published(tmp_path, "first"), published(tmp_path, "second")
+    before = gated(first, BETTER)
+    gated(second, BETTER)
+    again = published(tmp_path, "first", "", "publish.title=Another title")
+    commit = read_json(again.run / "publication.json")["commit"]
+    assert commit != before["candidate"]["commit"] and digest(again) == digest(first)
+    assert read_json(pass_gate.fn(again)) == before
+    assert main_adapter(again) == digest(second)
+
+
 def test_a_candidate_is_not_promoted_where_it_was_not_compared(tmp_path: Path) -> None:
     """Published to another repository after its evaluation, or without the record of its champion."""
     gated(published(tmp_path, "first"), BETTER)

@@ -64,8 +64,9 @@ def test_other_settings_are_refused_with_their_difference(override: str, line: s
 def test_other_shards_are_another_training(tmp_path: Path) -> None:
     write_export(config())
     write_json(tmp_path / "data/miniature/manifest.json", {"digest": "sha256:new"})
-    with pytest.raises(SettingsChangedError, match=f'train.shards: "{SHARDS}" -> "sha256:new"'):
+    with pytest.raises(SettingsChangedError, match=f'train.shards: "{SHARDS}" -> "sha256:new"') as error:
         require_trained(config())
+    assert "start a run of another --name" in str(error.value) and "flows.train" not in str(error.value)
 
 
 def test_the_card_states_what_made_the_model_or_nothing() -> None:

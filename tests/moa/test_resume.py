@@ -78,13 +78,18 @@ def test_another_configuration_is_refused(make_config: MakeConfig, tmp_path: Pat
         run(make_config(steps=3))
 
 
-def test_a_finished_run_whose_checkpoints_were_deleted_is_finished(make_config: MakeConfig) -> None:
+def test_a_finished_run_whose_checkpoints_were_deleted_is_finished(
+    make_config: MakeConfig, capfd: pytest.CaptureFixture[str]
+) -> None:
     """They are the largest part of a run, and what people delete first."""
     config = make_config(steps=2)
     assert run(config) == 0
     shutil.rmtree(config.run_folder / "checkpoints")
     before = {path: path.read_bytes() for path in config.run_folder.rglob("*") if path.is_file()}
+    capfd.readouterr()
     assert run(config) == 0
+    said = json.loads(capfd.readouterr().out)
+    assert (said["event"], said["step"]) == ("finished", 2)
     assert {path: path.read_bytes() for path in before} == before
     assert not (config.run_folder / "checkpoints").exists()
     other = config.model_copy(update={"seed": config.seed + 1})
