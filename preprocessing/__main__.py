@@ -46,8 +46,6 @@ def main(arguments: list[str] | None = None) -> int:
         return _fail(error, 3)
     except PreprocessingError as error:
         return _fail(error, 1)
-    except OSError as error:  # a full disk, a lost network drive: everything finished is kept
-        return _fail(f"{error}. Finished shards are kept; run the same command again to go on.", 1)
     except KeyboardInterrupt:
         return _fail("interrupted. Finished shards are kept; run the same command again to go on.", 130)
     print(_summary(manifest))

@@ -14,7 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -144,7 +144,8 @@ class FolderSourceReader:
         with ThreadPoolExecutor(HASHING_THREADS) as threads:
             entries = dict(threads.map(lambda name: (name, _digest(self.root / name, known.get(name))), names))
         if (found := {name: entry for name, entry in entries.items() if entry}) != known:
-            write_json(inventory, found)
+            with suppress(OSError):  # only a cache; a finished dataset may be read-only
+                write_json(inventory, found)
         return {name: entry[2] if entry else None for name, entry in entries.items()}
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from preprocessing.atomic import sha256_file, sha256_json, write_bytes, write_json
 from preprocessing.config import SPLITS, DatasetConfig
+from preprocessing.disk import ANOTHER
 from preprocessing.errors import OutputError
 from preprocessing.finished import are_whole
 from preprocessing.frame import Item
@@ -39,9 +40,11 @@ def read_manifest(out: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise OutputError(f"{path}: cannot be read ({error}); run again with --force to rebuild the folder") from error
+        raise OutputError(
+            f"{path}: cannot be read ({error}); delete it and run again, whole shards are kept"
+        ) from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise OutputError(f"{path}: not a manifest of format {FORMAT}; choose another --out or rebuild with --force")
+        raise OutputError(f"{path}: not a manifest of format {FORMAT}; {ANOTHER}, or delete this one")
     return manifest
 
 

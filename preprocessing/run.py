@@ -17,6 +17,7 @@ from typing import Any
 from preprocessing.atomic import remove_half_written
 from preprocessing.captions import Captioner, load_captioner
 from preprocessing.config import DatasetConfig
+from preprocessing.disk import ANOTHER, disk_trouble_told
 from preprocessing.errors import OutputError, TooManyRejectedError
 from preprocessing.faces import FaceFinder, load_face_finder
 from preprocessing.finished import dataset_of, find_finished, settle
@@ -99,11 +100,12 @@ def preprocess(
     and start over.
 
     Raises a PreprocessingError, also when a training or another preprocessing uses `out` and there is something to do
-    (preprocessing/lock.py). Whatever was finished by then is kept and used by the next call.
+    (preprocessing/lock.py), and for a disk that is full or may not be written (preprocessing/disk.py). Whatever was
+    finished by then is kept and used by the next call.
     """
     out, report = Path(out), progress or (lambda done, total, message: None)
     source = open_source(declaration, source_root)
-    with shared(out) as take_alone:
+    with disk_trouble_told(out), shared(out) as take_alone:
         manifest = None if force else read_manifest(out)
         if not force:
             _refuse_other(out, manifest, declaration)
@@ -197,9 +199,7 @@ def _refuse_other(out: Path, manifest: dict[str, Any] | None, config: DatasetCon
     """Raises OutputError for the folder of another dataset, finished or not."""
     name = manifest["dataset"]["name"] if manifest else dataset_of(out / "shards")
     if name not in (None, config.name):
-        raise OutputError(
-            f"{out}: holds the dataset {name!r}, not {config.name!r}; choose another --out or use --force"
-        )
+        raise OutputError(f"{out}: holds the dataset {name!r}, not {config.name!r}; {ANOTHER}, or delete this one")
 
 
 def _judge(out: Path, quality: dict[str, Any], max_bad: float) -> None:
