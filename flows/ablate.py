@@ -28,6 +28,7 @@ from flows.report import show_report, write_report
 from flows.settings import LifecycleConfig
 from flows.stage import conclude
 from flows.train import train_adapter
+from flows.trained import refuse_other_data
 from flows.variants import finished_variants, variant_training
 
 
@@ -54,8 +55,10 @@ def ablate(
         name: folder of the run below runs/; empty for the preset's own. The same name goes on where it stopped.
     """
     config = begin("ablate", preset, overrides, name)
+    finished = finished_variants(config)
     for variant in config.ablate.variants:
-        if variant.adapter is None:
+        if variant.label not in finished:
+            refuse_other_data(config)
             train_adapter(config, variant_training(config, variant), stage=f"train {variant.label}")
     evaluate(preset=preset, overrides=overrides, name=config.name)
     show_variants(config)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from flows.files import read_json
 from flows.settings import LifecycleConfig
 from flows.trained import require_trained
+from moa.data import describe, read_manifest
 from moa.hub.card import CardInput, Metric
 from moa.hub.licences import LICENCES
 
@@ -14,21 +14,21 @@ from moa.hub.licences import LICENCES
 def model_card(config: LifecycleConfig, metrics: Sequence[Metric] = ()) -> CardInput:
     """The card, with the scores of an evaluation where there are any.
 
-    Raises what `require_trained` raises, so the shards and the command are those that made the model.
+    Raises what `require_trained` raises, so the command is the one that made the model.
     """
     trained = require_trained(config)
-    shards = read_json(config.train.shards / "manifest.json")
+    dataset = trained.dataset or describe(read_manifest(config.train.shards))  # earlier versions recorded none
     return CardInput(
         title=config.publish.title,
         base_model=config.publish.base_model,
         base_model_id=config.publish.base_model_id,
-        dataset=f"{shards['dataset']['name']}, version {shards['dataset']['version']}",
-        dataset_digest=shards["digest"],
+        dataset=f"{dataset['name']}, version {dataset['version']}",
+        dataset_digest=trained.inputs["shards"],
         command=config.command,
         code_commit=trained.commit,
         seed=trained.settings["seed"],
         steps=trained.step,
-        image_size=shards["config"]["resolution"],
+        image_size=dataset["resolution"],
         licences=LICENCES[config.publish.licences],
         metrics=tuple(metrics),
     )

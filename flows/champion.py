@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from flows.errors import MissingInputError
 from flows.files import read_json, write_json
-from flows.hub import fetch, hub_cache
+from flows.hub import fetch
 from flows.overrides import replaced
 from flows.settings import LifecycleConfig
 from flows.stage import require
@@ -57,31 +57,44 @@ def compared_champion(config: LifecycleConfig) -> Champion:
 
 
 def champion_adapter(config: LifecycleConfig) -> Path | None:
-    """The champion's adapter folder, downloaded where it was promoted; None without a champion."""
+    """The champion's adapter folder, downloaded where it was promoted; None without a champion.
+
+    Raises MissingInputError when the repository does not have the champion any more.
+    """
     champion = champion_of(config)
-    if champion.commit is not None:
+    if champion.commit is None:
+        return config.train.init if champion.source == "init" else None
+    try:
         return fetch(config, champion.commit, "adapter") / "adapter"
-    return config.train.init if champion.source == "init" else None
+    except RepositoryMissingError as error:
+        raise MissingInputError(
+            f"The champion that {config.run} has to hold its own against, commit {champion.commit} of "
+            f"{champion.repo_id}, is gone from the Hub ({champion.endpoint}). Put it back; or delete "
+            f"{config.run / 'champion.json'}: whatever is promoted now is the champion then. ({error})"
+        ) from error
 
 
 def starting_adapter(config: LifecycleConfig) -> Path | None:
     """The adapter that training starts from; None for a copy of the prior.
 
-    With `train_from: promoted` a run keeps what it started from, which its config.json names; `start.json` says in
-    which repository that is: the run may be published elsewhere by now.
+    With `train_from: promoted` a training that has begun (there is a config.json) keeps what it started from:
+    `start.json` says which commit of which repository that is. The run may be published elsewhere by now, or lie on
+    another disk.
     """
     record, origin = config.run / "config.json", config.run / "start.json"
     if config.train_from == "init":
         return config.train.init
     if not record.is_file():
-        write_json(origin, _place(config))
-        return promoted_adapter(config) or config.train.init
+        adapter = promoted_adapter(config)
+        write_json(origin, _place(config) | {"commit": adapter and adapter.parent.name})
+        return adapter or config.train.init
     started = read_json(record)["init"]
-    if started and not Path(started).exists() and hub_cache() in Path(started).parents:  # .../<commit>/adapter
-        place = read_json(origin) if origin.is_file() else _place(config)  # earlier versions wrote none
-        there = replaced(config, [f"publish.{field}={value}" for field, value in place.items()])
-        fetch(there, Path(started).parent.name, "adapter")
-    return started and Path(started)
+    begun = read_json(origin) if origin.is_file() else {}  # none where training began from `init`
+    commit = begun.pop("commit", None)
+    if commit is None:
+        return started and Path(started)
+    there = replaced(config, [f"publish.{field}={value}" for field, value in begun.items()])
+    return fetch(there, commit, "adapter") / "adapter"
 
 
 def promoted_adapter(config: LifecycleConfig, revision: str = "main") -> Path | None:

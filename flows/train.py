@@ -26,13 +26,17 @@ from flows.retries import RETRIES
 from flows.settings import LifecycleConfig
 from flows.stage import Progress, announced
 from flows.torchrun import Draft, LastWords, torchrun
-from flows.trained import run_training
+from flows.trained import refuse_other_data, run_training
 from moa.train_config import TrainConfig
 
 
 @task(cache_policy=NO_CACHE, **RETRIES)
 def choose_training(config: LifecycleConfig) -> TrainConfig:
-    """The run's training; a promoted adapter to start from is downloaded."""
+    """The run's training; a promoted adapter to start from is downloaded.
+
+    Raises SettingsChangedError where a finished run's dataset was made anew.
+    """
+    refuse_other_data(config)
     return run_training(config)
 
 

@@ -9,6 +9,8 @@ from flows.settings import LifecycleConfig, Variant
 from flows.trained import Trained, run_training
 from moa.train_config import TrainConfig
 
+INPUTS = ("shards", "base", "image_encoder")  # of a training, beside the adapter it starts from
+
 
 def variant_training(config: LifecycleConfig, variant: Variant) -> TrainConfig:
     """A variant's training: the run's with the variant's overrides, into `runs/<name>/ablations/<variant>/`.
@@ -29,15 +31,20 @@ def variant_folder(config: LifecycleConfig, variant: Variant) -> Path:
 
 def finished_variants(config: LifecycleConfig) -> dict[str, Path]:
     """Label -> adapter folder of each variant that there is one for: given, or trained to the end as declared now."""
-    found = {}
+    found, trained = {}, Trained.of(config.run / "export")
     for variant in config.ablate.variants:
         adapter = variant.adapter or variant_folder(config, variant) / "export"
-        if variant.adapter or _is_trained(adapter, variant_training(config, variant)):
+        if variant.adapter or (trained and _is_variant(adapter, variant_training(config, variant), config, trained)):
             found[variant.label] = adapter
     return found
 
 
-def _is_trained(export: Path, training: TrainConfig) -> bool:
-    """Whether the folder holds the adapter of exactly this training; the adapter itself knows."""
-    trained = Trained.of(export)
-    return trained is not None and not trained.differences(training)
+def _is_variant(export: Path, training: TrainConfig, config: LifecycleConfig, trained: Trained) -> bool:
+    """Whether the folder holds the adapter of exactly this training, made of the files that the run's own adapter was
+    made of; the adapters know. What the variant names otherwise has to be what is there now."""
+    variant = Trained.of(export)
+    if variant is None or variant.differences(training):
+        return False
+    shared = [name for name in INPUTS if getattr(training, name) == getattr(config.train, name)]
+    same = all(variant.inputs[name] == trained.inputs[name] for name in shared)
+    return same and ("shards" in shared or variant.has_seen(training.shards))

@@ -167,6 +167,17 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
+def describe(manifest: dict[str, Any]) -> dict[str, Any]:
+    """What an adapter's record keeps of its dataset, whose folder may be made anew: name and version, the side of its
+    images in pixels, and the rule of which images are held out (None: the source has them apart)."""
+    config = manifest["config"]
+    return {
+        **{key: manifest["dataset"][key] for key in ("name", "version")},
+        "resolution": config.get("resolution"),
+        "split": config.get("source", {}).get("split"),
+    }
+
+
 @lru_cache(maxsize=4)
 def sample_order(n: int, seed: int, epoch: int) -> np.ndarray:
     """The order in which epoch `epoch` visits samples 0..n-1: int64 [n], each once."""

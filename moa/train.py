@@ -30,7 +30,7 @@ from transformers.utils import logging as transformers_logging
 from moa import checkpoint as checkpoints
 from moa.adapter import save_adapter
 from moa.batch import TrainingSet, batches
-from moa.data import ShardDataset, unchanging
+from moa.data import ShardDataset, describe, unchanging
 from moa.distributed import GradientBuffer, Ranks, StopRequest, ranks
 from moa.errors import MoAError, NonFiniteError
 from moa.latents import LatentCache, open_latents
@@ -153,7 +153,8 @@ def _train(config: TrainConfig, inputs: dict[str, str | None], here: Ranks, stop
     # Export: the trained weights alone, averaged if there is an average.
     if here.first:
         with state.averaged():
-            path = save_adapter(models.unet, config.run_folder / "export", _provenance(config, inputs))
+            origin = _provenance(config, inputs, describe(dataset.manifest))
+            path = save_adapter(models.unet, config.run_folder / "export", origin)
         _tell(here, event="exported", step=config.steps, path=str(path))
     here.barrier()
     return 0
@@ -181,12 +182,13 @@ def _latents(
     return latents
 
 
-def _provenance(config: TrainConfig, inputs: dict[str, str | None]) -> dict[str, Any]:
+def _provenance(config: TrainConfig, inputs: dict[str, str | None], dataset: dict[str, Any]) -> dict[str, Any]:
     """What the adapter's manifest and config say about its origin."""
     origin = {name: inputs[name] for name in ("shards", "base", "init")}
     return {
         "inputs": origin,
         "image_encoder": inputs["image_encoder"],
+        "dataset": dataset,
         "training": config.model_dump(mode="json", exclude=set(FREE_KEYS)),
         "step": config.steps,
         "seed": config.seed,

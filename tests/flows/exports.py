@@ -11,12 +11,15 @@ from flows.trained import run_training
 from moa.train_config import FREE_KEYS
 
 SHARDS = "sha256:shards"
+SPLIT = {"kind": "fraction", "heldout": 0.1, "group": "image"}
+DATASET = {"name": "m", "version": "1"}
 
 
-def write_shards(folder: Path) -> None:
-    """The manifest of a shard folder, as far as a model card reads it."""
-    dataset = {"name": "m", "version": "1"}
-    write_json(folder / "manifest.json", {"dataset": dataset, "digest": SHARDS, "config": {"resolution": 64}})
+def write_shards(folder: Path, digest: str = SHARDS, version: str = "1", split: dict[str, Any] | None = SPLIT) -> None:
+    """The manifest of a shard folder, as far as flows read it."""
+    config = {"resolution": 64, "source": {"kind": "folder", "split": split}}
+    manifest = {"format": "moa-shards/1", "dataset": DATASET | {"version": version}, "digest": digest, "config": config}
+    write_json(folder / "manifest.json", manifest)
 
 
 def write_export(config: LifecycleConfig, digest: str = "sha256:adapter", **changes: Any) -> Path:
@@ -25,7 +28,8 @@ def write_export(config: LifecycleConfig, digest: str = "sha256:adapter", **chan
     settings = training.model_dump(mode="json", exclude=set(FREE_KEYS)) | changes
     init = training.init and read_json(training.init / "manifest.json")["digest"]
     inputs = {"shards": SHARDS, "base": "sha256:base", "init": init}
-    provenance = {"training": settings, "image_encoder": "sha256:encoder"}
+    dataset = DATASET | {"resolution": 64, "split": SPLIT}
+    provenance = {"training": settings, "image_encoder": "sha256:encoder", "dataset": dataset}
     write_json(config.run / "export/config.json", {"provenance": provenance})
     manifest = {"step": training.steps, "commit": "c0ffee", "inputs": inputs, "digest": digest}
     return write_json(config.run / "export/manifest.json", manifest)

@@ -21,7 +21,7 @@ from flows.gate import pass_gate
 from flows.hub import fetch, hub_cache, hub_endpoint
 from flows.overrides import resolve
 from flows.promotion import promote_candidate
-from flows.settings import LifecycleConfig
+from flows.settings import LifecycleConfig, runs_root
 from moa.errors import HubError, RepositoryConflictError
 from moa.hub.publish import publish
 from moa.hub.server import LocalHub
@@ -301,5 +301,19 @@ def test_training_starts_from_the_promoted_adapter_and_a_run_keeps_its_start(tmp
     gated(second, BETTER)
     assert starting_adapter(run) == start, "main has moved, the run has not"
     shutil.rmtree(hub_cache())
+    write_json(run.run / "config.json", {"init": f"/another/disk/{start.parent.name}/adapter"})
     moved = resolve("miniature", [*overrides, "publish.repo_id=you/name", "publish.endpoint=http://127.0.0.1:1"], "run")
     assert starting_adapter(moved) == start and (start / "manifest.json").is_file(), "the cache may be deleted"
+
+
+def test_a_champion_that_is_gone_from_the_hub_is_named_with_what_to_do(tmp_path: Path) -> None:
+    first, second = published(tmp_path, "first"), published(tmp_path, "second")
+    gated(first, BETTER)
+    champion = champion_of(second)
+    shutil.rmtree(hub_cache())
+    shutil.rmtree(runs_root() / "hub")
+    with pytest.raises(MissingInputError, match=f"commit {champion.commit} of .*champion.json") as error:
+        champion_adapter(second)
+    assert str(second.run) in str(error.value)
+    (second.run / "champion.json").unlink()
+    assert champion_adapter(second) is None, "chosen anew"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prefect.logging import disable_run_logger
@@ -13,9 +15,9 @@ from flows.files import read_json, write_json
 from flows.overrides import resolve
 from flows.publication import require_published
 from flows.settings import LifecycleConfig
-from flows.trained import Trained, refuse_other_training, require_trained, run_training
+from flows.trained import Trained, refuse_other_data, refuse_other_training, require_trained, run_training
 from moa.errors import ConfigChangedError
-from tests.flows.exports import SHARDS, write_export, write_shards
+from tests.flows.exports import SHARDS, SPLIT, write_export, write_shards
 
 
 @pytest.fixture(autouse=True)
@@ -61,12 +63,47 @@ def test_other_settings_are_refused_with_their_difference(override: str, line: s
     assert line in str(error.value) and "flows.train --name run" in str(error.value)
 
 
-def test_other_shards_are_another_training(tmp_path: Path) -> None:
+def test_a_dataset_that_was_made_anew_stops_only_the_training(tmp_path: Path) -> None:
     write_export(config())
-    write_json(tmp_path / "data/miniature/manifest.json", {"digest": "sha256:new"})
-    with pytest.raises(SettingsChangedError, match=f'train.shards: "{SHARDS}" -> "sha256:new"') as error:
+    refuse_other_data(config())
+    write_shards(tmp_path / "data/miniature", "sha256:next week", version="2")
+    assert require_trained(config()).inputs["shards"] == SHARDS
+    card = model_card(config())
+    assert (card.dataset, card.dataset_digest, card.image_size) == ("m, version 1", SHARDS, 64), "what it was"
+    with pytest.raises(SettingsChangedError, match="start a run of another --name.*flows.publish --name run"):
+        refuse_other_data(config())
+
+
+def test_without_its_dataset_a_model_can_be_published(tmp_path: Path) -> None:
+    write_export(config())
+    shutil.rmtree(tmp_path / "data")
+    assert model_card(config()).dataset == "m, version 1"
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"split": SPLIT | {"heldout": 0.2}}, "its split is {.*0.2.*} and was {.*0.1.*}"),
+        ({"split": None}, "its split is null"),
+    ],
+)
+def test_a_dataset_that_holds_out_others_is_another_one(tmp_path: Path, change: dict[str, Any], why: str) -> None:
+    """Who is held out now may have been trained on."""
+    write_export(config())
+    write_shards(tmp_path / "data/miniature", "sha256:new", **change)
+    with pytest.raises(SettingsChangedError, match=f"train.shards: .*{why}"):
         require_trained(config())
-    assert "start a run of another --name" in str(error.value) and "flows.train" not in str(error.value)
+
+
+def test_the_dataset_of_an_earlier_version_is_known_while_it_is_there(tmp_path: Path) -> None:
+    export = write_export(config()).parent
+    record = read_json(export / "config.json")
+    del record["provenance"]["dataset"]
+    write_json(export / "config.json", record)
+    assert model_card(config()).dataset == "m, version 1"
+    write_shards(tmp_path / "data/miniature", "sha256:new")
+    with pytest.raises(SettingsChangedError, match="did not record which dataset"):
+        require_trained(config())
 
 
 def test_the_card_states_what_made_the_model_or_nothing() -> None:

@@ -13,7 +13,7 @@ from flows.settings import LifecycleConfig
 from flows.trained import run_training
 from flows.variants import finished_variants, variant_training
 from moa.train_config import FREE_KEYS, TrainConfig
-from tests.flows.exports import SHARDS, write_shards
+from tests.flows.exports import SHARDS, write_export, write_shards
 
 
 @pytest.fixture
@@ -26,7 +26,9 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LifecycleConfig:
         {"label": "No router loss", "overrides": ["train.lambda_router=0"]},
         {"label": "MLP router", "overrides": ["train.moa.router=mlp", "train.steps=9"]},
     ]
-    return resolve("miniature", [f"ablate.variants={json.dumps(variants)}", "train.steps=7"], "run")
+    config = resolve("miniature", [f"ablate.variants={json.dumps(variants)}", "train.steps=7"], "run")
+    write_export(config)
+    return config
 
 
 def test_a_variant_is_the_runs_training_with_its_overrides(config: LifecycleConfig) -> None:
@@ -52,7 +54,7 @@ def exported(training: TrainConfig) -> Path:
     settings = training.model_dump(mode="json", exclude=set(FREE_KEYS))
     init = training.init and json.loads((training.init / "manifest.json").read_text())["digest"]
     inputs = {"shards": SHARDS, "base": "sha256:base", "init": init}
-    write_json(export / "config.json", {"provenance": {"training": settings}})
+    write_json(export / "config.json", {"provenance": {"training": settings, "image_encoder": "sha256:encoder"}})
     write_json(
         export / "manifest.json", {"step": training.steps, "inputs": inputs, "commit": None, "digest": "sha256:0"}
     )
@@ -68,6 +70,19 @@ def test_finished_is_what_was_given_and_what_was_trained_as_declared_now(config:
     assert finished_variants(longer) == {"given": given.adapter}, "declared otherwise now"
     (export / "manifest.json").unlink()
     assert finished_variants(config) == {"given": given.adapter}, "no export yet"
+
+
+def test_a_variant_of_the_same_data_stays_finished_when_the_dataset_was_made_anew(
+    config: LifecycleConfig, tmp_path: Path
+) -> None:
+    variant = config.ablate.variants[1]
+    export = exported(variant_training(config, variant))
+    write_shards(tmp_path / "data/miniature", "sha256:next week")
+    assert "No router loss" in finished_variants(config)
+    manifest = json.loads((export / "manifest.json").read_text())
+    manifest["inputs"]["shards"] = "sha256:next week"
+    write_json(export / "manifest.json", manifest)
+    assert "No router loss" not in finished_variants(config), "trained on other pictures than the run's adapter"
 
 
 def test_a_refused_training_does_not_make_the_old_adapter_the_new_variant(config: LifecycleConfig) -> None:

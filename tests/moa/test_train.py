@@ -48,7 +48,9 @@ def test_a_run_writes_what_the_format_says_and_is_left_alone_afterwards(
     inputs = find_inputs(config)
     assert manifest["inputs"] == {"shards": inputs["shards"], "base": inputs["base"], "init": None}
     assert manifest["step"] == 5
-    assert read_adapter(config.run_folder / "export").provenance["seed"] == config.seed
+    provenance = read_adapter(config.run_folder / "export").provenance
+    assert provenance["seed"] == config.seed
+    assert provenance["dataset"] == {"name": "tiny", "version": 1, "resolution": None, "split": None}
 
     before = {p: p.stat().st_mtime_ns for p in config.out.rglob("*")}
     assert run(config) == 0
