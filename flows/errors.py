@@ -39,6 +39,10 @@ class MissingInputError(FlowError):
     """A stage lacks a file that an earlier stage, or the user, has to provide."""
 
 
+class BrokenFileError(FlowError):
+    """A JSON file of a run is empty or cut; names it."""
+
+
 class SettingsError(FlowError):
     """A setting of the environment is unusable."""
 

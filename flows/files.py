@@ -1,4 +1,4 @@
-"""JSON files of a run: UTF-8, sorted keys, no NaN, written to a temporary name and renamed."""
+"""JSON files of a run: UTF-8, sorted keys, no NaN, written to a temporary name, flushed to the disk and renamed."""
 
 from __future__ import annotations
 
@@ -7,19 +7,35 @@ import os
 from pathlib import Path
 from typing import Any
 
+from flows.errors import BrokenFileError
+
 
 def write_json(path: Path, value: Any) -> Path:
     """Writes `value` to `path`, atomically; an equal file is left alone. Returns `path`."""
-    text = json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n"
-    if path.is_file() and path.read_text(encoding="utf-8") == text:
+    data = (json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
+    if path.is_file() and path.read_bytes() == data:
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # another command may be writing the same file
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())  # else a power cut may leave an empty file under the final name
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     return path
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """The content of a JSON file. Raises BrokenFileError for one that is none, OSError where there is no file."""
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as error:
+        what = "is empty" if not path.stat().st_size else f"is no JSON ({error})"
+        raise BrokenFileError(
+            f"{path} {what}, as a power cut may leave a file: delete it and run the stage that writes it again. "
+            "What is finished is kept"
+        ) from error

@@ -1,12 +1,14 @@
-"""JSON files are whole at any moment, also when two commands write the same one."""
+"""JSON files are whole at any moment, also when two commands write the same one; a broken one is named."""
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
+from flows.errors import BrokenFileError
 from flows.files import read_json, write_json
 
 
@@ -24,3 +26,38 @@ def test_two_commands_that_write_at_once_do_not_take_each_others_draft(
     monkeypatch.setattr(os, "replace", meanwhile)
     write_json(path, {"by": "us"})
     assert read_json(path) == {"by": "us"} and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    "left", [b"", b'{"commit": "ab', b"\0" * 64, b"\xff\xfe\xfa"], ids=["empty", "cut", "0", "text"]
+)
+def test_a_broken_file_is_named_with_what_to_do(tmp_path: Path, left: bytes) -> None:
+    path = tmp_path / "publication.json"
+    path.write_bytes(left)
+    with pytest.raises(BrokenFileError, match=rf"^{path} is (empty|no JSON .*), as a power cut .*delete it and run"):
+        read_json(path)
+    with pytest.raises(FileNotFoundError):
+        read_json(tmp_path / "other.json")
+
+
+def test_a_file_is_on_the_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some file systems rename first and write later; a power cut between the two leaves an empty file."""
+    steps: list[str] = []
+    for name in ("fsync", "replace"):
+        real = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *given, name=name, real=real: (steps.append(name), real(*given)))
+    write_json(tmp_path / "gate.json", {"decision": "promoted"})
+    assert steps == ["fsync", "replace"]
+    write_json(tmp_path / "gate.json", {"decision": "promoted"})
+    assert steps == ["fsync", "replace"], "an equal file is left alone"
+
+
+def test_a_full_disk_leaves_the_file_that_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    path = write_json(tmp_path / "lifecycle.json", {"preset": "miniature"})
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_json(path, {"preset": "other"})
+    assert read_json(path) == {"preset": "miniature"} and list(tmp_path.iterdir()) == [path]
