@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from reports.charts import Chart, Interval
-from reports.claims import ClaimRow, ClaimsTable, claims_table
+from reports.claims import VERDICTS
 from reports.decision import Decision, decision
 from reports.errors import ReportError, RunNotFoundError
 from reports.evaluation_format import MethodSummary, Statistic
@@ -24,6 +24,7 @@ from reports.tables import UNDECIDED, ComparisonRow, comparison_row
 from reports.yardstick import largest_group, yardstick
 
 RECORDS = ("*.json", "*.jsonl", "train.log", "export/manifest.json", "evaluation/*/manifest.json")
+Mark = tuple[str, str, str]  # class of the style sheet, mark, words
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,16 @@ class Entry:
         return f"{self.evaluation.summary.suite} v{self.evaluation.summary.version}" if self.evaluation else ""
 
     @property
-    def claims(self) -> ClaimsTable | None:
-        """The claims of the evaluation shown."""
-        return claims_table(self.evaluation.summary.claims, self.evaluation.methods) if self.evaluation else None
+    def verdicts(self) -> dict[str, Mark]:
+        """The verdict on each claim of the evaluation shown, by the claim's id."""
+        claims = self.evaluation.summary.claims if self.evaluation else []
+        return {claim.id: VERDICTS[claim.verdict] for claim in claims}
+
+    @property
+    def tally(self) -> str:
+        """How many claims were found true of those that were measured, or "" where none was."""
+        measured = [kind for kind, _, _ in self.verdicts.values() if kind != "unmeasured"]
+        return f"{measured.count('yes')} of {len(measured)}" if measured else ""
 
     @property
     def decision(self) -> Decision | None:
@@ -66,7 +74,7 @@ class Entry:
 
     @property
     def date(self) -> str:
-        return self.when.strftime("%Y-%m-%d %H:%M UTC")
+        return self.when.strftime("%Y-%m-%d %H:%M")
 
 
 def build_history(runs_folder: Path) -> tuple[Path, list[str]]:
@@ -92,7 +100,7 @@ def build_history(runs_folder: Path) -> tuple[Path, list[str]]:
             evaluated=evaluated,
             unevaluated=[entry for entry in entries if entry not in evaluated],
             charts=[chart for chart in (_chart(comparable, name) for name in ("ip", "pc")) if chart],
-            verdicts=_verdicts(comparable),
+            claims=_claims(comparable),
             undecided=UNDECIDED,
             compared=comparable,
             left_out=[entry.name for entry in evaluated if entry.evaluation and entry not in comparable],
@@ -145,11 +153,8 @@ def _interval(method: MethodSummary | None, name: str, tone: str) -> Interval | 
     return Interval(method.label, tone, found.mean, found.low, found.high)
 
 
-def _verdicts(entries: list[Entry]) -> list[tuple[str, str, list[ClaimRow | None]]]:
-    """(claim id, claim, its verdict in each run, oldest first), None in a run that does not know the claim; nothing for
-    fewer than two runs."""
+def _claims(entries: list[Entry]) -> dict[str, str]:
+    """Claim by id, of all that these runs know; nothing for fewer than two runs."""
     if len(entries) < 2:
-        return []
-    by_run = [{row.claim.id: row for row in entry.claims.rows} if entry.claims else {} for entry in entries]
-    known = {name: row.claim.claim for found in by_run for name, row in found.items()}
-    return [(name, claim, [found.get(name) for found in by_run]) for name, claim in known.items()]
+        return {}
+    return {claim.id: claim.claim for entry in entries if entry.evaluation for claim in entry.evaluation.summary.claims}

@@ -6,6 +6,8 @@ pytest tests/reports/test_browser.py        (skips where no Chromium is installe
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +16,11 @@ import pytest
 from PIL import Image
 
 from reports.build import build_report
+from reports.history import build_history
 from reports.router import clearest
 from reports.run_folder import read_run
 from tests.reports.chromium import Browser, find_chromium
-from tests.reports.fake_run import LAYERS, METHODS, PROMPTS, STEPS, make_run
+from tests.reports.fake_run import LAYERS, METHODS, PROMPTS, STEPS, gate, make_run
 
 pytestmark = pytest.mark.skipif(find_chromium() is None, reason="Chromium is not installed (apt-get install chromium)")
 
@@ -279,6 +282,31 @@ def test_without_scripts_everything_is_there(complete_run: Path, tmp_path: Path)
         assert shown(plain, ".knobs, .cursor, .filters, [data-export]") == 0
         plain.run("document.querySelector('.methods input[value=prior]').click()")  # the switch is style alone
         assert shown(plain, ".grid .shot[data-method=prior]") == shown(plain, ".grid .shot") == 16
+
+
+@pytest.fixture(scope="module")
+def history(complete_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The index of twenty runs that were rejected for long reasons."""
+    folder = tmp_path_factory.mktemp("history")
+    for number in range(20):
+        run = shutil.copytree(complete_run, folder / f"photographs-week-{number:02d}")
+        (run / "gate.json").write_text(json.dumps(gate(*["IP: the low end of its interval is not above -0.02."] * 3)))
+    return build_history(folder)[0]
+
+
+def test_index_of_many_runs_is_compact_and_keeps_its_heads_in_sight(history: Path, tmp_path: Path) -> None:
+    with Browser(str(find_chromium()), tmp_path / "profile", width=1280) as browser:
+        browser.open(history)
+        rows = "[...document.querySelectorAll('.runs')[0].tBodies[0].rows].map(row => row.offsetHeight)"
+        assert len(browser.run(rows)) == 20 and max(browser.run(rows)) <= 64
+        scrolled = "document.querySelector('.scroll.tall')"
+        browser.run(f"{scrolled}.scrollTop = 1e6")
+        head = f"{scrolled}.querySelector('thead th').getBoundingClientRect().top"
+        assert abs(browser.run(f"{head} - {scrolled}.getBoundingClientRect().top")) <= 2
+        browser.run("document.querySelector('.reasons summary').click()")
+        assert browser.run(rows)[0] > 100 and browser.problems() == []
+        browser.resize(390, 844)
+        assert browser.run("document.documentElement.scrollWidth") <= 390
 
 
 def test_phone_and_dark(complete_run: Path, tmp_path: Path) -> None:
