@@ -150,6 +150,10 @@ class HubUnavailableError(HubError, ConnectionError):
     """The Hub did not answer, or answered with server errors, until the retries were used up."""
 
 
+class HubStorageError(HubError):
+    """The Hub has no room left, or may not use its own files: a person has to mend that, so nothing is tried again."""
+
+
 class XetUnavailableError(HubError, ConnectionError):
     """The Hub has no xet storage while the client insists on it."""
 

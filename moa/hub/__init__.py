@@ -1,7 +1,8 @@
 """Publishing: a pipeline folder becomes a pinned, verified revision of a Hub repository, and comes back from there.
 
     store.py        repositories on disk: content-addressed blobs, commits, branches, tags
-    request.py, protocol.py, handler.py    the Hub's HTTP protocol over a store
+    request.py, connection.py    HTTP: reading a request, who may ask, refusals and answers
+    protocol.py, handler.py      the Hub's endpoints over a store
     server.py       a Hub on this machine: `python -m moa.hub.server --root DIR`
     git_names.py    the ids git gives to files
     loopback.py     which addresses are on this machine

@@ -31,6 +31,7 @@ from moa.errors import (
     AccessDeniedError,
     HubError,
     HubOfflineError,
+    HubStorageError,
     HubUnavailableError,
     MissingTokenError,
     RepositoryConflictError,
@@ -38,6 +39,7 @@ from moa.errors import (
     XetUnavailableError,
 )
 from moa.hub.loopback import is_loopback
+from moa.hub.store import STORAGE_DENIED
 
 TIME_LIMIT = httpx2.Timeout(30.0, read=300.0)  # seconds to connect and send a piece; to wait for an answer
 _BUSY = (408, 429, 500, 502, 503, 504)
@@ -116,12 +118,30 @@ def is_xet_lost(error: BaseException) -> bool:
 def status_of(error: BaseException) -> int | None:
     """HTTP status of the Hub's answer behind an error, or of its xet storage's; None if there was no answer."""
     for cause in _causes(error):
-        response = getattr(cause, "response", None)
-        if isinstance(cause, HfHubHTTPError) and response is not None:
-            return response.status_code
+        if (answer := _answer(cause)) is not None:
+            return answer.status_code
         if answered := _XET_STATUS.search(_xet_text(cause)):
             return int(answered[1])
     return None
+
+
+def reason_of(error: BaseException) -> str:
+    """A failure in short: status and message of the Hub's answer; the kind of error if there was none."""
+    status = status_of(error)
+    if status is None:
+        return type(error.__cause__ or error).__name__
+    message = next((said for cause in _causes(error) if (said := _header(cause, "X-Error-Message"))), None)
+    return f"{status}: {message}" if message else str(status)
+
+
+def _header(error: BaseException, name: str) -> str | None:
+    answer = _answer(error)
+    return None if answer is None else answer.headers.get(name)
+
+
+def _answer(error: BaseException) -> httpx2.Response | None:
+    """The Hub's answer behind one error; the client raises errors of the same kind where it had none."""
+    return getattr(error, "response", None) if isinstance(error, HfHubHTTPError) else None
 
 
 def _xet_text(error: BaseException) -> str:
@@ -140,9 +160,16 @@ def _translated(error: Exception, endpoint: str, repo_id: str) -> HubError | Non
     """The typed error for a failure of the Hub or its client; None for what is already typed or is neither."""
     if isinstance(error, HubError):
         return None
-    where, status = f"{repo_id} at {endpoint}", status_of(error)
+    where, status, reason = f"{repo_id} at {endpoint}", status_of(error), reason_of(error)
+    if status == 507:
+        return HubStorageError(f"{where}: the Hub has no room left ({reason}); free space there, then run this again")
+    if any(_header(cause, "X-Error-Code") == STORAGE_DENIED for cause in _causes(error)):
+        return HubStorageError(
+            f"{where}: the Hub may not use its own files ({reason}); give the user who runs it the right to, then run "
+            "this again"
+        )
     if status in (401, 403):
-        return AccessDeniedError(f"{where}: the Hub refused access ({status}); check HF_TOKEN and its write permission")
+        return AccessDeniedError(f"{where}: the Hub refused access ({reason}); check HF_TOKEN and its write permission")
     if not is_transient(error) and _is_without_xet(error, repo_id):
         return XetUnavailableError(
             f"{where}: no transfer through xet storage ({without_queries(str(error))}). If this server has none, as "
@@ -156,9 +183,7 @@ def _translated(error: Exception, endpoint: str, repo_id: str) -> HubError | Non
             f"{where}: somebody else changed it meanwhile ({status}); nothing was overwritten"
         )
     if isinstance(error, LocalEntryNotFoundError) or is_transient(error):
-        return HubUnavailableError(
-            f"{where}: no usable answer ({type(error.__cause__ or error).__name__}); try again later"
-        )
+        return HubUnavailableError(f"{where}: no usable answer ({reason}); try again later")
     if status is not None:
         return HubError(f"{where}: the Hub refused the request ({status}): {without_queries(str(error))}")
     return None

@@ -17,7 +17,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOpera
 from huggingface_hub.errors import HfHubHTTPError
 
 from moa.errors import HubUnavailableError, RepositoryConflictError
-from moa.hub.client import is_transient, is_xet_lost, status_of
+from moa.hub.client import is_transient, is_xet_lost, reason_of, status_of
 from moa.hub.content import holds, remote_files
 
 PAUSES_S = (1.0, 2.0, 4.0, 8.0)  # before the second, third, ... attempt
@@ -40,10 +40,9 @@ def retrying(action: Callable[[], Result], *, what: str) -> Result:
                 raise
             if pause is None:
                 advice = "; if the Hub's xet storage is out of reach, set HF_HUB_DISABLE_XET=1" * is_xet_lost(error)
-                raise HubUnavailableError(
-                    f"{what}: gave up after {len(PAUSES_S) + 1} attempts; run it again later{advice}"
-                ) from error
-            logger.warning("%s: %s; again in %.0f s", what, type(error).__name__, pause)
+                tried = f"gave up after {len(PAUSES_S) + 1} attempts ({reason_of(error)})"
+                raise HubUnavailableError(f"{what}: {tried}; run it again later{advice}") from error
+            logger.warning("%s: %s; again in %.0f s", what, reason_of(error), pause)
             time.sleep(pause)
     raise AssertionError("unreachable")
 

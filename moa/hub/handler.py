@@ -1,8 +1,7 @@
-"""The Hub's HTTP protocol for model repositories: one method for each endpoint, over a `Store`.
+"""The endpoints of the Hub's protocol for model repositories: one method for each, over a `Store`.
 
-The stock `huggingface_hub` client works against it unchanged, without xet (see `moa.hub.client`). Errors carry the
-`X-Error-Code` that makes the client raise its own exceptions. File bytes stream; nothing else is larger than a line
-of a commit.
+The stock `huggingface_hub` client works against it unchanged, without xet (see `moa.hub.client`). File bytes stream;
+nothing else is larger than a line of a commit.
 """
 
 from __future__ import annotations
@@ -10,68 +9,20 @@ from __future__ import annotations
 import base64
 import hmac
 import json
-import logging
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler
-from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 import yaml
 
 from moa.errors import StoreError
 from moa.hub import store as reasons
+from moa.hub.connection import HubConnection
 from moa.hub.protocol import apply_changes, described, upload_mode, with_folders
-from moa.hub.request import Body, Route, find_route, parse_range
-from moa.hub.store import Entry, Store
-
-if TYPE_CHECKING:
-    from moa.hub.server import HubServer
-
-LOOPBACK_NAMES = ("127.0.0.1", "localhost", "::1")
-_STATUS = {
-    reasons.REPO_NOT_FOUND: 404,
-    reasons.REVISION_NOT_FOUND: 404,
-    reasons.ENTRY_NOT_FOUND: 404,
-    reasons.CONFLICT: 409,
-    reasons.STALE_PARENT: 412,
-    reasons.INVALID: 400,
-}
-logger = logging.getLogger(__name__)
+from moa.hub.request import parse_range
+from moa.hub.store import Entry
 
 
-class HubRequestHandler(BaseHTTPRequestHandler):
-    """One connection. A method named in `moa.hub.request.ROUTES` answers each request."""
-
-    protocol_version = "HTTP/1.1"
-    server: HubServer
-    timeout = 120  # seconds an idle connection is kept
-    wbufsize = -1
-    disable_nagle_algorithm = True
-
-    def dispatch(self) -> None:
-        """Find the route, check the right to use it, answer; every refusal becomes the protocol's error."""
-        self.body = Body(self.rfile, self.headers)
-        self.query = parse_qs(urlsplit(self.path).query)
-        try:
-            route = find_route(self.command, urlsplit(self.path).path)
-            if route is None:
-                raise StoreError(reasons.INVALID if self.command == "PUT" else reasons.ENTRY_NOT_FOUND, "No such page")
-            if self._allowed(route):
-                self.answer(route)
-        except StoreError as error:
-            self.send_error_json(_STATUS[error.kind], error.kind, str(error))
-        except (ValueError, KeyError, TypeError) as error:  # a malformed request, whatever part of it
-            logger.debug("malformed request", exc_info=True)
-            self.send_error_json(400, reasons.INVALID, f"Malformed request: {type(error).__name__}")
-        finally:
-            self.close_connection = self.close_connection or not self.body.finished
-
-    do_GET = do_HEAD = do_POST = do_PUT = dispatch  # noqa: N815 - names given by BaseHTTPRequestHandler
-
-    def answer(self, route: Route) -> None:
-        """Call the method of a route."""
-        getattr(self, route.method)(**route.arguments)
+class HubRequestHandler(HubConnection):
+    """What each route of `moa.hub.request.ROUTES` answers."""
 
     # who and what
 
@@ -171,14 +122,15 @@ class HubRequestHandler(BaseHTTPRequestHandler):
             "Accept-Ranges": "bytes",
         }
         if part is None:
-            self._send_head(416, 0, {**headers, "Content-Range": f"bytes */{entry.size}"})
+            self.send_head(416, 0, {**headers, "Content-Range": f"bytes */{entry.size}"})
             return
         start, stop = part
         if "Range" in self.headers:
             headers["Content-Range"] = f"bytes {start}-{stop - 1}/{entry.size}"
-        self._send_head(206 if "Range" in self.headers else 200, stop - start, headers)
-        if self.command == "GET":
-            self._send_file(self.store.blob_path(entry.sha256), start, stop)
+        with open(self.store.blob_path(entry.sha256), "rb") as file:  # first: if it cannot be read, that is the answer
+            self.send_head(206 if "Range" in self.headers else 200, stop - start, headers)
+            if self.command == "GET":
+                self.send_part(file, start, stop)
 
     # writing
 
@@ -216,7 +168,7 @@ class HubRequestHandler(BaseHTTPRequestHandler):
             self.send_error_json(403, reasons.INVALID, "Wrong signature")
             return
         self.store.put_stream(self.body.reader, oid, size)
-        self._send_head(200, 0, {})
+        self.send_head(200, 0, {})
 
     def lfs_verify(self, repo_id: str) -> None:
         item = self._json()
@@ -245,45 +197,7 @@ class HubRequestHandler(BaseHTTPRequestHandler):
         url = f"{self._base()}/{repo_id}/commit/{sha}"
         self.send_json({"success": True, "commitOid": sha, "commitUrl": url, "hookOutput": ""})
 
-    # answers
-
-    def send_json(self, value: object, *, status: int = 200, headers: dict[str, str] | None = None) -> None:
-        data = json.dumps(value).encode()
-        self._send_head(status, len(data), {"Content-Type": "application/json", **(headers or {})})
-        if self.command != "HEAD":
-            self.wfile.write(data)
-
-    def send_error_json(self, status: int, code: str, message: str) -> None:
-        """An error as the client understands it: `X-Error-Code` decides the exception it raises."""
-        self.body.drain()  # closing on unread bytes would reset the connection before the client has read the answer
-        self.send_json(
-            {"error": message}, status=status, headers={"X-Error-Code": code, "X-Error-Message": _one_line(message)}
-        )
-
-    def log_message(self, format: str, *args: object) -> None:
-        # the path without its query: signatures and tokens stay out of logs
-        logger.debug("%s %s %s", self.client_address[0], self.command, urlsplit(getattr(self, "path", "")).path)
-
-    @property
-    def store(self) -> Store:
-        return self.server.store
-
-    def _allowed(self, route: Route) -> bool:
-        host = urlsplit(f"//{self.headers.get('Host', '')}").hostname
-        if self.server.bound_name in LOOPBACK_NAMES and host not in LOOPBACK_NAMES:
-            self.send_error_json(403, reasons.INVALID, "This Hub answers to loopback names only")
-            return False
-        if "Origin" in self.headers or self.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
-            self.send_error_json(403, reasons.INVALID, "This Hub does not answer to web pages of other sites")
-            return False
-        if self.server.token is None or route.method == "lfs_upload":  # upload addresses carry their own signature
-            return True
-        given = self.headers.get("Authorization", "")
-        if hmac.compare_digest(given.encode(), f"Bearer {self.server.token}".encode()):
-            return True
-        message = "Invalid credentials in Authorization header" if given else "Invalid username or password."
-        self.send_error_json(401, "Unauthorized", message)
-        return False
+    # parts of a request
 
     def _stored(self, key: str, value: dict) -> Entry | None:
         """The entry of an added file (its bytes are stored now), None for a deletion."""
@@ -304,27 +218,3 @@ class HubRequestHandler(BaseHTTPRequestHandler):
 
     def _base(self) -> str:
         return f"http://{self.headers['Host']}"
-
-    def _send_head(self, status: int, length: int, headers: dict[str, str]) -> None:
-        self.send_response(status)
-        for name, value in {**headers, "Content-Length": str(length)}.items():
-            self.send_header(name, value)
-        if not self.body.finished:
-            self.send_header("Connection", "close")
-        self.end_headers()
-
-    def _send_file(self, path: Path, start: int, stop: int) -> None:
-        with open(path, "rb") as file:
-            for chunk in _part(file, start, stop):
-                self.wfile.write(chunk)
-
-
-def _part(file: BinaryIO, start: int, stop: int) -> Iterator[bytes]:
-    file.seek(start)
-    while start < stop and (chunk := file.read(min(1 << 20, stop - start))):
-        start += len(chunk)
-        yield chunk
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split()).encode("ascii", "replace").decode()

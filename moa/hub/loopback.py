@@ -5,6 +5,8 @@ from __future__ import annotations
 import ipaddress
 from urllib.parse import urlsplit
 
+LOOPBACK_NAMES = ("127.0.0.1", "localhost", "::1")
+
 
 def is_loopback(url: str) -> bool:
     """Whether an address is on this machine: `localhost` or a loopback IP."""

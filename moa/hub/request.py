@@ -82,11 +82,16 @@ def parse_range(header: str | None, size: int) -> tuple[int, int] | None:
 
 
 class Body:
-    """The body of a request, of known length or chunked. `finished` once nothing of it is left in the connection."""
+    """The body of a request, of known length or chunked. `finished` once nothing of it is left in the connection.
+
+    Raises StoreError for a length that is none: nobody knows then where the next request begins.
+    """
 
     def __init__(self, connection: io.BufferedIOBase, headers: Message):
-        chunked = headers.get("Transfer-Encoding", "").lower() == "chunked"
-        self._raw = _Chunked(connection) if chunked else _Sized(connection, int(headers.get("Content-Length") or 0))
+        if headers.get("Transfer-Encoding", "").lower() == "chunked":
+            self._raw: _Chunked | _Sized = _Chunked(connection)
+        else:
+            self._raw = _Sized(connection, _length(headers.get("Content-Length") or "0", base=10))
         self.reader = io.BufferedReader(self._raw, buffer_size=1 << 20)
 
     @property
@@ -100,11 +105,10 @@ class Body:
         return data
 
     def drain(self) -> None:
-        """Read and forget what is left, up to a limit."""
-        with contextlib.suppress(StoreError, ValueError):
-            for _ in range(MAX_LINE >> 20):
-                if self.finished or not self.reader.read(1 << 20):
-                    break
+        """Read and forget what is left, so that a client that sends before it reads gets to its answer."""
+        with contextlib.suppress(StoreError):
+            while not self.finished and self.reader.read(1 << 20):
+                pass
 
     def lines(self) -> Iterator[bytes]:
         """The lines of an ndjson body."""
@@ -113,6 +117,13 @@ class Body:
                 raise StoreError(INVALID, "A line of the request is too large; send large files by LFS")
             if line.strip():
                 yield line
+
+
+def _length(text: str, *, base: int) -> int:
+    """A number of bytes as HTTP writes it: digits, without the signs that `int` takes."""
+    if not re.fullmatch(r"[0-9]+" if base == 10 else r"[0-9a-fA-F]+", text):
+        raise StoreError(INVALID, f"Not a length: {text[:40]!r}")
+    return int(text, base)
 
 
 class _Sized(io.RawIOBase):
@@ -144,7 +155,7 @@ class _Chunked(io.RawIOBase):
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         if self._left == 0 and not self.finished:
-            self._left = int(self._connection.readline(64).split(b";")[0], 16)
+            self._left = _length(self._connection.readline(64).split(b";")[0].strip().decode("latin-1"), base=16)
             if self._left == 0:
                 while self._connection.readline(1024).strip():  # trailers
                     pass

@@ -24,7 +24,8 @@ from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 from moa.errors import HubError
-from moa.hub.handler import LOOPBACK_NAMES, HubRequestHandler
+from moa.hub.handler import HubRequestHandler
+from moa.hub.loopback import LOOPBACK_NAMES
 from moa.hub.store import Store
 
 TOKEN_VARIABLE = "MOA_HUB_TOKEN"

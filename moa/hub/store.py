@@ -6,9 +6,9 @@
     <root>/models/<owner>/<name>/repo.json            written last: the repository exists
 
 Every file is written under a temporary name, synced and renamed, so a kill at any moment leaves the state before or
-after.
-References change under a file lock: several servers may share one root. File paths of a repository are keys inside
-commit records and never become paths on this disk.
+after; its mode is what the umask leaves of 0666, so that a team can share a root. References change under a file lock:
+several servers may share one root. File paths of a repository are keys inside commit records and never become paths on
+this disk.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import hashlib
 import json
 import os
 import re
-import tempfile
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,6 +34,7 @@ from moa.hub.git_names import git_sha1, pointer_of
 
 REPO_NOT_FOUND, REVISION_NOT_FOUND, ENTRY_NOT_FOUND = "RepoNotFound", "RevisionNotFound", "EntryNotFound"
 CONFLICT, STALE_PARENT, INVALID = "Conflict", "StaleParent", "Invalid"
+STORAGE_FULL, STORAGE_DENIED, STORAGE_FAILED = "StorageFull", "StorageDenied", "StorageFailed"
 
 GIT_ATTRIBUTES = b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n"
 _SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,95}")
@@ -54,7 +55,10 @@ class Entry:
 
 
 class Store:
-    """All repositories under one root. Raises `StoreError`, whose `kind` is one of the constants of this module."""
+    """All repositories under one root.
+
+    Raises `StoreError`, whose `kind` is one of the constants of this module, and the `OSError`s of the disk below.
+    """
 
     def __init__(self, root: Path):
         self.root = Path(root).resolve()
@@ -171,24 +175,16 @@ class Store:
 
     def put_stream(self, stream: BinaryIO, sha256: str, size: int) -> None:
         """Store a large file; refused as `INVALID` unless the bytes are the announced ones."""
-        target, digest, received = self.blob_path(sha256), hashlib.sha256(), 0
-        descriptor, temporary = tempfile.mkstemp(dir=self.incoming)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                while chunk := stream.read(_CHUNK):
-                    digest.update(chunk)
-                    received += len(chunk)
-                    file.write(chunk)
-                file.flush()
-                os.fsync(file.fileno())
+        digest, received = hashlib.sha256(), 0
+        with self._arriving(self.blob_path(sha256)) as file:
+            while chunk := stream.read(_CHUNK):
+                digest.update(chunk)
+                received += len(chunk)
+                file.write(chunk)
             if digest.hexdigest() != sha256 or received != size:
                 raise StoreError(
                     INVALID, f"Uploaded object {sha256} has other bytes than announced ({received}/{size})"
                 )
-            target.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(temporary, target)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
 
     def large_file(self, sha256: str) -> Entry:
         """The entry of a large file whose bytes were uploaded before."""
@@ -210,7 +206,7 @@ class Store:
     def _clear_incoming(self) -> None:
         """Remove what uploads left that were killed; another server over this root may be receiving others."""
         for path in self.incoming.iterdir():
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):  # gone meanwhile, or another user's
                 if path.stat().st_mtime < time.time() - LEFT_OVER:
                     path.unlink()
 
@@ -251,17 +247,31 @@ class Store:
         self._write(path, json.dumps(value, indent=1, sort_keys=True).encode())
 
     def _write(self, path: Path, data: bytes) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=self.incoming)
-        with os.fdopen(descriptor, "wb") as file:
+        with self._arriving(path) as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+
+    @contextmanager
+    def _arriving(self, path: Path) -> Iterator[BinaryIO]:
+        """A file to write, which becomes `path` at the end of the block; after an error nothing is left of it."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.incoming / secrets.token_hex(16)
+        try:
+            with open(temporary, "xb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
 
     @staticmethod
     def _read_json(path: Path) -> dict:
-        return json.loads(path.read_bytes())
+        data = path.read_bytes()
+        try:
+            return json.loads(data)
+        except ValueError as error:
+            raise StoreError(STORAGE_FAILED, f"{path} is damaged ({error}); restore it from a copy") from error
 
 
 def check_paths(paths: dict[str, Entry]) -> None:

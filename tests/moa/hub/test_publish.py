@@ -219,7 +219,7 @@ def test_a_push_while_we_wait_to_retry_is_a_conflict(hub, pipeline):
 
 def test_bytes_that_come_back_changed_are_noticed(hub, pipeline):
     def damage(handler, route) -> bool:
-        handler._send_file = lambda path, start, stop: handler.wfile.write(b"x" * (stop - start))
+        handler.send_part = lambda file, start, stop: handler.wfile.write(b"x" * (stop - start))
         return True
 
     hub.faults = {"resolve": [damage] * 1000}

@@ -204,6 +204,28 @@ def test_malformed_commits_are_refused_and_the_server_lives(api, hub, body):
     assert api.model_info(REPO).sha == before
 
 
+@pytest.mark.parametrize("body", [{"content": 1}, ["content"], "content", {}])
+def test_a_body_of_another_shape_is_the_clients_mistake(hub, body):
+    assert call(hub, "POST", "/api/validate-yaml", body)[0] == 400
+
+
+@pytest.mark.parametrize(
+    "request_head",
+    [
+        "POST /api/repos/create HTTP/1.1\r\nContent-Length: -1",
+        "POST /api/repos/create HTTP/1.1\r\nContent-Length: x",
+        "POST /api/repos/create HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n-5",
+        "GET http://[ HTTP/1.1",
+    ],
+)
+def test_what_cannot_be_read_is_refused_at_once(hub, request_head):
+    """A negative length would be read as "until the end", which does not come."""
+    parts = urlsplit(hub.endpoint)
+    with socket.create_connection((parts.hostname, parts.port), timeout=5) as connection:
+        connection.sendall(f"{request_head}\r\n\r\n".replace("HTTP/1.1", "HTTP/1.1\r\nHost: localhost").encode())
+        assert connection.recv(12) == b"HTTP/1.1 400"
+
+
 def test_metadata_of_a_card_is_checked_before_anything_is_uploaded(api):
     with pytest.raises(ValueError, match="not YAML"):
         add(api, {"README.md": b"---\nlicense: [\n---\ntext"})
