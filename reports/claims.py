@@ -19,8 +19,7 @@ VERDICTS: dict[Verdict, tuple[str, str, str]] = {
     "undecided": ("undecided", "?", "undecided"),
     "unmeasured": ("unmeasured", "–", "not measured"),
 }
-SHARES = ("share", "shown", "ranked first")  # in the name of what is a share: people read it in percent
-ROUTER = "prior share"  # a weight of the router, 0 to 1 as under Router
+SHARE = "share"  # the unit that people read in percent
 NEUTRAL = "soft"  # the tone of a figure that is no method's, such as a router's share
 
 
@@ -82,13 +81,9 @@ def claims_table(claims: list[Claim], methods: list[MethodSummary]) -> ClaimsTab
 
 
 def _row(claim: Claim, tones: Mapping[str, str]) -> ClaimRow:
-    of_figures = claim.measure.partition(";")[0]  # the figures are of the first thing that is measured
+    shares = any(figure.unit == SHARE for figure in (claim.value, claim.against) if figure)
     tests = [_test(test) for test in claim.tests]
-    return ClaimRow(claim, *VERDICTS[claim.verdict], _strip(claim, tones), _is_share(of_figures), tests)
-
-
-def _is_share(name: str) -> bool:
-    return any(word in name for word in SHARES) and ROUTER not in name
+    return ClaimRow(claim, *VERDICTS[claim.verdict], _strip(claim, tones), shares, tests)
 
 
 def _tone(figure: Measured, tones: Mapping[str, str]) -> str:
@@ -113,7 +108,7 @@ def _strip(claim: Claim, tones: Mapping[str, str]) -> Markup:
 def _test(test: ClaimTest) -> Judged:
     found = Interval(test.quantity, NEUTRAL, test.mean, test.low, test.high)
     kind, mark, _ = VERDICTS[test.verdict]
-    percent = _is_share(test.quantity)
+    percent = test.unit == SHARE
     return Judged(test, kind, mark, _words(test, percent), bound_strip(found, test.bound, test.side), percent)
 
 

@@ -123,9 +123,10 @@ class PairSummary(FileModel):
 
 
 class Measured(FileModel):
-    """One side of a claim: a figure and what it is of."""
+    """One side of a claim: a figure and what it is of. `unit` is None in summaries written before figures had one."""
 
     label: str
+    unit: str | None = None
     n: int = Field(ge=0)
     mean: float
     low: float | None = None
@@ -134,9 +135,10 @@ class Measured(FileModel):
 
 class ClaimTest(FileModel):
     """One comparison that a claim is judged by: a quantity with its interval over subjects, the bound it is held
-    against and the side of it that is claimed."""
+    against and the side of it that is claimed. `unit` as in `Measured`."""
 
     quantity: str
+    unit: str | None = None
     n: int = Field(ge=0)
     mean: float
     low: float | None = None

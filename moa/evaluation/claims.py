@@ -27,7 +27,6 @@ from moa.evaluation.evidence import (
     KEPT,
     ClaimTest,
     Evidence,
-    Figure,
     Judgement,
     as_figure,
     compared,
@@ -98,14 +97,15 @@ def _swap_locality(run: Evidence) -> Judgement:
     own = None if rows is None else quotient(rows, *SWAP)
     if own is None:
         return unmeasured("no two subjects share a class word, so nobody could be swapped")
-    tests = [ClaimTest("change outside / inside, MoA", own, SWAP_LIMIT, "below")]
+    tests = [ClaimTest("change outside / inside, MoA", "ratio", own, SWAP_LIMIT, "below")]
     against = None
     if run.no_moa and rows is not None and other is not None:
-        against = as_figure(run.no_moa.label, quotient(other, *SWAP))
+        against = as_figure(run.no_moa.label, "ratio", quotient(other, *SWAP))
         if found := quotient_difference(other, rows, *SWAP):
-            tests.append(ClaimTest(f"change outside / inside, MoA minus {run.no_moa.label}", found, 0.0, "below"))
+            quantity = f"change outside / inside, MoA minus {run.no_moa.label}"
+            tests.append(ClaimTest(quantity, "ratio", found, 0.0, "below"))
     note = "" if against else "the ablation without MoA layers is not in this run"
-    return Judgement(as_figure(run.moa.label, own), against, tuple(tests), note)
+    return Judgement(as_figure(run.moa.label, "ratio", own), against, tuple(tests), note)
 
 
 def _context_kept(run: Evidence) -> Judgement:
@@ -114,20 +114,20 @@ def _context_kept(run: Evidence) -> Judgement:
     change, shown = run.share("context_change_outside", of="seed_change_outside"), run.share("scene_shown")
     tests, measures, criteria = [], [], []
     if change:
-        tests.append(ClaimTest("scene change, MoA's share of another seed's", change, SCENE_LIMIT, "below"))
+        tests.append(ClaimTest("scene change, MoA's share of another seed's", "share", change, SCENE_LIMIT, "below"))
         measures.append(
             "change outside the person, MoA against the prior, and the prior against itself at another seed"
         )
         criteria.append(f"MoA changes less than {SCENE_LIMIT:.0%} of what another seed changes")
     if shown:
-        tests.append(ClaimTest("scenes shown, MoA's share of the prior's", shown, KEPT, "above"))
+        tests.append(ClaimTest("scenes shown, MoA's share of the prior's", "share", shown, KEPT, "above"))
         measures.append("share of images that show the prompt's scene, by a classifier")
         criteria.append(f"MoA shows it in {KEPT:.0%} of the prior's share")
     if not tests:
         return unmeasured("the suite has one seed and no classifier of scenes")
     value, against = run.figure(run.moa, "context_change_outside"), None
     if change and (seed := run.figure(run.prior, "seed_change_outside")):
-        against = Figure(f"{run.prior.label}, another seed", seed.n, seed.mean, seed.low, seed.high)
+        against = replace(seed, label=f"{run.prior.label}, another seed")
     else:
         value, against = run.figure(run.moa, "scene_shown"), run.figure(run.prior, "scene_shown")
     return Judgement(value, against, tuple(tests), measure="; ".join(measures), criterion=", and ".join(criteria))
@@ -156,12 +156,12 @@ def _two_people(run: Evidence) -> Judgement:
     if rows is None or value is None:
         return unmeasured("the suite has no images of two subjects")
     assigned = Interval(value.n, value.mean, value.low, value.high, None)
-    tests = [ClaimTest("share assigned right", assigned, CHANCE, "above")]
+    tests = [ClaimTest("share assigned right", "share", assigned, CHANCE, "above")]
     both = rows.dropna(subset=["ip", "leakage"])
     apart = paired_difference(both["leakage"].to_numpy(), both["ip"].to_numpy(), units(both))
     if apart is None:
         return Judgement(value, against, tuple(tests), "no image shows two faces")
-    tests.append(ClaimTest("smaller IP minus leakage, where two faces are", apart, 0.0, "above"))
+    tests.append(ClaimTest("smaller IP minus leakage, where two faces are", "similarity", apart, 0.0, "above"))
     alike = rows["reference_similarity"].mean()
     return Judgement(value, against, tuple(tests), f"the references' own similarity is {alike:.3f}")
 
@@ -199,8 +199,9 @@ def _router_separates(run: Evidence) -> Judgement:
     layers, steps = np.shape(run.router["background"])
     cells = np.array(run.router["background"], float) > np.array(run.router["foreground"], float)
     note = f"higher in {int(cells.sum())} of {cells.size} cells of {layers} layers x {steps} steps"
-    test = ClaimTest("prior share, background minus person", found, 0.0, "above")
-    return Judgement(as_figure("background", outside), as_figure("person", inside), (test,), note)
+    test = ClaimTest("prior share, background minus person", "weight", found, 0.0, "above")
+    value, against = as_figure("background", "weight", outside), as_figure("person", "weight", inside)
+    return Judgement(value, against, (test,), note)
 
 
 def _no_moa_loses_context(run: Evidence) -> Judgement:

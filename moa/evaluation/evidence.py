@@ -18,6 +18,18 @@ from moa.evaluation.intervals import Interval
 from moa.evaluation.tables import as_people, as_swaps, difference, interval, ratio, readable, with_followed
 
 KEPT = 0.95  # least share of the prior's figure
+Unit = Literal["share", "ratio", "similarity", "cosine", "distance", "weight"]  # explained in datasets/FORMAT.md
+UNITS: dict[str, Unit] = {  # of the columns that claims are about
+    "ip": "similarity",
+    "pc": "cosine",
+    "followed": "share",
+    "item_shown": "share",
+    "scene_shown": "share",
+    "assigned": "share",
+    "context_change_outside": "distance",
+    "seed_change_outside": "distance",
+    "diversity_layout": "distance",
+}
 Verdict = Literal["yes", "no", "undecided", "unmeasured"]
 Side = Literal["above", "below"]
 
@@ -27,6 +39,7 @@ class Figure:
     """A number of the table with the distinct images behind it and its interval."""
 
     label: str
+    unit: Unit
     n: int
     mean: float
     low: float | None = None
@@ -38,6 +51,7 @@ class ClaimTest:
     """A quantity with its interval, the bound it is held against and the claimed side of it."""
 
     quantity: str
+    unit: Unit
     found: Interval
     bound: float
     side: Side
@@ -55,7 +69,7 @@ class ClaimTest:
     def to_json(self) -> dict[str, Any]:
         """As in datasets/FORMAT.md, section 6."""
         found = {"n": self.found.n, "mean": self.found.mean, "low": self.found.low, "high": self.found.high}
-        named = {"quantity": self.quantity, "bound": self.bound, "side": self.side}
+        named = {"quantity": self.quantity, "unit": self.unit, "bound": self.bound, "side": self.side}
         return named | found | {"verdict": self.verdict}
 
 
@@ -143,7 +157,7 @@ def compared(
     if before is None or after is None:
         return unmeasured(f"{who} is not in this run", value, against)
     tests = tuple(
-        ClaimTest(f"{called}, {after.label} minus {before.label}", found, 0.0, side)
+        ClaimTest(f"{called}, {after.label} minus {before.label}", UNITS[column], found, 0.0, side)
         for column, called in columns
         if (found := run.change(before, after, column))
     )
@@ -162,17 +176,19 @@ def kept(run: Evidence, column: str, called: str, why_not: str = "the suite does
     share = run.share(column)
     if share is None:
         return unmeasured("the prior's mean is not above 0, so there is no share of it", value, against)
-    return Judgement(value, against, (ClaimTest(f"{called}, MoA's share of the prior's", share, KEPT, "above"),))
+    return Judgement(
+        value, against, (ClaimTest(f"{called}, MoA's share of the prior's", "share", share, KEPT, "above"),)
+    )
 
 
 def mean(label: str, rows: pd.DataFrame | None, column: str) -> Figure | None:
     """The mean of a column with its interval; None without rows or without a measurement in them."""
-    return None if rows is None else as_figure(label, interval(rows, column))
+    return None if rows is None else as_figure(label, UNITS[column], interval(rows, column))
 
 
-def as_figure(label: str, found: Interval | None) -> Figure | None:
+def as_figure(label: str, unit: Unit, found: Interval | None) -> Figure | None:
     """The interval under a label."""
-    return None if found is None else Figure(label, found.n, found.mean, found.low, found.high)
+    return None if found is None else Figure(label, unit, found.n, found.mean, found.low, found.high)
 
 
 def unmeasured(why: str, value: Figure | None = None, against: Figure | None = None) -> Judgement:

@@ -127,16 +127,20 @@ def _claim(name: str, claim: str, measure: str, value: Any, against: Any, verdic
         "claim": claim,
         "measure": measure,
         "criterion": f"the paired difference in {measure} lies on the claimed side of 0",
-        "value": _figure(*value) if value else None,
-        "against": _figure(*against) if against else None,
+        "value": _figure(measure, *value) if value else None,
+        "against": _figure(measure, *against) if against else None,
         "tests": [_test(measure, value[1] - against[1], verdict)] if value else [],
         "verdict": verdict,
         "note": "The suite has no accessory prompts." if verdict == "unmeasured" else "",
     }
 
 
-def _figure(label: str, mean: float) -> dict[str, Any]:
-    return {"label": label, "n": 4, "mean": mean, "low": mean - 0.02, "high": mean + 0.02}
+def _figure(measure: str, label: str, mean: float) -> dict[str, Any]:
+    return {"label": label, "unit": _unit(measure), "n": 4, "mean": mean, "low": mean - 0.02, "high": mean + 0.02}
+
+
+def _unit(measure: str) -> str:
+    return {"PC, share of the prior's": "share", "prior share": "weight"}.get(measure, "distance")
 
 
 def _test(measure: str, mean: float, verdict: str) -> dict[str, Any]:
@@ -145,6 +149,7 @@ def _test(measure: str, mean: float, verdict: str) -> dict[str, Any]:
     side = "above" if claimed_above else "below"
     return {
         "quantity": f"difference in {measure}",
+        "unit": _unit(measure),
         "n": 4,
         "mean": mean,
         "low": mean - spread,

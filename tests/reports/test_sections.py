@@ -5,6 +5,7 @@ pytest tests/reports/test_sections.py
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from pathlib import Path
@@ -15,8 +16,9 @@ import pandas as pd
 import pytest
 
 from reports.build import build_report
+from reports.claims import claims_table
 from reports.errors import CorruptFileError
-from reports.evaluation_format import RouterMaps, Statistic
+from reports.evaluation_format import Claim, RouterMaps, Statistic
 from reports.page import score, signed
 from reports.router import clearest, short_name
 from reports.run_folder import read_run
@@ -70,6 +72,16 @@ def test_each_claim_says_its_verdict_in_words(page: Page, summary: dict[str, Any
     assert "no accessory prompts" in rows[6].text and "n = 4" in rows[0].text
     judged = {row.text.split()[0]: row.text for row in rows}
     assert "✓ below 0" in judged["C1"] and "✕ not above 0" in judged["C5"] and "? spans 0" in judged["C6"]
+
+
+def test_a_claim_is_shown_as_its_unit_says_and_plain_without_one(summary: dict[str, Any]) -> None:
+    written = copy.deepcopy(summary["claims"][3])  # C4, of shares
+    found = Claim.model_validate(written)
+    assert claims_table([found], []).rows[0].percent and claims_table([found], []).rows[0].tests[0].percent
+    for part in (written["value"], written["against"], *written["tests"]):
+        del part["unit"]  # as in summaries of before, whatever the quantity's name says
+    (row,) = claims_table([Claim.model_validate(written)], []).rows
+    assert (row.percent, row.tests[0].percent) == (False, False)
 
 
 def test_figures_of_a_claim_have_the_tone_of_their_method(page: Page) -> None:

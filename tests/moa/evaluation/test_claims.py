@@ -110,8 +110,8 @@ def _verdicts(claim) -> list[str]:
 )
 def test_one_rule_the_whole_interval_lies_on_a_side_of_the_bound(low, high, above, below):
     found = Interval(4, 0.9, None if low is None else low + 0.95, None if high is None else high + 0.95, None)
-    assert ClaimTest("q", found, 0.95, "above").verdict == above
-    assert ClaimTest("q", found, 0.95, "below").verdict == below
+    assert ClaimTest("q", "share", found, 0.95, "above").verdict == above
+    assert ClaimTest("q", "share", found, 0.95, "below").verdict == below
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_one_rule_the_whole_interval_lies_on_a_side_of_the_bound(low, high, abov
 )
 def test_a_claim_of_several_tests_needs_all_of_them(tests, verdict):
     lows = {"y": 0.1, "n": -0.2, "u": -0.05}
-    made = [ClaimTest("q", Interval(4, 0.0, lows[t], lows[t] + 0.1, None), 0.0, "above") for t in tests]
+    made = [ClaimTest("q", "ratio", Interval(4, 0.0, lows[t], lows[t] + 0.1, None), 0.0, "above") for t in tests]
     assert Judgement(None, None, tuple(made)).verdict == verdict
 
 
@@ -313,6 +313,35 @@ def test_c10_without_spacetime_identity_is_lower(no_spacetime, verdict):
     claim = _claim("C10", _rows(ip=_by_method(0.1, 0.4, no_spacetime=no_spacetime)))
     assert claim["verdict"] == verdict and claim["value"]["label"] == "Without spacetime"
     assert claim["value"]["mean"] == pytest.approx(no_spacetime)
+
+
+@pytest.mark.parametrize(
+    ("number", "column", "figures", "tests"),
+    [
+        ("C2", "scene_shown", "share", ["share"]),
+        ("C3", "ip", "similarity", ["similarity"]),
+        ("C4", "pc", "cosine", ["share"]),
+        ("C5", "diversity_layout", "distance", ["share"]),
+        ("C9", "context_change_outside", "distance", ["distance"]),
+    ],
+)
+def test_figures_and_tests_say_what_they_are_in(number, column, figures, tests):
+    claim = _claim(number, _rows(**{column: _by_method(0.5, 0.6, 0.7, 0.4)}))
+    assert [claim[side]["unit"] for side in ("value", "against")] == [figures] * 2
+    assert [test["unit"] for test in claim["tests"]] == tests
+
+
+def test_figures_of_swaps_pairs_and_routers_say_what_they_are_in():
+    examples = [{"subject": who, "background": 0.9, "foreground": 0.5} for who in PEOPLE]
+    router = {"examples": examples, "background": [[0.9]], "foreground": [[0.5]]}
+    swap, two = _claim("C1", swaps=_swaps(0.06, 0.24)), _claim("C6", pairs=_pairs([1, 1, 1, 1], 0.6, 0.1))
+    shares = _claim("C8", router=router)
+    assert [claim["value"]["unit"] for claim in (swap, two, shares)] == ["ratio", "share", "weight"]
+    assert [[test["unit"] for test in claim["tests"]] for claim in (swap, two, shares)] == [
+        ["ratio", "ratio"],
+        ["share", "similarity"],
+        ["weight"],
+    ]
 
 
 def test_what_a_run_does_not_measure_is_said():
