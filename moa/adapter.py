@@ -47,10 +47,10 @@ def save_adapter(unet: MoAUNet2DConditionModel, folder: str | Path, provenance: 
     """Write the adapter of `unet` into `folder` and return the path of its manifest.
 
     `provenance` is JSON: "inputs" ({"shards", "base", "init"}: digests), "step" and "commit" go into the manifest, all
-    of it into config.json. Tensors are stored as fp16; the same weights and provenance give the same bytes.
+    of it into config.json. Tensors are stored as fp16; the same weights and provenance give the same bytes. Raises
+    `AdapterError` when the folder cannot be written (disk full, no permission).
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: t.detach().to("cpu", torch.float16).contiguous() for name, t in unet.moa_state_dict().items()}
     config = {
         "format": FORMAT,
@@ -67,8 +67,14 @@ def save_adapter(unet: MoAUNet2DConditionModel, folder: str | Path, provenance: 
         "commit": provenance.get("commit"),
     }
     manifest["digest"] = _digest(manifest)
-    for name, data in {**contents, MANIFEST: _json(manifest)}.items():
-        _write(folder / name, data)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, data in {**contents, MANIFEST: _json(manifest)}.items():
+            _write(folder / name, data)
+    except OSError as error:
+        raise AdapterError(
+            f"{folder} cannot be written ({error.strerror}): free space there or fix permissions, then save it again"
+        ) from error
     return folder / MANIFEST
 
 
@@ -167,11 +173,15 @@ def _json(value: dict[str, Any]) -> bytes:
 
 def _write(path: Path, data: bytes) -> None:
     draft = path.with_name(path.name + ".tmp")
-    with draft.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)
+    try:
+        with draft.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
 
 
 def _read(folder: Path, name: str) -> bytes:

@@ -43,7 +43,7 @@ class UnsupportedBaseError(MoAError, ValueError):
 
 
 class AdapterError(MoAError, ValueError):
-    """An adapter folder is incomplete, damaged or of an unknown format."""
+    """An adapter folder is incomplete, damaged or of an unknown format, or cannot be written."""
 
 
 class AdapterGeometryError(AdapterError):

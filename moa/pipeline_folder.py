@@ -29,17 +29,19 @@ from diffusers import (
     UniPCMultistepScheduler,
 )
 from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
+from safetensors import SafetensorError
 from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 from transformers.utils import logging
 
 from moa.adapter import MANIFEST, attach, read_adapter, save_adapter
-from moa.errors import AdapterGeometryError, PipelineFolderError, UnsupportedBaseError
+from moa.errors import AdapterError, AdapterGeometryError, PipelineFolderError, UnsupportedBaseError
 from moa.subjects import processor_folder
 from moa.unet import LORA_LOADED, MoAUNet2DConditionModel
 
 INDEX = "model_index.json"
 OPTIONAL = ("safety_checker", "feature_extractor", "image_encoder")  # there if the index names a class for them
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler", *OPTIONAL, "subject_encoder", "adapter")
+_UNWRITABLE = (OSError, SafetensorError, AdapterError)  # the second is how safetensors says that the disk is full
 
 
 def read_pipeline(folder: Path, given: Mapping[str, Any], dtype: torch.dtype) -> dict[str, Any]:
@@ -88,7 +90,8 @@ def write_pipeline(pipe: Any, folder: Path, **options: Any) -> None:
     """Write `pipe` into `folder`: built beside it, then moved in.
 
     What lies in the way is removed first, beginning with `adapter/`, which comes last: an interrupted call leaves a
-    folder that cannot be loaded, never one with parts of two pipelines. Files of other names stay.
+    folder that cannot be loaded, never one with parts of two pipelines. Files of other names stay. Raises
+    `PipelineFolderError` when the folder cannot be written (disk full, no permission).
     """
     if pipe.subject_encoder is None or pipe.subject_processor is None:
         raise PipelineFolderError(
@@ -110,6 +113,11 @@ def write_pipeline(pipe: Any, folder: Path, **options: Any) -> None:
         pipe.subject_processor.save_pretrained(draft / "subject_encoder")
         save_adapter(pipe.unet, draft / "adapter", pipe.unet.provenance)
         _move(draft, folder)
+    except _UNWRITABLE as error:
+        reason = getattr(error.__cause__ or error, "strerror", None) or error
+        raise PipelineFolderError(
+            f"{folder} cannot be written ({reason}): free space there or fix permissions, then save it again"
+        ) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 

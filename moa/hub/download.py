@@ -16,7 +16,7 @@ from pathlib import Path
 from huggingface_hub import HfApi, get_cached_repo_tree, snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from moa.errors import PublicationMismatchError, RepositoryMissingError
+from moa.errors import HubError, PublicationMismatchError, RepositoryMissingError
 from moa.hub.client import hub_client
 from moa.hub.commit import head_of, retrying
 from moa.hub.content import damaged_files, listed_files, remote_files
@@ -44,7 +44,26 @@ def download(
         RepositoryMissingError: no such repository, revision or part.
         AccessDeniedError, HubUnavailableError, HubOfflineError: see `moa.hub.client`.
         PublicationMismatchError: the Hub sent other bytes than it lists, twice.
+        HubError: the cache cannot be written (disk full, no permission).
     """
+    try:
+        return _cached(repo_id, revision, endpoint, Path(cache_dir), token, part)
+    except OSError as error:
+        if error.errno is None:  # of the Hub, not of this disk
+            raise
+        raise HubError(
+            f"{cache_dir} cannot hold {repo_id} ({error.strerror}): free space there or fix permissions, then run "
+            "this again"
+        ) from error
+
+
+def commit_of(repo_id: str, revision: str, endpoint: str, *, token: str | None = None) -> str:
+    """The commit that a branch or tag stands for now. Raises as `download`."""
+    with hub_client(endpoint, token=token, repo_id=repo_id, writing=False) as api:
+        return retrying(lambda: head_of(api, repo_id, revision), what=f"look up {revision} of {repo_id}")
+
+
+def _cached(repo_id: str, revision: str, endpoint: str, cache_dir: Path, token: str | None, part: str | None) -> Path:
     wanted = None if part is None else f"{part}/*"
     if _COMMIT.fullmatch(revision) and (folder := _sound_copy(repo_id, revision, cache_dir, wanted)) is not None:
         return folder
@@ -55,12 +74,6 @@ def download(
             if not any(path.startswith(f"{part}/") for path in listed):
                 raise RepositoryMissingError(f"{repo_id} at {endpoint}: {revision} has no folder {part}/")
         return _fetch(api, repo_id, commit, cache_dir, wanted)
-
-
-def commit_of(repo_id: str, revision: str, endpoint: str, *, token: str | None = None) -> str:
-    """The commit that a branch or tag stands for now. Raises as `download`."""
-    with hub_client(endpoint, token=token, repo_id=repo_id, writing=False) as api:
-        return retrying(lambda: head_of(api, repo_id, revision), what=f"look up {revision} of {repo_id}")
 
 
 def _fetch(api: HfApi, repo_id: str, commit: str, cache_dir: Path, wanted: str | None) -> Path:

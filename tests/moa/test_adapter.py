@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from moa.adapter import load_adapter, read_adapter, save_adapter
 from moa.config import MoAConfig
 from moa.errors import AdapterError, AdapterGeometryError
+from tests.moa.full_disk import full_disk
 from tests.tiny_models import tiny_moa_unet, tiny_unet
 
 PROVENANCE = {"inputs": {"shards": "sha256:1", "base": "sha256:2", "init": None}, "step": 7, "commit": "abc", "seed": 3}
@@ -148,3 +149,15 @@ def test_an_adapter_that_was_published_with_a_retired_choice_is_read():
     assert MoAConfig.model_validate({"image_dim": 8, "unconditional": "mixture"}) == MoAConfig(image_dim=8)
     with pytest.raises(ValidationError, match="unconditional"):
         MoAConfig.model_validate({"image_dim": 8, "unconditional": "prior"})
+
+
+def test_a_folder_that_cannot_be_written_is_named(unet, tmp_path):
+    with (
+        full_disk(after=10_000),
+        pytest.raises(AdapterError, match=r"adapter cannot be written \(File too large\): free"),
+    ):
+        save_adapter(unet, tmp_path / "adapter", PROVENANCE)
+    assert list((tmp_path / "adapter").iterdir()) == []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(AdapterError, match="file/below cannot be written"):
+        save_adapter(unet, tmp_path / "file" / "below", PROVENANCE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -20,6 +21,7 @@ from moa import pipeline_folder
 from moa.adapter import save_adapter
 from moa.errors import AdapterGeometryError, PipelineFolderError, UnsupportedBaseError
 from moa.pipeline import MoAPipeline, Subject
+from tests.moa.full_disk import full_disk
 from tests.moa.pictures import draw, person, quiet
 from tests.tiny_models import (
     IMAGE_DIM,
@@ -181,6 +183,29 @@ def test_an_interrupted_save_never_leaves_parts_of_two_pipelines(loaded, full, m
     left[:] = [8]
     loaded.save_pretrained(full)
     assert MoAPipeline.from_pretrained(full).provenance["step"] == 5
+
+
+@pytest.mark.parametrize("after", [1_000, 120_000, 2_000_000])
+def test_a_full_disk_names_the_folder_and_leaves_the_old_one(loaded, tmp_path, monkeypatch, after):
+    """At the first small file, at the weights that Rust writes, and at the adapter, which comes last."""
+    folder = tmp_path / "mine"
+    loaded.save_pretrained(folder)
+    before = folder_bytes(folder)
+    if after > 1_000_000:
+        monkeypatch.setattr("moa.adapter.os.fsync", no_room)
+    with full_disk(after), pytest.raises(PipelineFolderError) as failure:
+        loaded.save_pretrained(folder)
+    assert f"{folder} cannot be written (" in str(failure.value) and "free space there" in str(failure.value)
+    assert str(failure.value).count("cannot be written") == 1 and ".writing" not in str(failure.value)
+    assert folder_bytes(folder) == before and list(tmp_path.iterdir()) == [folder]
+
+
+def no_room(*arguments: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def folder_bytes(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "tokenizer", "scheduler", "subject_encoder"])

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from moa.errors import HubUnavailableError, PublicationMismatchError, RepositoryMissingError
+from moa.errors import HubError, HubUnavailableError, PublicationMismatchError, RepositoryMissingError
 from moa.hub.download import download
 from moa.hub.publish import publish
 from moa.hub.server import LocalHub
+from tests.moa.full_disk import full_disk
 from tests.moa.hub.faulty_hub import busy
 from tests.moa.hub.pipeline_folder import write_pipeline
 
@@ -99,3 +100,16 @@ def test_a_revision_without_the_part_is_named(hub, published, tmp_path):
 
 def files(folder):
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_full_disk_on_this_side_names_the_cache(hub, published, pipeline, card, tmp_path):
+    with (
+        full_disk(after=100),
+        pytest.raises(HubError, match=r"cache cannot hold lab/moa \(File too large\): free space"),
+    ):
+        download(REPO, "run-a", hub.endpoint, tmp_path / "cache")
+    (tmp_path / "file").write_text("")
+    options = {"repo_id": REPO, "endpoint": hub.endpoint, "token": None, "branch": "run-a", "card": card}
+    with pytest.raises(HubError, match="file/cache cannot hold lab/moa"):
+        publish(pipeline, cache_dir=tmp_path / "file" / "cache", **options)
+    assert download(REPO, "run-a", hub.endpoint, tmp_path / "cache").name == published.commit

@@ -12,6 +12,7 @@ import pytest
 from moa.errors import AccessDeniedError, HubStorageError, HubUnavailableError
 from moa.hub.publish import promote, publish
 from moa.hub.store import STORAGE_DENIED, STORAGE_FAILED, STORAGE_FULL, Store
+from tests.moa.full_disk import full_disk
 from tests.moa.hub.faulty_hub import Fault
 from tests.moa.hub.pipeline_folder import make_card
 from tests.moa.hub.test_server import call
@@ -50,6 +51,12 @@ def test_a_full_disk_of_the_hub_is_told_at_the_first_answer(hub, pipeline, endpo
         assert part in str(failure.value)
     assert hub.seen.count(endpoint) == (2 if endpoint == "lfs_upload" else 1)  # the second is the other large file's
     assert send(hub, pipeline).commit, "once there is room, the same call goes on"
+
+
+def test_a_disk_that_fills_up_within_a_file_is_told_and_nothing_is_left_of_it(hub, pipeline):
+    with full_disk(after=1000), pytest.raises(HubStorageError, match="507.*File too large"):
+        send(hub, pipeline)
+    assert list(hub._server.store.incoming.iterdir()) == []
 
 
 @pytest.mark.parametrize("endpoint", [*WRITING, "model_info", "tree", "resolve"])
