@@ -42,9 +42,10 @@ class Draft:
 
 
 def torchrun(config: Path, processes: int) -> list[str]:
-    """The command that trains as a configuration file says."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
-    return [*launcher, str(processes), "-m", "moa.train", str(config)]
+    """The command that trains as a configuration file says. The launcher would leave a folder of its logs in /tmp at
+    each call, empty, since what is printed goes to the supervisor: there is none."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--log-dir", os.devnull]
+    return [*launcher, "--nproc-per-node", str(processes), "-m", "moa.train", str(config)]
 
 
 class LastWords:

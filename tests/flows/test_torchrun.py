@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -80,9 +81,11 @@ def test_two_drafts_of_one_run_do_not_meet(training: TrainConfig) -> None:
 
 @pytest.mark.slow
 def test_the_training_itself_refuses_a_draft_in_lines_that_are_kept(training: TrainConfig, tmp_path: Path) -> None:
-    """Real processes: a base model that is not there."""
+    """Real processes: a base model that is not there. The launcher leaves no folder of logs."""
     draft = Draft(training.model_copy(update={"base": tmp_path / "nowhere", "num_threads": 1}))
-    done = subprocess.run(torchrun(draft.path, 1), capture_output=True, text=True)
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    done = subprocess.run(torchrun(draft.path, 1), capture_output=True, text=True, env=environment)
     words = heard(done.stdout + done.stderr)
     assert done.returncode and words.message and words.message.startswith("rank 0: MissingInputError: base: ")
     assert sys.executable in torchrun(draft.path, 1)
+    assert not list(tmp_path.glob("torchelastic_*"))
