@@ -19,13 +19,14 @@ import yaml
 from prefect import Flow
 
 from flows.errors import FlowError
-from flows.failures import TOLD
+from flows.failures import AGAIN, sentence
 from flows.hub import asks_prefect
 from flows.overrides import dated
 from flows.prefect_server import reachable_server
 from flows.preflight import find_problems
 from flows.presets import PRESETS
 from flows.remembered import DEFAULT_PRESET, recall
+from flows.server_state import label_with_process, mark_interrupted
 from flows.settings import LifecycleConfig
 from flows.stage import INCOMPLETE
 from flows.trained import refuse_other_training
@@ -45,14 +46,17 @@ def run(flow: Flow[..., Any], arguments: Sequence[str] | None = None) -> int:
                 return dry_run(config, flow.name)
         with reachable_server():
             options: dict[str, Any] = {"preset": config.preset, "overrides": given.overrides, "name": given.name}
-            state: Any = flow(**options, return_state=True)
-        print(state.result())
-    except TOLD as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+            mark_interrupted()  # of commands that were killed, which nobody else tells the server
+            state: Any = flow.with_options(on_running=[label_with_process])(**options, return_state=True)
+            print(state.result())
     except KeyboardInterrupt:
-        print("interrupted: the same command goes on where this one stopped", file=sys.stderr)
+        print(f"interrupted. {AGAIN}", file=sys.stderr)
         return 130
+    except Exception as error:
+        if (told := sentence(error)) is None:
+            raise
+        print(f"error: {told}", file=sys.stderr)
+        return 1
     if state.name == INCOMPLETE:
         print(f"warning: {state.message}", file=sys.stderr)
         return 3

@@ -32,8 +32,13 @@ def prepare() -> None:
     os.environ.setdefault("PREFECT_HOME", str(PROJECT / ".prefect"))
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    for name, value in variables(tomllib.loads((PROJECT / "prefect.toml").read_text(encoding="utf-8")), "PREFECT"):
+    for name, value in declared().items():
         os.environ.setdefault(name, value)
+
+
+def declared() -> dict[str, str]:
+    """What prefect.toml says, as environment variables."""
+    return dict(variables(tomllib.loads((PROJECT / "prefect.toml").read_text(encoding="utf-8")), "PREFECT"))
 
 
 def variables(table: dict[str, Any], prefix: str) -> Iterator[tuple[str, str]]:

@@ -20,6 +20,8 @@ from pathlib import Path
 
 from flows.child import Child
 from flows.errors import ServeError
+from flows.failures import AGAIN, is_of_server
+from flows.prefect_environment import declared
 
 STOP_SECONDS = 5.0
 # As Prefect starts one: no UI, and only the services that a single run needs.
@@ -28,14 +30,40 @@ PRIVATE = {"PREFECT_SERVER_UI_ENABLED": "false", "PREFECT__SERVER_EPHEMERAL": "1
 
 @contextmanager
 def reachable_server() -> Iterator[None]:
-    """Inside, flows report to a server. Raises ServeError where none answers and none can be started."""
+    """Inside, flows report to a server. Raises ServeError where none answers and none can be started, or it goes away.
+
+    A server that somebody asked for by PREFECT_API_URL and that does not answer is named on stderr: the run is not to
+    be seen in its UI.
+    """
     from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL, temporary_settings
 
-    if _answers(PREFECT_API_URL.value()):
-        yield
+    asked = PREFECT_API_URL.value()
+    if asked and _answers(asked):
+        with _lost_server_told(f"at {asked}", "start it again (`make ui`), or unset PREFECT_API_URL"):
+            yield
         return
-    with temporary_settings({PREFECT_API_URL: _private_server(), PREFECT_UI_URL: ""}):  # there is no UI to point to
+    if asked and asked != declared()["PREFECT_API_URL"]:
+        print(
+            f"warning: no Prefect server answers at {asked}, so this run has a private one and is not shown in its UI. "
+            "Start it, or unset PREFECT_API_URL",
+            file=sys.stderr,
+        )
+    with (
+        temporary_settings({PREFECT_API_URL: _private_server(), PREFECT_UI_URL: ""}),  # there is no UI to point to
+        _lost_server_told("of this command", f"see {_private_log()}"),
+    ):
         yield
+
+
+@contextmanager
+def _lost_server_told(which: str, remedy: str) -> Iterator[None]:
+    """A connection that fails inside, after all that Prefect tried, becomes a ServeError."""
+    try:
+        yield
+    except Exception as error:
+        if not is_of_server(error):
+            raise
+        raise ServeError(f"The Prefect server {which} does not answer any more: {remedy}. {AGAIN}") from error
 
 
 def _answers(url: str | None) -> bool:
@@ -57,7 +85,7 @@ def _private_server() -> str:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    url, log = f"http://127.0.0.1:{port}/api", Path(os.environ["PREFECT_HOME"], "private-server.log")
+    url, log = f"http://127.0.0.1:{port}/api", _private_log()
     uvicorn = [sys.executable, "-m", "uvicorn", "--app-dir", str(Path(prefect.__file__).parent.parent)]
     options = ["--host", "127.0.0.1", "--port", str(port), "--log-level", "error", "--lifespan", "on"]
     command = [*uvicorn, "--factory", "prefect.server.api.server:create_app", *options]
@@ -71,3 +99,7 @@ def _private_server() -> str:
             return url
         time.sleep(0.1)
     raise ServeError(f"The private Prefect server did not start; see {log}.")
+
+
+def _private_log() -> Path:
+    return Path(os.environ["PREFECT_HOME"], "private-server.log")

@@ -3,9 +3,9 @@
 Starts the server on 127.0.0.1, and on the next port the reports that run pages link to, creates the work pools that are
 missing, deploys everything in prefect.yaml and starts one worker per pool, one run at a time each. What people set in
 the UI stays: pools, their limits, and of schedules whether they are on, their times and their parameters. Ctrl-C ends
-all of it, running flows included; the runs of these workers are marked as crashed, and a new run of the same name goes
-on from its files. Workers on other machines and their runs are left alone. Logs: .prefect/server.log,
-.prefect/reports.log, .prefect/worker-<pool>.log.
+all of it, running flows included; the runs of these workers, and those of commands that were killed, are marked as
+crashed, and a new run of the same name goes on from its files. Workers on other machines and their runs are left alone.
+Logs: .prefect/server.log, .prefect/reports.log, .prefect/worker-<pool>.log.
 """
 
 from __future__ import annotations

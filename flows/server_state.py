@@ -1,25 +1,29 @@
-"""What `make ui` finds on its Prefect server, and leaves as people have set it."""
+"""What `make ui` and commands find on a Prefect server: what people have set stays, runs whose process is gone end."""
 
 from __future__ import annotations
 
 import contextlib
+import socket
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import psutil
-from prefect import get_client
+from prefect import Flow, get_client
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.filters import FlowRunFilter
-from prefect.client.schemas.objects import DeploymentSchedule
+from prefect.client.schemas.objects import DeploymentSchedule, FlowRun, State
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.states import Crashed
 
 SETTINGS = ("active", "schedule", "parameters")  # of a schedule: what can be changed in the UI
 UNFINISHED = {"type": {"any_": ["RUNNING", "CANCELLING", "PENDING"]}}
-INTERRUPTED = "The worker was stopped. A new run of the same name goes on from the files."
+INTERRUPTED = "Its process is gone. A new run of the same name goes on from the files."
 RUN_OF_PROCESS = "PREFECT__FLOW_RUN_ID"  # environment variable of the process that a worker starts for a run
 WORKER = "prefect.worker.name"  # label that a worker puts on its runs
+PROCESS = "moa.process"  # label that a command puts on its run: `<host> <process> <when it was started, s>`
+SAME_START = 60.0  # seconds: the time of a start moves with the clock
 
 
 def missing_pools(wanted: Sequence[str]) -> list[str]:
@@ -73,15 +77,38 @@ def _set_again(
             )
 
 
-def mark_interrupted(workers: Collection[str]) -> None:
-    """Runs of these workers, which are stopped, do not run any more unless their process lives: says so in the UI."""
+def label_with_process(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """Says on the server which process a run is: this one. For the hook `on_running` of a command's flow."""
+    me = psutil.Process()
+    with get_client(sync_client=True) as client:
+        client.update_flow_run_labels(flow_run.id, {PROCESS: f"{socket.gethostname()} {me.pid} {me.create_time():.0f}"})
+
+
+def mark_interrupted(workers: Collection[str] = ()) -> None:
+    """Runs of these workers, which are stopped, do not run any more unless their process lives: says so in the UI.
+
+    The same for commands of this machine that were killed; those on other machines are left alone.
+    """
     alive = set(_living_runs())
     with get_client(sync_client=True) as client:
         runs = client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate({"state": UNFINISHED}))
         gone = [run for run in runs if run.labels.get(WORKER) in workers and str(run.id) not in alive]
+        gone += [run for run in runs if _is_gone(str(run.labels.get(PROCESS, "")))]
         below = {"state": UNFINISHED, "parent_flow_run_id": {"any_": [str(run.id) for run in gone]}}
         for run in [*gone, *client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate(below))]:
             client.set_flow_run_state(run.id, Crashed(message=INTERRUPTED), force=True)
+
+
+def _is_gone(process: str) -> bool:
+    """Whether the process of a command's label was one of this machine and has ended."""
+    host, _, rest = process.partition(" ")
+    if not rest or host != socket.gethostname():
+        return False
+    number, started = rest.split()
+    try:
+        return abs(psutil.Process(int(number)).create_time() - float(started)) > SAME_START
+    except psutil.NoSuchProcess:
+        return True
 
 
 def _living_runs() -> Iterator[str]:

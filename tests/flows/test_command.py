@@ -65,4 +65,4 @@ def test_an_interrupted_command_says_how_it_goes_on(
 
     monkeypatch.setattr("flows.command.reachable_server", interrupted)
     assert run(lifecycle, []) == 130
-    assert capsys.readouterr().err == "interrupted: the same command goes on where this one stopped\n"
+    assert capsys.readouterr().err == "interrupted. The same command goes on where this one stopped\n"

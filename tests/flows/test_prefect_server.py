@@ -14,10 +14,14 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.prefect_server import _answers
+from flows.errors import ServeError
+from flows.prefect_environment import declared
+from flows.prefect_server import _answers, reachable_server
 
 COMMAND = """
 import logging
@@ -88,6 +92,29 @@ def test_nobody_is_none() -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     assert not _answers(f"http://127.0.0.1:{port}/api") and not _answers(None)
+
+
+@pytest.mark.parametrize("answering", [(200, b"true")], indirect=True)
+def test_a_server_that_goes_away_is_named_with_what_to_do(answering: str) -> None:
+    told = rf"{answering} does not answer any more: .*`make ui`.* goes on where"
+    with temporary_settings({PREFECT_API_URL: answering}):
+        with pytest.raises(ServeError, match=told), reachable_server():
+            raise httpx.ConnectError("Connection refused")
+        with pytest.raises(ValueError, match="a bug"), reachable_server():
+            raise ValueError("a bug")
+
+
+@pytest.mark.parametrize("asked", ["http://127.0.0.1:9/api", None])
+def test_a_server_that_was_asked_for_and_is_not_there_is_named(
+    asked: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """That of `make ui`, to which prefect.toml points, is away most of the time."""
+    monkeypatch.setattr("flows.prefect_server._private_server", lambda: "http://127.0.0.1:8/api")
+    monkeypatch.setattr("flows.prefect_server._answers", lambda url: False)
+    with temporary_settings({PREFECT_API_URL: asked or declared()["PREFECT_API_URL"]}), reachable_server():
+        assert PREFECT_API_URL.value() == "http://127.0.0.1:8/api"
+    warned = capsys.readouterr().err
+    assert f"no Prefect server answers at {asked}, so" in warned if asked else not warned
 
 
 def server_of(process: subprocess.Popen[str]) -> psutil.Process:

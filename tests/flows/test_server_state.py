@@ -1,4 +1,4 @@
-"""What `make ui` leaves alone on its server: pools, schedules that are on, runs of other machines."""
+"""What stays on a server: pools, schedules that are on, runs of other machines. Killed commands do not run for ever."""
 
 from __future__ import annotations
 
@@ -12,9 +12,18 @@ import pytest
 from prefect import flow, get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
 from prefect.client.schemas.schedules import CronSchedule
+from prefect.settings import PREFECT_API_URL
 from prefect.states import Running
 
-from flows.server_state import RUN_OF_PROCESS, WORKER, mark_interrupted, missing_pools, schedules_kept
+from flows.server_state import (
+    PROCESS,
+    RUN_OF_PROCESS,
+    WORKER,
+    label_with_process,
+    mark_interrupted,
+    missing_pools,
+    schedules_kept,
+)
 
 pytestmark = [pytest.mark.prefect, pytest.mark.slow]
 DECLARED = DeploymentScheduleCreate(schedule=CronSchedule(cron="0 2 * * *"), active=False, slug="nightly")
@@ -120,3 +129,53 @@ def test_only_the_own_workers_dead_runs_are_marked(client) -> None:
         process.kill()
     states = {run: client.read_flow_run(run).state.type.value for run in (ours, alive, theirs, nobodys)}
     assert states == {ours: "CRASHED", alive: "RUNNING", theirs: "RUNNING", nobodys: "RUNNING"}
+
+
+COMMAND = """
+import flows, sys, time
+from prefect import flow
+from flows.server_state import label_with_process
+
+@flow
+def below() -> None:
+    print("running", flush=True)
+    time.sleep(300)
+
+@flow
+def killed() -> None:
+    below()
+
+killed.with_options(on_running=[label_with_process])()
+"""
+
+
+def test_the_runs_of_a_killed_command_are_marked_and_nobody_elses(client) -> None:
+    def states() -> dict[str, str]:
+        found = client.read_flow_runs()
+        names = {one.id: one.name for one in client.read_flows()}
+        return {names[run.flow_id]: run.state.type.value for run in found if names[run.flow_id] in ("killed", "below")}
+
+    elsewhere = client.create_flow_run(kept, state=Running())
+    client.update_flow_run_labels(elsewhere.id, {PROCESS: "another-host 1 0"})
+    environment = os.environ | {"PREFECT_API_URL": PREFECT_API_URL.value()}
+    with subprocess.Popen([sys.executable, "-c", COMMAND], env=environment, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert any(line == b"running\n" for line in process.stdout)
+        mark_interrupted()
+        assert states() == {"killed": "RUNNING", "below": "RUNNING"}
+        process.kill()
+        process.wait()
+        mark_interrupted()
+    assert states() == {"killed": "CRASHED", "below": "CRASHED"}
+    assert client.read_flow_run(elsewhere.id).state.type.value == "RUNNING"
+
+
+def test_a_number_that_another_process_got_later_is_not_the_command(client) -> None:
+    run = client.create_flow_run(kept, state=Running())
+    label_with_process(kept, run, run.state)
+    mark_interrupted()
+    assert client.read_flow_run(run.id).state.type.value == "RUNNING"
+    label = str(client.read_flow_run(run.id).labels[PROCESS])
+    client.update_flow_run_labels(run.id, {PROCESS: f"{label.rpartition(' ')[0]} 1000"})
+    mark_interrupted()
+    assert client.read_flow_run(run.id).state.type.value == "CRASHED"
