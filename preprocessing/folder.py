@@ -106,7 +106,10 @@ class FolderSourceReader:
     def _files(self, place: Path) -> list[str]:
         """All visible files below `place` as sorted paths from the root, with slashes."""
         if not self.root.is_dir():
-            raise SourceError(f"{self.root}: no such folder; set source.root or pass --source-root FOLDER")
+            raise SourceError(
+                f"{self.root}: no such folder; set source.root or pass --source-root FOLDER "
+                "(in flows: --set preprocess.source_root=FOLDER)"
+            )
         if not place.is_dir():
             raise SourceError(f"{place}: no such folder, which source.images names; put the images there")
         return list_files(self.root, place)

@@ -19,6 +19,7 @@ from preprocessing.errors import PreprocessingError
 T = TypeVar("T")
 R = TypeVar("R")
 
+FEWER = "with fewer --workers (flows have one for each CPU: `python -m preprocessing` makes the same shards)"
 ITEMS_PER_WORKER = 64  # below this a process costs more to start than it saves
 
 
@@ -58,13 +59,11 @@ def worker_pool(workers: int | None, items: int) -> Iterator[Workers]:
     except MemoryError as error:
         where = "".join(f", {note}" for note in getattr(error, "__notes__", ()))
         raise PreprocessingError(
-            f"there is not enough memory{where}. Finished shards are kept: run again, with fewer --workers, or without "
-            "this image"
+            f"there is not enough memory{where}. Finished shards are kept: run again, {FEWER}, or without this image"
         ) from error
     except BrokenProcessPool as error:
         raise PreprocessingError(
-            "a worker process was killed, mostly for want of memory. Finished shards are kept: "
-            "run again, with fewer --workers"
+            f"a worker process was killed, mostly for want of memory. Finished shards are kept: run again, {FEWER}"
         ) from error
     finally:
         if pool is not None:

@@ -170,7 +170,9 @@ def test_credits_come_from_the_ffhq_metadata(tmp_path: Path) -> None:
 def test_images_may_lie_in_one_folder_of_the_root(tmp_path: Path) -> None:
     """As FFHQ's, whose repository has pictures without numbers around them; the credits stay in the root."""
     root, ffhq = tmp_path / "ffhq", load_dataset(DATASETS / "ffhq.yaml")
-    with pytest.raises(SourceError, match=r"ffhq: no such folder; set source\.root"):
+    with pytest.raises(
+        SourceError, match=r"ffhq: no such folder; set source\.root .*in flows: --set preprocess\.source_root"
+    ):
         listed(root, source=ffhq.source)
     add_photo(root, "ffhq-teaser.png")
     add_photo(root, "docs/search/favicon.png")

@@ -37,7 +37,10 @@ def test_an_error_in_a_worker_arrives_here() -> None:
 
 
 def test_a_killed_worker_is_explained() -> None:
-    with pytest.raises(PreprocessingError, match="fewer --workers"), worker_pool(2, 2 * ITEMS_PER_WORKER) as pool:
+    with (
+        pytest.raises(PreprocessingError, match="fewer --workers .flows have"),
+        worker_pool(2, 2 * ITEMS_PER_WORKER) as pool,
+    ):
         list(pool.map(os._exit, [[9]]))
 
 
