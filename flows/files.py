@@ -11,7 +11,7 @@ from flows.errors import BrokenFileError
 
 
 def write_json(path: Path, value: Any) -> Path:
-    """Writes `value` to `path`, atomically; an equal file is left alone. Returns `path`."""
+    """Writes `value` to `path`, atomically; an equal file is left alone. Returns `path`. Raises OSError, naming it."""
     data = (json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
     if path.is_file() and path.read_bytes() == data:
         return path
@@ -23,8 +23,10 @@ def write_json(path: Path, value: Any) -> Path:
             stream.flush()
             os.fsync(stream.fileno())  # else a power cut may leave an empty file under the final name
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and not error.filename:
+            error.filename = str(path)  # a full disk does not say of which file
         raise
     return path
 

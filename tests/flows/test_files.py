@@ -58,6 +58,6 @@ def test_a_full_disk_leaves_the_file_that_was_there(tmp_path: Path, monkeypatch:
 
     path = write_json(tmp_path / "lifecycle.json", {"preset": "miniature"})
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(OSError, match=f"No space left on device: '{path}'"):
         write_json(path, {"preset": "other"})
     assert read_json(path) == {"preset": "miniature"} and list(tmp_path.iterdir()) == [path]
