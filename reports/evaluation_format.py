@@ -203,11 +203,13 @@ class Environment(FileModel):
 
 
 class Summary(FileModel):
-    """`evaluation/<suite>/summary.json`."""
+    """`evaluation/<suite>/summary.json`. `yardstick` is the same in two evaluations whose scores compare, None in
+    summaries written before there was one: nobody can say."""
 
     format: Literal["moa-evaluation/5"]
     suite: str
     version: int | str
+    yardstick: str | None = None
     methods: list[MethodSummary] = Field(min_length=1)
     upper_bound: UpperBound | None = None
     comparisons: list[Comparison] = []

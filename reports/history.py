@@ -104,6 +104,7 @@ def build_history(runs_folder: Path) -> tuple[Path, list[str]]:
             undecided=UNDECIDED,
             compared=comparable,
             left_out=[entry.name for entry in evaluated if entry.evaluation and entry not in comparable],
+            unsaid=[entry.name for entry in evaluated if entry.evaluation and not entry.evaluation.summary.yardstick],
         ),
     )
     return page, [entry.problem for entry in entries if entry.problem]

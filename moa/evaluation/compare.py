@@ -25,6 +25,7 @@ from moa.evaluation.score import KEY, read_scores
 from moa.evaluation.summary import FORMAT as EVALUATION
 from moa.evaluation.summary import compare
 from moa.evaluation.tables import readable
+from moa.evaluation.yardstick import yardstick
 
 FORMAT = "moa-comparison/1"
 SHOWN = {
@@ -62,14 +63,10 @@ class Finished:
         origin = {key: self.summary["provenance"].get(key) for key in ("commit", "adapter_digest")}
         return {"folder": str(self.folder), **origin, "precision": self.summary["environment"].get("precision")}
 
-    def rulers(self) -> dict[str, Any]:
-        """What scores depend on besides the model: what measured them, and how the images were sampled."""
-        measured = self.summary["provenance"].get("evaluators") or {}
-        sampled = {key: value for key, value in self.suite.get("images", {}).items() if key != "precision"}
-        sampled["expert_interval"] = self.summary["environment"].get("expert_interval")
-        return {f"the {kind} models": measured.get(kind) for kind in ("faces", "clip", "attributes")} | {
-            "sampling options": sampled
-        }
+    def yardstick(self) -> dict[str, Any]:
+        """What the scores depend on besides the model."""
+        evaluators = self.summary["provenance"].get("evaluators") or {}
+        return yardstick(self.suite, evaluators, self.summary["environment"].get("expert_interval"))
 
     def methods(self) -> dict[str, Method]:
         return {m["method"]: Method(m["method"], m["label"], m["kind"], "") for m in self.summary["methods"]}
@@ -78,15 +75,13 @@ class Finished:
 def compare_runs(before: Path, after: Path) -> dict[str, Any]:
     """The content of the comparison. Raises `EvaluationError` where the two cannot be compared."""
     one, other = Finished.read(before), Finished.read(after)
-    for field, said in (("name", "suites"), ("version", "versions"), ("people", "people")):
-        if one.suite[field] != other.suite[field]:
-            which = "" if field == "people" else f" ({one.suite[field]} and {other.suite[field]})"
-            raise EvaluationError(f"{before} and {after}: their {said} differ{which}, so their scores do not compare")
-    for kind, said in one.rulers().items():
-        if said != other.rulers()[kind]:
+    theirs = other.yardstick()
+    for name, part in one.yardstick().items():
+        if part != theirs[name]:
+            which = "" if name == "people" else f" ({part} and {theirs[name]})"
             raise EvaluationError(
-                f"{before} and {after}: {kind} differ ({said} and {other.rulers()[kind]}), so their scores do not "
-                "compare: evaluate the earlier model again"
+                f"{before} and {after}: their {name} differ{which}, so their scores do not compare: evaluate the "
+                "earlier model again, on what the later one was"
             )
     methods = {name: method for name, method in other.methods().items() if name in one.methods()}
     if not methods:

@@ -36,7 +36,7 @@ def inputs_digest(
     named = [[m.name, m.label, m.kind, m.compared_with, m.role, m.digest] for m in methods]
     others = [subject.other_digest for subject in subjects]
     sampling = [SAMPLING, EXPERT_INTERVAL]
-    return json_digest([FORMAT, sampling, _resolved(suite, subjects), others, named, evaluators])
+    return json_digest([FORMAT, sampling, resolved(suite, subjects), others, named, evaluators])
 
 
 def check_version(out: Path, suite: Suite) -> None:
@@ -59,6 +59,7 @@ def is_complete(out: Path, suite: Suite, inputs: str) -> bool:
     try:
         manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
         intact = all(file_digest(out / name) == digest for name, digest in manifest["files"].items())
+        summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
         scores = [read_scores(out), *([read_pairs(out)] if suite.pairs else [])]
         tables = [scores[0], read_swaps(out), *scores[1:]]
     except (OSError, ValueError, KeyError, EvaluationError):
@@ -67,6 +68,7 @@ def is_complete(out: Path, suite: Suite, inputs: str) -> bool:
     return (
         manifest["inputs"] == inputs
         and intact
+        and "yardstick" in summary  # not in those of before: it is written again, from what is there
         and manifest["rows"] == [rows_digest(rows) for rows in tables]
         and all(_is_whole(out / image) for image in images)
     )
@@ -90,7 +92,7 @@ def rows_digest(rows: pd.DataFrame) -> str:
 
 def write_suite(out: Path, suite: Suite, subjects: Sequence[SuiteSubject]) -> list[Path]:
     """Writes `suite.json` and `references/` and returns their paths."""
-    files = [write_json(out / "suite.json", _resolved(suite, subjects))]
+    files = [write_json(out / "suite.json", resolved(suite, subjects))]
     for subject in subjects:
         if subject.reference:
             save = partial(subject.reference.convert("RGBA").save, format="PNG")
@@ -122,7 +124,7 @@ def write_manifest(
     return write_json(out / "manifest.json", manifest)
 
 
-def _resolved(suite: Suite, subjects: Sequence[SuiteSubject]) -> dict[str, Any]:
+def resolved(suite: Suite, subjects: Sequence[SuiteSubject]) -> dict[str, Any]:
     """The content of suite.json: the declaration with its people, and file names instead of this machine's paths."""
     content = suite.model_dump(mode="json")
     for model in filter(None, content["evaluators"].values()):

@@ -28,7 +28,7 @@ from moa.errors import EvaluationError, MoAError, SuiteError
 from moa.evaluation.environment import describe_environment
 from moa.evaluation.files import write_json
 from moa.evaluation.generate import Method, Progress, generate, shots
-from moa.evaluation.manifest import check_version, inputs_digest, is_complete, write_manifest, write_suite
+from moa.evaluation.manifest import check_version, inputs_digest, is_complete, resolved, write_manifest, write_suite
 from moa.evaluation.measure import Measurer, MeasuringModels, measured_together
 from moa.evaluation.methods import DTYPES, find_methods, open_pipeline
 from moa.evaluation.pairs import score_pairs, write_pairs
@@ -38,7 +38,9 @@ from moa.evaluation.subjects import SuiteSubject, resolve_subjects, upper_bound
 from moa.evaluation.suite import Precision, Suite, load_suite
 from moa.evaluation.summary import summarise
 from moa.evaluation.workers import Crew
+from moa.evaluation.yardstick import yardstick_digest
 from moa.models import code_commit
+from moa.pipeline import EXPERT_INTERVAL
 
 MOST_BATCHES = 8  # that a process is given to measure at a time, so that it reads one while it measures another
 
@@ -130,6 +132,7 @@ def evaluate(
         router=router,
         upper_bound=upper_bound(subjects, scorer.references, models.faces),
         environment=describe_environment(suite, pipeline, devices),
+        yardstick=yardstick_digest(resolved(suite, subjects), evaluators, EXPERT_INTERVAL),
     )
     write_scores(out, rows)
     write_swaps(out, swaps)

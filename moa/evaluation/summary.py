@@ -48,13 +48,14 @@ def summarise(
     router: dict[str, Any] | None = None,
     upper_bound: pd.DataFrame | None = None,
     environment: dict[str, Any] | None = None,
+    yardstick: str | None = None,
 ) -> dict[str, Any]:
     """The content of `summary.json`.
 
     `swaps` is the table of comparisons of two people, `pairs` that of images of two, `router` the content of
     router.json, `upper_bound` one row per subject who has a second photograph (`subject`, `ip`); None where the suite
-    measures no such thing. `subjects` are asked for their problems. Raises `ScoresError` when a method has no rows or a
-    row's method is not named.
+    measures no such thing. `subjects` are asked for their problems, `yardstick` is `yardstick_digest`'s. Raises
+    `ScoresError` when a method has no rows or a row's method is not named.
     """
     named = {method.name for method in methods}
     if named != set(rows["method"]):
@@ -65,6 +66,7 @@ def summarise(
         "format": FORMAT,
         "suite": suite.name,
         "version": suite.version,
+        "yardstick": yardstick,
         "methods": [_method(with_followed(rows), method) | _swaps(swaps, method) for method in methods],
         "upper_bound": _upper_bound(upper_bound),
         "comparisons": _comparisons(rows, methods),

@@ -49,6 +49,7 @@ def summary(scores: pd.DataFrame, pairs: pd.DataFrame, methods: Sequence[Any], s
         "format": "moa-evaluation/5",
         "suite": suite,
         "version": 1,
+        "yardstick": DIGEST,
         "methods": [_method(scores[scores["method"] == method.method], method) for method in methods],
         "upper_bound": {"n": 40, "ip": {"n": 40, "mean": 0.81, "low": 0.77, "high": 0.85}},
         "comparisons": [_comparison(scores, method) for method in compared],

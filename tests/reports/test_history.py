@@ -148,36 +148,30 @@ def compared(runs: Path) -> list[str]:
 
 
 CLAIMS = "Claims over time"
-PERSON = {"id": "m-1", "word": "man", "source": "1", "digest": "sha256:1", "problem": None}
 
 
 @pytest.mark.parametrize(
-    ("file", "values", "together"),
+    ("values", "together"),
     [
-        ("summary.json", {"version": 2}, False),
-        ("suite.json", {"people": [PERSON]}, False),
-        ("suite.json", {"images": {"size": 64, "steps": 50, "guidance": 5.0, "precision": "fp32"}}, False),
-        ("suite.json", {"images": {"size": 64, "steps": 20, "guidance": 5.0, "precision": "bf16"}}, True),
-        ("summary.json", {"provenance": {"evaluators": {"clip": {"name": "another CLIP"}}}}, False),
-        ("summary.json", {"environment": {"expert_interval": 1}}, False),
-        ("summary.json", {"environment": {"expert_interval": 2, "python": "3.12"}}, True),
+        ({"yardstick": "sha256:another"}, False),
+        ({"yardstick": None}, False),
+        ({"environment": {"expert_interval": 2, "python": "3.12"}}, True),
     ],
 )
-def test_only_runs_measured_alike_stand_in_one_chart(
-    tmp_path: Path, file: str, values: dict[str, object], together: bool
-) -> None:
+def test_only_runs_measured_alike_stand_in_one_chart(tmp_path: Path, values: dict[str, object], together: bool) -> None:
     runs = small_runs(tmp_path, "run-1", "run-2")
     assert compared(runs) == ["run-2", "run-1"]
-    change(runs / "run-2", file, **values)
+    change(runs / "run-2", "summary.json", **values)
     page = Page(build_history(runs)[0])
     assert len(page.all("svg")) == (2 if together else 0)
     assert compared(runs) == (["run-2", "run-1"] if together else [])  # one run alone has no claims over time
+    assert ("Nobody can say with what run-2 compares" in page.text) == (values == {"yardstick": None})
 
 
 def test_of_equally_large_groups_the_newest_runs_is_shown(tmp_path: Path) -> None:
     runs = small_runs(tmp_path, "run-4", "run-3", "run-2", "run-1")  # the oldest is last by name
     for name in ("run-2", "run-1"):
-        change(runs / name, "summary.json", suite="z", version=9)
+        change(runs / name, "summary.json", yardstick="sha256:another")
     assert compared(runs) == ["run-1", "run-2"]
     assert "Left out: run-3, run-4;" in Page(runs / "index.html").text
 

@@ -55,8 +55,8 @@ def test_rows_are_compared_in_pairs(before, tmp_path):
 @pytest.mark.parametrize(
     ("file", "part", "change", "said"),
     [
-        ("summary.json", "provenance", {"evaluators": {"clip": {"weights": "sha256:9"}}}, "the clip models differ"),
-        ("suite.json", "images", {"steps": 9, "precision": "fp32"}, "sampling options differ"),
+        ("summary.json", "provenance", {"evaluators": {"clip": {"weights": "sha256:9"}}}, "their clip models differ"),
+        ("suite.json", "images", {"steps": 9, "precision": "fp32"}, "their sampling options differ"),
     ],
 )
 def test_what_was_measured_or_sampled_otherwise_does_not_compare(before, tmp_path, file, part, change, said):

@@ -16,6 +16,8 @@ from PIL import Image
 from moa.data import file_digest
 from moa.errors import EvaluationError
 from moa.evaluation import run
+from moa.evaluation.compare import Finished
+from moa.evaluation.files import json_digest, write_json
 from moa.evaluation.manifest import is_complete
 from moa.evaluation.pairs import read_pairs
 from moa.evaluation.run import Source, evaluate
@@ -77,6 +79,7 @@ def test_it_writes_what_the_format_says(done, pipeline):
     assert {"torch", "diffusers", "transformers"} < set(found["packages"]) and found["devices"][0].startswith("cpu: ")
     assert "facenet-pytorch" not in found["packages"] and found["threads"] == 1
     suite = json.loads((done / "suite.json").read_text())
+    assert summary["yardstick"] == json_digest(Finished.read(done).yardstick())  # what compare goes by
     assert [(p["id"], p["source"]) for p in suite["people"]] == [("man-0", "000000000"), ("boy-2", "000000002")]
     with Image.open(done / "references" / "man-0.png") as reference:
         assert reference.mode == "RGBA"
@@ -110,6 +113,20 @@ def test_a_deleted_image_and_a_changed_summary_are_noticed(done, tmp_path):
         shutil.copytree(done, out)
         (out / name).unlink() if damage is None else (out / name).write_text(damage)
         assert not is_complete(out, suite, inputs)
+
+
+def test_a_summary_without_yardstick_is_written_again_and_no_image_made(done, pipeline, shards, adapters, tmp_path):
+    out = tmp_path / "older"
+    shutil.copytree(done, out)
+    summary, manifest = (json.loads((out / name).read_text()) for name in ("summary.json", "manifest.json"))
+    yardstick = summary.pop("yardstick")
+    write_json(out / "summary.json", summary)
+    manifest["files"]["summary.json"] = file_digest(out / "summary.json")
+    write_json(out / "manifest.json", manifest)
+    made = []
+    _evaluate(pipeline, shards, adapters, out, progress=lambda *x: made.append(x[0]))
+    assert json.loads((out / "summary.json").read_text())["yardstick"] == yardstick
+    assert "score" in made and not any(stage.startswith("generate") for stage in made)
 
 
 def test_a_damaged_run_is_repaired_to_the_same_bytes(done, pipeline, shards, adapters, tmp_path):
