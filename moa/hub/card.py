@@ -7,13 +7,16 @@ the same bytes, so an unchanged model is not published twice.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from pydantic import BaseModel, ConfigDict, Field
 
 from moa.hub.licences import Licences
+from moa.hub.loopback import is_loopback
 
 TEMPLATE = Path(__file__).parent / "templates" / "model_card.md.j2"
+PUBLIC_HUB = "https://huggingface.co"
 TAGS = ["stable-diffusion", "mixture-of-attention", "personalization", "diffusers"]
 
 
@@ -52,9 +55,12 @@ class CardInput(BaseModel):
     metrics: tuple[Metric, ...] = ()
 
 
-def render_card(card: CardInput, repo_id: str, revision: str | None = None) -> str:
-    """README.md of the repository, metadata block included. `revision` is the branch or tag on which the model can be
-    found, for the usage example: a file cannot name its own commit, and `main` moves on to other models."""
+def render_card(card: CardInput, repo_id: str, revision: str | None = None, endpoint: str = PUBLIC_HUB) -> str:
+    """README.md of the repository, metadata block included.
+
+    `revision` and `endpoint` are for the usage example: the branch or tag on which the model can be found (a file
+    cannot name its own commit, and `main` moves on to other models), and the Hub that holds it.
+    """
     licences = card.licences
     special = licences.hub_licence == "other"
     data = ModelCardData(
@@ -69,8 +75,21 @@ def render_card(card: CardInput, repo_id: str, revision: str | None = None) -> s
         base_model=card.base_model_id,
         base_model_relation="adapter" if card.base_model_id else None,
     )
-    template = str(TEMPLATE)
-    return str(ModelCard.from_template(data, template_path=template, card=card, repo_id=repo_id, revision=revision))
+    words: dict[str, Any] = {"card": card, "repo_id": repo_id, "revision": revision, "way": _way(endpoint.rstrip("/"))}
+    return str(ModelCard.from_template(data, template_path=str(TEMPLATE), **words))
+
+
+def _way(endpoint: str) -> str | None:
+    """How the example finds a Hub that is not the public one. The address of a local Hub, whose port changes, is left
+    out: the card is the same on each."""
+    if endpoint == PUBLIC_HUB:
+        return None
+    if is_loopback(endpoint):
+        return (
+            "This repository is on a local Hub: start `python -m moa.hub.server --root` over its folder if it does not "
+            "run, and set `HF_ENDPOINT` to the address it prints before Python starts."
+        )
+    return f"This repository is not on huggingface.co: set `HF_ENDPOINT={endpoint}` before Python starts."
 
 
 def _eval_result(metric: Metric) -> EvalResult:

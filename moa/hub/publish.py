@@ -70,7 +70,7 @@ def publish(
     require_acceptance(card.licences, accepted=accept_licences)
     if branch == MAIN:
         raise HubError("branch: main is moved by promote() only; publish to a candidate branch such as run-<name>")
-    files = published_files(Path(pipeline_folder), card, repo_id, branch)
+    files = published_files(Path(pipeline_folder), card, repo_id, branch, endpoint)
     digest = adapter_digest(Path(pipeline_folder), files)
     wanted = {path: file.names for path, file in files.items()}
     with hub_client(endpoint, token=token, repo_id=repo_id, writing=True) as api:
@@ -133,7 +133,7 @@ def promote(
         HubError: its other subclasses, see `moa.hub.client`.
     """
     repo_id, endpoint = publication.repo_id, endpoint or publication.endpoint
-    readme = None if card is None else local_file(render_card(card, repo_id, tag).encode())
+    readme = None if card is None else local_file(render_card(card, repo_id, tag, endpoint).encode())
     with hub_client(endpoint, token=token, repo_id=repo_id, writing=True) as api:
         candidate = retrying(
             lambda: remote_files(api, repo_id, publication.commit), what=f"read candidate of {repo_id}"
@@ -165,7 +165,7 @@ def promote(
     )
 
 
-def published_files(folder: Path, card: CardInput, repo_id: str, branch: str) -> dict[str, LocalFile]:
+def published_files(folder: Path, card: CardInput, repo_id: str, branch: str, endpoint: str) -> dict[str, LocalFile]:
     """Everything that goes onto the branch, by path: the folder's files, the model card and the licences.
 
     Raises:
@@ -184,7 +184,7 @@ def published_files(folder: Path, card: CardInput, repo_id: str, branch: str) ->
             if path.suffix.lower() in PICKLES:
                 raise UnsafeFileError(f"{path}: pickles are not published; save these weights as safetensors")
             files[path.relative_to(folder).as_posix()] = local_file(path)
-    generated = {"README.md": render_card(card, repo_id, branch).encode(), **licence_files(card.licences)}
+    generated = {"README.md": render_card(card, repo_id, branch, endpoint).encode(), **licence_files(card.licences)}
     return files | {path: local_file(data) for path, data in generated.items()}
 
 

@@ -99,3 +99,26 @@ def test_the_usage_example_compiles():
 
 def test_the_card_says_how_to_install_what_the_example_imports():
     assert "commit `af2a0b4`); in a checkout of it:\n\n```\npip install .\n```" in render_card(make_card(), "lab/moa")
+
+
+def test_the_example_says_how_to_reach_a_hub_that_is_not_the_public_one():
+    public = render_card(make_card(), "lab/moa", "v1")
+    assert "HF_ENDPOINT" not in public and public == render_card(
+        make_card(), "lab/moa", "v1", "https://huggingface.co/"
+    )
+    mirror = render_card(make_card(), "lab/moa", "v1", "https://hub.example")
+    assert "\n\nThis repository is not on huggingface.co: set `HF_ENDPOINT=https://hub.example` before" in mirror
+    local = render_card(make_card(), "lab/moa", "v1", "http://127.0.0.1:8765")
+    assert "local Hub" in local and "HF_ENDPOINT" in local
+    assert local == render_card(make_card(), "lab/moa", "v1", "http://localhost:9999"), "its port changes, it does not"
+
+
+@pytest.mark.parametrize("licences", LICENCES.values(), ids=LICENCES)
+def test_the_metadata_name_a_licence_as_the_hub_does(licences):
+    """Its list: https://huggingface.co/docs/hub/repositories-licenses; others are `other` with a name and a link."""
+    data = ModelCard(render_card(make_card(licences=licences), "lab/moa")).data
+    assert data.license in ("cc0-1.0", "mit", "other")
+    if data.license == "other":
+        assert re.fullmatch(r"[a-z0-9][a-z0-9.-]*", data.license_name) and data.license_link in licence_files(licences)
+    else:
+        assert data.license_name is None and data.license_link is None

@@ -412,7 +412,8 @@ def test_promotion_writes_the_scores_into_the_card_of_main(hub, pipeline, tmp_pa
     candidate = download(REPO, publication.commit, hub.endpoint, tmp_path)
     main = download(REPO, promotion.commit, hub.endpoint, tmp_path)
     for folder, revision in ((candidate, "run-a"), (main, "v1")):
-        assert f'from_pretrained("{REPO}", revision="{revision}")' in (folder / "README.md").read_text()
+        text = (folder / "README.md").read_text()
+        assert f'from_pretrained("{REPO}", revision="{revision}")' in text and "HF_ENDPOINT" in text
     assert "not been evaluated" in (candidate / "README.md").read_text()
     assert "0.400 to 0.600" in (main / "README.md").read_text()
 
