@@ -123,7 +123,7 @@ class HubError(MoAError):
 
 
 class NothingToPublishError(HubError, FileNotFoundError):
-    """The folder to publish is missing, is no pipeline folder, or lacks its adapter."""
+    """The folder to publish is missing, is no pipeline folder, lacks its adapter, or cannot be read."""
 
 
 class UnsafeFileError(HubError, ValueError):

@@ -24,11 +24,11 @@ def described(path: str, files: dict[str, Entry]) -> dict:
         inside = sorted((name, entry.blob_id) for name, entry in files.items() if name.startswith(f"{path}/"))
         return {"type": "directory", "oid": git_sha1(repr(inside).encode(), kind="tree"), "size": 0, "path": path}
     entry = files[path]
-    described = {"type": "file", "oid": entry.blob_id, "size": entry.size, "path": path}
+    listed = {"type": "file", "oid": entry.blob_id, "size": entry.size, "path": path}
     if entry.lfs:
         pointer = len(pointer_of(entry.sha256, entry.size))
-        described["lfs"] = {"oid": entry.sha256, "size": entry.size, "pointerSize": pointer}
-    return described
+        listed["lfs"] = {"oid": entry.sha256, "size": entry.size, "pointerSize": pointer}
+    return listed
 
 
 def upload_mode(file: dict, present: Entry | None) -> dict:
@@ -45,10 +45,10 @@ def apply_changes(changes: list[tuple[str, str, Entry | None]], files: dict[str,
         if entry is not None:
             files[path] = entry
             continue
-        folder = path.rstrip("/") + "/"
-        gone = [name for name in files if (name == path if key == "deletedFile" else name.startswith(folder))]
         if key not in ("deletedFile", "deletedFolder"):
             raise StoreError(INVALID, f"Unknown operation: {key}")
+        folder = path.rstrip("/") + "/"
+        gone = [name for name in files if (name == path if key == "deletedFile" else name.startswith(folder))]
         if not gone:
             raise StoreError(ENTRY_NOT_FOUND, f"A file with this name doesn't exist: {path}")
         for name in gone:

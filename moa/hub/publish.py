@@ -13,6 +13,7 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NoReturn
 
 from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, HfApi
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
@@ -169,13 +170,13 @@ def published_files(folder: Path, card: CardInput, repo_id: str, branch: str, en
     """Everything that goes onto the branch, by path: the folder's files, the model card and the licences.
 
     Raises:
-        NothingToPublishError: no pipeline folder.
+        NothingToPublishError: no pipeline folder, or a part of it that cannot be read.
         UnsafeFileError: a pickle is among the files.
     """
     if not (folder / "model_index.json").is_file():
         raise NothingToPublishError(f"{folder}: no pipeline folder (model_index.json is missing); export the run first")
     files = {}
-    for directory, names, members in os.walk(folder):
+    for directory, names, members in os.walk(folder, onerror=_refuse_unread, followlinks=True):
         names[:] = sorted(name for name in names if not name.startswith("."))
         for member in sorted(members):
             path = Path(directory, member)
@@ -183,9 +184,19 @@ def published_files(folder: Path, card: CardInput, repo_id: str, branch: str, en
                 continue
             if path.suffix.lower() in PICKLES:
                 raise UnsafeFileError(f"{path}: pickles are not published; save these weights as safetensors")
-            files[path.relative_to(folder).as_posix()] = local_file(path)
+            try:
+                files[path.relative_to(folder).as_posix()] = local_file(path)
+            except OSError as error:
+                _refuse_unread(error)
     generated = {"README.md": render_card(card, repo_id, branch, endpoint).encode(), **licence_files(card.licences)}
     return files | {path: local_file(data) for path, data in generated.items()}
+
+
+def _refuse_unread(error: OSError) -> NoReturn:
+    """What cannot be read must not be missing from the publication without a word."""
+    raise NothingToPublishError(
+        f"{error.filename} cannot be read ({error.strerror}); mend that, then publish again"
+    ) from error
 
 
 def adapter_digest(folder: Path, files: Mapping[str, LocalFile]) -> str:

@@ -95,7 +95,7 @@ class LocalHub:
             self._server = HubServer((host, port), self.handler, store, token)
         except (OSError, OverflowError) as error:  # a port above 65535
             reason = getattr(error, "strerror", None) or error
-            raise HubError(f"{host}:{port} cannot be bound ({reason}); choose another --port") from error
+            raise HubError(f"{host}:{port} cannot be bound ({reason}); choose another --host or --port") from error
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         self.endpoint = f"http://{host}:{self._server.server_port}"
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
+import os
 import traceback
 from pathlib import Path
 
@@ -237,6 +239,30 @@ def test_nothing_to_publish(hub, pipeline, tmp_path):
     with pytest.raises(NothingToPublishError, match="adapter/manifest.json"):
         send(hub, pipeline)
     assert hub.seen == []
+
+
+def test_what_cannot_be_read_is_named_and_not_left_out(hub, pipeline, monkeypatch):
+    (pipeline / "unet" / "gone.json").symlink_to(pipeline / "nowhere")
+    with pytest.raises(NothingToPublishError, match="unet/gone.json cannot be read"):
+        send(hub, pipeline)
+    (pipeline / "unet" / "gone.json").unlink()
+    scan = os.scandir
+
+    def denied(folder: str) -> object:
+        if str(folder).endswith("unet"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    with pytest.raises(NothingToPublishError, match="unet cannot be read .Permission denied"):
+        send(hub, pipeline)
+    assert hub.seen == []
+
+
+def test_a_part_that_is_a_link_to_another_folder_is_published(hub, pipeline, tmp_path):
+    (pipeline / "unet").rename(tmp_path / "elsewhere")
+    (pipeline / "unet").symlink_to(tmp_path / "elsewhere")
+    assert "unet/config.json" in send(hub, pipeline).files
 
 
 def test_an_adapter_that_is_not_the_one_in_its_manifest_is_refused(hub, pipeline):

@@ -285,6 +285,7 @@ def test_the_command_line_says_in_a_line_what_is_wrong(hub, tmp_path, capsys):
     for arguments, message in (
         (["--root", str(tmp_path / "r"), "--port", taken], f"127.0.0.1:{taken} cannot be bound"),
         (["--root", str(tmp_path / "r"), "--port", "99999"], "--port"),
+        (["--root", str(tmp_path / "r"), "--host", "::1"], "--host"),
         (["--root", str(tmp_path / "file" / "below")], "root: "),
         (["--root", str(tmp_path / "r"), "--host", "0.0.0.0"], "MOA_HUB_TOKEN"),
     ):
