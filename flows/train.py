@@ -32,10 +32,7 @@ from moa.train_config import TrainConfig
 
 @task(cache_policy=NO_CACHE, **RETRIES)
 def choose_training(config: LifecycleConfig) -> TrainConfig:
-    """The run's training; a promoted adapter to start from is downloaded.
-
-    Raises SettingsChangedError where a finished run's dataset was made anew.
-    """
+    """The run's training, unless its data are others by now; a promoted adapter to start from is downloaded."""
     refuse_other_data(config)
     return run_training(config)
 
