@@ -6,7 +6,7 @@ that runs again writes some of them anew, never all. A broken run keeps its row,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -30,7 +30,7 @@ Mark = tuple[str, str, str]  # class of the style sheet, mark, words
 @dataclass(frozen=True)
 class Entry:
     """One row: a readable run (`run`), or what is wrong with it (`problem`). `report` is a link, or "" without a
-    report."""
+    report. Neither `run` nor `evaluation` keeps its tables: those of hundreds of runs would fill the memory."""
 
     name: str
     when: datetime
@@ -123,7 +123,8 @@ def _entry(folder: Path, page: Path) -> Entry:
         run = read_run(folder)
     except ReportError as problem:
         return Entry(folder.name, when, None, None, None, None, report, str(problem))
-    main = run.main
+    main = run.main and replace(run.main, scores=None, pairs=None, router=None)
+    run = replace(run, evaluations=[], metrics=[])
     shown = main.shown if main else None
     return Entry(folder.name, when, run, main, shown, main.prior if main else None, report)
 

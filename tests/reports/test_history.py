@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from reports import history
 from reports.__main__ import main
 from reports.build import build_report
 from reports.errors import RunNotFoundError
-from reports.history import build_history
+from reports.history import Entry, build_history
 from tests.reports.fake_run import METHODS, PROMPTS, gate, make_run
 from tests.reports.page_reader import Page
 
@@ -116,6 +117,15 @@ def test_run_without_evaluation_is_listed(runs: Path) -> None:
     assert len([tr for tr in page.all("tr") if tr.inside("tbody") and not tr.inside("details")]) == 2 + 2
 
 
+def test_index_does_not_hold_the_tables_of_all_runs(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[Entry] = []
+    monkeypatch.setattr(history, "render", lambda _, entries, **values: held.extend(entries) or "")
+    build_history(runs)
+    assert [entry.name for entry in held] == ["week-02", "week-01"] and all(entry.run for entry in held)
+    assert all(entry.evaluation.scores is None and entry.evaluation.pairs is None for entry in held if entry.evaluation)
+    assert not any(entry.run.evaluations or entry.run.metrics for entry in held if entry.run)
+
+
 def test_folder_without_runs_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunNotFoundError, match="holds no run"):
         build_history(tmp_path)
@@ -165,7 +175,7 @@ def test_only_runs_measured_alike_stand_in_one_chart(tmp_path: Path, values: dic
     page = Page(build_history(runs)[0])
     assert len(page.all("svg")) == (2 if together else 0)
     assert compared(runs) == (["run-2", "run-1"] if together else [])  # one run alone has no claims over time
-    assert ("Nobody can say with what run-2 compares" in page.text) == (values == {"yardstick": None})
+    assert ("makes no image anew: run-2." in page.text) == (values == {"yardstick": None})
 
 
 def test_of_equally_large_groups_the_newest_runs_is_shown(tmp_path: Path) -> None:
