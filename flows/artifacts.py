@@ -22,13 +22,18 @@ MOST_PROBLEMS = 100
 
 @task(cache_policy=NO_CACHE)
 def show_scores(evaluation: Path) -> None:
-    """One row for each method; one row for each comparison of MoA with another method, paired image by image."""
+    """One row for each method; one row for each comparison of two methods, paired image by image."""
     summary = read_json(evaluation / "summary.json")
     scores = [_scores(method) for method in summary["methods"]]
     create_table_artifact(table=scores, key="evaluation-scores", description=f"`{evaluation}`")
     labels = {method["method"]: method["label"] for method in summary["methods"]}
     differences = [
-        {"MoA minus": labels[line["before"]], "n": line["n"], "ip": interval(line["ip"]), "pc": interval(line["pc"])}
+        {
+            "difference": f"{labels[line['after']]} minus {labels[line['before']]}",
+            "n": line["n"],
+            "ip": interval(line["ip"]),
+            "pc": interval(line["pc"]),
+        }
         for line in summary["comparisons"]
     ]
     create_table_artifact(table=differences, key="evaluation-comparisons", description="Mean, 95 % interval")

@@ -46,7 +46,8 @@ class Grid:
 @dataclass(frozen=True)
 class AblationGrid:
     """One question: `rows` are (subject, prompt, reference, shots), shots parallel to `methods`, None where there is no
-    image. `comparison` is MoA minus the ablation, None where nobody compared them."""
+    image. `comparison` is MoA minus the ablation, on another base MoA minus the prior there; None where nobody compared
+    them."""
 
     title: str
     methods: list[MethodSummary]

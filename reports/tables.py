@@ -82,8 +82,8 @@ def measured(columns: tuple[Column, ...], rows: Sequence[FileModel]) -> list[Col
 
 @dataclass(frozen=True)
 class ComparisonRow:
-    """The shown method minus another; `parts` are (difference, verdict) by the name of the score, without those that
-    were not measured."""
+    """One method minus another: the shown one minus `method`, or `method`, on a base of its own, minus the prior there;
+    `parts` are (difference, verdict) by the name of the score, without those that were not measured."""
 
     label: str
     method: str
@@ -96,8 +96,10 @@ def comparison_rows(evaluation: Evaluation) -> list[ComparisonRow]:
     order = [method.method for method in evaluation.methods]
     champion = evaluation.first("champion")
 
-    def rank(comparison: Comparison) -> tuple[bool, int]:
-        return champion is None or comparison.before != champion.method, order.index(comparison.before)
+    def rank(comparison: Comparison) -> tuple[bool, bool, int]:
+        own_base = comparison.after == evaluation.shown.method
+        of_champion = champion is not None and comparison.before == champion.method
+        return not of_champion, not own_base, order.index(comparison.before)
 
     return [comparison_row(evaluation, part) for part in sorted(evaluation.summary.comparisons, key=rank)]
 
@@ -111,7 +113,8 @@ def comparison_row(evaluation: Evaluation, comparison: Comparison) -> Comparison
     parts = {
         name: (value, judged(value, better[name])) for name, value in found.items() if value and value.mean is not None
     }
-    return ComparisonRow(f"{after.label} minus {before.label}", before.method, comparison.n, parts)
+    other = before if after is evaluation.shown else after
+    return ComparisonRow(f"{after.label} minus {before.label}", other.method, comparison.n, parts)
 
 
 def verdict(difference: Estimate) -> str:

@@ -142,15 +142,17 @@ def _pair_method(pairs: pd.DataFrame, method: Method) -> dict[str, Any]:
 
 
 def _comparisons(rows: pd.DataFrame, methods: Sequence[Method]) -> list[dict[str, Any]]:
-    """MoA against each other method, over the images both have."""
+    """MoA against each other method on its base, and MoA on another base against the prior there, over the images both
+    have. Methods on two bases differ in two things: they are not compared."""
     moa = next((method for method in methods if method.kind == "moa"), None)
     if moa is None:
         return []
-    after = readable(rows, moa)
+    named, base = {method.name: method for method in methods}, moa.compared_with
+    pairs = [(method, moa) for method in methods if method is not moa and base in (method.name, method.compared_with)]
+    pairs += [(named[method.compared_with], method) for method in methods if method.compared_with not in (None, base)]
     return [
-        {"before": method.name, "after": moa.name} | compare(readable(rows, method), after)
-        for method in methods
-        if method is not moa
+        {"before": before.name, "after": after.name} | compare(readable(rows, before), readable(rows, after))
+        for before, after in pairs
     ]
 
 

@@ -44,7 +44,9 @@ def part(rows: pd.DataFrame) -> dict[str, Any]:
 
 
 def summary(scores: pd.DataFrame, pairs: pd.DataFrame, methods: Sequence[Any], suite: str) -> dict[str, Any]:
-    compared = [method for method in methods if method.method != "moa" and method.method != "ink-prior"]
+    names = [method.method for method in methods]
+    compared = [(name, "moa") for name in names if name in ("prior", "champion", "no-moa", "no-spacetime")]
+    compared += [("ink-prior", "ink")] if "ink" in names else []
     return {
         "format": "moa-evaluation/5",
         "suite": suite,
@@ -52,7 +54,7 @@ def summary(scores: pd.DataFrame, pairs: pd.DataFrame, methods: Sequence[Any], s
         "yardstick": DIGEST,
         "methods": [_method(scores[scores["method"] == method.method], method) for method in methods],
         "upper_bound": {"n": 40, "ip": {"n": 40, "mean": 0.81, "low": 0.77, "high": 0.85}},
-        "comparisons": [_comparison(scores, method) for method in compared],
+        "comparisons": [_comparison(scores, *pair) for pair in compared],
         "pairs": [_pair(pairs[pairs["method"] == method.method], method) for method in methods],
         "claims": claims(),
         "published": [{"method": "MoA (paper)", "ip": 0.555, "pc": 0.202, "source": "arXiv 2404.11565, table 3"}],
@@ -81,12 +83,12 @@ def _method(rows: pd.DataFrame, method: Any) -> dict[str, Any]:
     return _described(method) | part(rows) | found | fields | groups | {"outcomes": outcomes}
 
 
-def _comparison(scores: pd.DataFrame, before: Any) -> dict[str, Any]:
+def _comparison(scores: pd.DataFrame, before: str, after: str) -> dict[str, Any]:
     key = ["subject", "prompt_id", "seed"]
-    after, other = (scores[scores["method"] == name].set_index(key) for name in ("moa", before.method))
+    other, one = (scores[scores["method"] == name].set_index(key) for name in (before, after))
     names = ("ip", "pc", *SHOWN, "context_change_outside")
-    made = {name: statistic(after[name] - other[name]) for name in names}
-    return {"before": before.method, "after": "moa", "n": len(after)} | made
+    made = {name: statistic(one[name] - other[name]) for name in names}
+    return {"before": before, "after": after, "n": len(one)} | made
 
 
 def _pair(rows: pd.DataFrame, method: Any) -> dict[str, Any]:

@@ -188,17 +188,18 @@ def test_differences_say_on_which_side_of_zero_they_lie(value: float, percent: b
 
 
 def test_paired_differences_of_shares_are_in_points_and_judged(page: Page, summary: dict[str, Any]) -> None:
-    row = next(tr for tr in rows_of(page, "results") if tr.attributes.get("data-before") == "no-moa")
+    row = next(tr for tr in rows_of(page, "results") if tr.attributes.get("data-compared") == "no-moa")
     part = next(c for c in summary["comparisons"] if c["before"] == "no-moa")
     assert f"{signed(part['scene_shown']['mean'], True)} pp" in row.text
     assert part["context_change_outside"]["high"] < 0 and "better" in row.text and "lower" not in row.text
 
 
 def test_champion_comes_first_among_the_paired_differences(page: Page, summary: dict[str, Any]) -> None:
-    rows = [tr for tr in rows_of(page, "results") if "data-before" in tr.attributes]
-    assert [row.attributes["data-before"] for row in rows] == ["champion", "prior", "no-moa", "no-spacetime", "ink"]
+    rows = [tr for tr in rows_of(page, "results") if "data-compared" in tr.attributes]
+    assert [row.attributes["data-compared"] for row in rows] == ["champion", "prior", "no-moa", "no-spacetime", "ink"]
     for row in rows:
-        part = next(c for c in summary["comparisons"] if c["before"] == row.attributes["data-before"])
+        compared = row.attributes["data-compared"]
+        part = next(c for c in summary["comparisons"] if compared in (c["before"], c["after"]))
         shown = [float(data.attributes["value"]) for data in page.all("data") if row in data.parents]
         names = ("ip", "pc", "item_shown", "scene_shown", "context_change_outside")
         assert shown == [part[name]["mean"] for name in names if part[name]]
@@ -216,7 +217,9 @@ def test_one_grid_for_each_question_of_the_ablations(page: Page) -> None:
     shots = [f for f in page.all("figure") if f.inside("table", **{"class": "ablation"})]
     lines = [p.text for p in page.all("p") if p.attributes.get("class") == "paired-line"]
     assert [line.partition(",")[0] for line in lines] == [
-        f"MoA minus {name}" for name in ("Without MoA layers", "Without spacetime", "Ink: MoA")
+        "MoA minus Without MoA layers",
+        "MoA minus Without spacetime",
+        "Ink: MoA minus Ink: prior only",
     ]
     assert "Scene change −0.1" in lines[0] and " better" in lines[0]  # the lines say what the pictures cost
     other = [f.attributes["data-method"] for f in shots][-4:]

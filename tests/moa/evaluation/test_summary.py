@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from moa.errors import ScoresError
+from moa.evaluation.generate import Method
 from moa.evaluation.intervals import bootstrap_interval
 from moa.evaluation.score import COLUMNS, NUMBER_COLUMNS
 from moa.evaluation.subjects import SuiteSubject
@@ -84,6 +85,17 @@ def test_moa_is_compared_with_each_other_method():
     assert (of_champion["before"], of_champion["n"]) == ("champion", 8)
     both = champion["subject"] != "a"
     assert of_champion["ip"]["mean"] == pytest.approx((moa["ip"] - champion["ip"])[both].mean())
+
+
+def test_methods_on_another_base_are_compared_with_the_prior_there():
+    """Between two bases everything differs."""
+    names = ("prior", "moa", "ink-prior", "ink")
+    there = [
+        Method("ink-prior", "Ink: prior only", "prior", "d"),
+        Method("ink", "Ink", "ablation", "d", compared_with="ink-prior"),
+    ]
+    comparisons = summarise(_table(names), tiny_suite(), [PRIOR, MOA, *there], {})["comparisons"]
+    assert [(one["before"], one["after"]) for one in comparisons] == [("prior", "moa"), ("ink-prior", "ink")]
 
 
 def test_every_statistic_says_over_how_many_images_it_is(rows):
