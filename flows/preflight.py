@@ -3,7 +3,8 @@
     python -m flows.lifecycle --preset ffhq_sd15 --dry-run
 
 prints the resolved configuration and the problems, and writes nothing. Every stage begins with the checks that concern
-it; the lifecycle with all of them. Contents are not compared here: digests are the stages' own affair.
+it; the lifecycle with all of them. But for measuring models, which come last, contents are not compared here: digests
+are the stages' own affair.
 """
 
 from __future__ import annotations
@@ -21,8 +22,17 @@ from flows.errors import PreflightError
 from flows.hub import HUGGING_FACE_TOKEN, SECRET_BLOCK, hub_token
 from flows.settings import EvaluateSettings, LifecycleConfig, models_root
 from moa.config import MoAConfig
+from moa.data import file_digest
 from moa.errors import LicenceRefusedError, SuiteError
-from moa.evaluation.suite import FolderSubjects, ShardSubjects, Suite, load_suite
+from moa.evaluation.suite import (
+    AttributeModel,
+    ClipModel,
+    FaceModel,
+    FolderSubjects,
+    ShardSubjects,
+    Suite,
+    load_suite,
+)
 from moa.hub.licences import LICENCES, require_acceptance
 from moa.hub.loopback import is_loopback
 from preprocessing.config import FolderSource, load_dataset
@@ -31,6 +41,7 @@ from preprocessing.models import missing_models
 from preprocessing.sources import open_source
 
 BASE_PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+WEIGHTS = ("model.safetensors", "open_clip_model.safetensors")  # of a measuring model that is a folder
 PLACEHOLDER = "your-name/"  # of a preset's repository
 
 
@@ -148,17 +159,27 @@ def _evaluation(config: LifecycleConfig) -> Iterator[Problem]:
         yield Problem(f"evaluate.suite: {error}", "--set evaluate.suite=datasets/suites/NAME.yaml")
         return
     for name, model in suite.evaluators:
-        if model is not None and not Path(model.path).exists():
-            setting = (
-                f"--set evaluate.{name}=PATH" if name in EvaluateSettings.model_fields else f"see {settings.suite}"
-            )
-            yield Problem(f"evaluate.{name}: {model.path} does not exist", _fetch(Path(model.path), setting))
+        if model is not None:
+            known = name in EvaluateSettings.model_fields
+            yield from _judge(name, model, f"--set evaluate.{name}=PATH" if known else f"see {settings.suite}")
     yield from _photographs(suite, settings.images)
     for variant in config.ablate.variants:
         yield from _adapter(f"ablate.variants: {variant.label!r}", variant.adapter) if variant.adapter else ()
     for base in config.ablate.community:
         if not base.lora.exists():
             yield Problem(f"ablate.community: {base.label!r}: {base.lora} does not exist", "name a LoRA file or folder")
+
+
+def _judge(name: str, model: FaceModel | ClipModel | AttributeModel, setting: str) -> Iterator[Problem]:
+    """A measuring model that is not there, or is not the one of the suite: scores of another do not compare."""
+    place = Path(model.path)
+    files = [place, *(place / weights for weights in WEIGHTS)]
+    found = next((file for file in files if file.is_file()), None)
+    if not place.exists():
+        yield Problem(f"evaluate.{name}: {place} does not exist", _fetch(place, setting))
+    elif found and model.sha256 and (digest := file_digest(found)) != model.sha256:
+        what = f"evaluate.{name}: {found} is {digest}, but the suite asks for {model.sha256}"
+        yield Problem(what, _fetch(place, setting))
 
 
 def _photographs(suite: Suite, images: Path | None) -> Iterator[Problem]:

@@ -91,8 +91,8 @@ def ranks() -> Iterator[Ranks]:
     gpus = torch.cuda.device_count()
     if 0 < gpus < per_node:
         raise TrainConfigError(
-            f"{per_node} ranks on a machine with {gpus} GPU(s): start torchrun with --nproc_per_node {gpus}, or hide "
-            "the GPUs with CUDA_VISIBLE_DEVICES='' to train on CPUs"
+            f"{per_node} ranks on a machine with {gpus} GPU(s): start torchrun with --nproc_per_node {gpus} (in a "
+            f"flow: --set launch.processes={gpus}), or hide the GPUs with CUDA_VISIBLE_DEVICES='' to train on CPUs"
         )
     device = torch.device("cuda", local) if gpus else torch.device("cpu")
     if gpus:

@@ -83,6 +83,7 @@ def read_base(
     read = {name: None if name in absent else load() for name, load in loaders.items() if name not in given}
     components = {"requires_safety_checker": bool(index.get("requires_safety_checker", True)), **read, **given}
     _check_width(components["subject_encoder"], unet)
+    _check_prediction(components["scheduler"], unet)
     return {**components, "unet": unet}
 
 
@@ -150,6 +151,16 @@ def _check_width(encoder: Any, unet: MoAUNet2DConditionModel) -> None:
         raise AdapterGeometryError(
             f"the subject encoder makes features of width {width}, the adapter was trained with "
             f"{unet.moa_config.image_dim}: use the encoder it was trained with"
+        )
+
+
+def _check_prediction(scheduler: Any, unet: MoAUNet2DConditionModel) -> None:
+    """A base of the same geometry may predict another quantity; what an adapter adds is meant for one of them."""
+    predicts, trained = scheduler.config.get("prediction_type"), unet.provenance.get("prediction_type")
+    if predicts and trained and predicts != trained:
+        raise UnsupportedBaseError(
+            f"the scheduler says that the base predicts {predicts!r}, the adapter was trained on one that predicts "
+            f"{trained!r}: attach it to such a base"
         )
 
 

@@ -153,7 +153,11 @@ def _train(config: TrainConfig, inputs: dict[str, str | None], here: Ranks, stop
     # Export: the trained weights alone, averaged if there is an average.
     if here.first:
         with state.averaged():
-            origin = _provenance(config, inputs, describe(dataset.manifest))
+            origin = _provenance(config, inputs)
+            origin |= {
+                "dataset": describe(dataset.manifest),
+                "prediction_type": models.scheduler.config.prediction_type,
+            }
             path = save_adapter(models.unet, config.run_folder / "export", origin)
         _tell(here, event="exported", step=config.steps, path=str(path))
     here.barrier()
@@ -182,13 +186,12 @@ def _latents(
     return latents
 
 
-def _provenance(config: TrainConfig, inputs: dict[str, str | None], dataset: dict[str, Any]) -> dict[str, Any]:
-    """What the adapter's manifest and config say about its origin."""
+def _provenance(config: TrainConfig, inputs: dict[str, str | None]) -> dict[str, Any]:
+    """What the adapter's manifest and config say about its origin, beside what `_train` knows of data and base."""
     origin = {name: inputs[name] for name in ("shards", "base", "init")}
     return {
         "inputs": origin,
         "image_encoder": inputs["image_encoder"],
-        "dataset": dataset,
         "training": config.model_dump(mode="json", exclude=set(FREE_KEYS)),
         "step": config.steps,
         "seed": config.seed,

@@ -49,8 +49,8 @@ class ClipScorer:
         kind = next((name for name in FOLDERS if (folder / name).is_file()), "config.json")
         load, weights, others = FOLDERS[kind]
         for name in (kind, *others):
-            checked_digest(folder / name, None, REMEDY, "--clip")
-        found = checked_digest(folder / weights, sha256, REMEDY, "--clip")
+            checked_digest(folder / name, None, REMEDY, "clip")
+        found = checked_digest(folder / weights, sha256, REMEDY, "clip")
         with reading(folder, REMEDY):
             towers = load(folder)
         return cls(towers, antialias=antialias, device=device, weights=found)

@@ -135,7 +135,7 @@ class FacenetFaces:
         from facenet_pytorch import InceptionResnetV1
 
         remedy = f"download {VGGFACE2_URL} (111,898,327 bytes)"
-        found, embedder = checked_digest(path, sha256, remedy, "--faces"), InceptionResnetV1()
+        found, embedder = checked_digest(path, sha256, remedy, "faces"), InceptionResnetV1()
         with reading(path, remedy):
             state = torch.load(path, map_location="cpu", weights_only=True)
             # the classification head over VGGFace2's 8,631 people takes no part in the embedding
@@ -177,8 +177,8 @@ class MiniatureFaces:
         from moa.zoo.identity import MiniatureFaces as IdentityModel
 
         remedy = "the identity model ships in zoo/identity"
-        found = checked_digest(folder / "model.safetensors", sha256, remedy, "--faces")
-        checked_digest(folder / "config.json", None, remedy, "--faces")
+        found = checked_digest(folder / "model.safetensors", sha256, remedy, "faces")
+        checked_digest(folder / "config.json", None, remedy, "faces")
         with reading(folder, remedy):
             return cls(IdentityModel.from_pretrained(folder), weights=found)
 

@@ -49,7 +49,8 @@ def check_version(out: Path, suite: Suite) -> None:
     if (name, version) != (suite.name, suite.version):
         raise EvaluationError(
             f"{out} holds an evaluation with suite {name} version {version}, and this is {suite.name} version "
-            f"{suite.version}: their scores are not comparable. Give another --out, or move the old folder away"
+            f"{suite.version}: their scores are not comparable. Move the old folder away, or give another "
+            "--out (in a flow: another --name)"
         )
 
 

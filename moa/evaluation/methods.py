@@ -51,11 +51,11 @@ def find_methods(
     ]
     adapters: list[tuple[str, str, Literal["champion", "ablation"], Path]] = []
     if champion:
-        adapters.append(("--champion", "Champion (before this training)", "champion", champion))
-    adapters += [(f"--ablation {label!r}", label, "ablation", folder) for label, folder in (ablations or {}).items()]
-    for option, label, kind, folder in adapters:
-        _need_adapter(option, folder)
-        name = "champion" if kind == "champion" else _new_name(option, label, methods)
+        adapters.append(("champion", "Champion (before this training)", "champion", champion))
+    adapters += [(f"ablation {label!r}", label, "ablation", folder) for label, folder in (ablations or {}).items()]
+    for what, label, kind, folder in adapters:
+        _need_adapter(what, folder)
+        name = "champion" if kind == "champion" else _new_name(what, label, methods)
         digest = json_digest([base, encoder, folder_digest(folder)])
         role = _role(folder) if kind == "ablation" else None
         methods.append(Method(name, label, kind, digest, folder, compared_with="prior", role=role))
@@ -63,19 +63,19 @@ def find_methods(
         alike = [method.label for method in methods if method.role == role]
         if len(alike) > 1:
             raise EvaluationError(
-                f"--ablation: {' and '.join(map(repr, alike))} lack {lacks}, and claims are judged by one: evaluate "
+                f"ablations: {' and '.join(map(repr, alike))} lack {lacks}, and claims are judged by one: evaluate "
                 "the others in runs of their own"
             )
     for label, place in (community or {}).items():
-        methods += _on_community_base(f"--community {label!r}", label, place, methods, [base, encoder, own])
+        methods += _on_community_base(f"community {label!r}", label, place, methods, [base, encoder, own])
     return methods
 
 
-def _on_community_base(option: str, label: str, place: Path, methods: list[Method], digests: list[str]) -> list[Method]:
+def _on_community_base(what: str, label: str, place: Path, methods: list[Method], digests: list[str]) -> list[Method]:
     """The prior on a LoRA's base, and MoA on it."""
-    name = _new_name(option, label, methods)
-    prior = _new_name(option, f"{label} prior", methods)
-    lora = _lora_file(option, place)
+    name = _new_name(what, label, methods)
+    prior = _new_name(what, f"{label} prior", methods)
+    lora = _lora_file(what, place)
     base, *personal = digests
     merged = json_digest([base, file_digest(lora)])
     return [
@@ -84,9 +84,9 @@ def _on_community_base(option: str, label: str, place: Path, methods: list[Metho
     ]
 
 
-def _need_adapter(option: str, folder: Path) -> None:
+def _need_adapter(what: str, folder: Path) -> None:
     if not (folder / "manifest.json").is_file():
-        raise EvaluationError(f"{option}: {folder} is no adapter folder, it lacks manifest.json")
+        raise EvaluationError(f"{what}: {folder} is no adapter folder, it lacks manifest.json")
 
 
 def _role(adapter: Path) -> Literal["no_moa", "no_spacetime"] | None:
@@ -100,20 +100,20 @@ def _role(adapter: Path) -> Literal["no_moa", "no_spacetime"] | None:
         raise EvaluationError(f"{adapter / 'config.json'}: is no adapter's configuration ({error!r})") from error
 
 
-def _new_name(option: str, label: str, methods: Iterable[Method]) -> str:
+def _new_name(what: str, label: str, methods: Iterable[Method]) -> str:
     """The folder name of a label: lower case letters, digits and hyphens."""
     name = re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")
     if name in {"", "champion", *(method.name for method in methods)}:
-        raise EvaluationError(f"{option}: its folder name would be {name!r}, empty or taken; choose another label")
+        raise EvaluationError(f"{what}: its folder name would be {name!r}, empty or taken; choose another label")
     return name
 
 
-def _lora_file(option: str, place: Path) -> Path:
+def _lora_file(what: str, place: Path) -> Path:
     """The one safetensors file that `place` is or holds; pickled weights are never read."""
     files = [place] if place.is_file() else sorted(place.glob("*.safetensors"))
     if len(files) != 1 or files[0].suffix != ".safetensors":
         raise EvaluationError(
-            f"{option}: {place} must be a LoRA's .safetensors file or a folder with exactly one, it has {len(files)}"
+            f"{what}: {place} must be a LoRA's .safetensors file or a folder with exactly one, it has {len(files)}"
         )
     return files[0]
 

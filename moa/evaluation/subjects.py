@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 PREPARER: SubjectPreparer = PortraitPreparer()  # the pipeline's own, asked once for a person instead of for each image
+IMAGES = "--images FOLDER (in a flow: --set evaluate.images=FOLDER)"
 MAX_PIXELS = 64_000_000  # larger photographs are taken for decompression bombs
 
 
@@ -89,9 +90,9 @@ def resolve_subjects(suite: Suite, *, shards: Path | None = None, images: Path |
             return _from_shards(suite, suite.subjects, shards)
     root = images or (Path(suite.subjects.root) if suite.subjects.root else None)
     if root is None:
-        raise SuiteError(f"suite {suite.name}: subjects.root is not declared; name the folder with --images FOLDER")
+        raise SuiteError(f"suite {suite.name}: subjects.root is not declared; name the folder with {IMAGES}")
     if not root.is_dir():
-        raise SuiteError(f"suite {suite.name}: subjects.root: {root} is no folder; name the right one with --images")
+        raise SuiteError(f"suite {suite.name}: subjects.root: {root} is no folder; name the right one with {IMAGES}")
     return [_from_folder(item, root) for item in suite.subjects.items]
 
 

@@ -15,12 +15,13 @@ from moa.errors import EvaluatorWeightsError
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError)  # what libraries raise
 
 
-def checked_digest(path: Path, sha256: str | None, remedy: str, option: str) -> str:
+def checked_digest(path: Path, sha256: str | None, remedy: str, setting: str) -> str:
     """`sha256:<hex>` of a weight file. Raises `EvaluatorWeightsError`, saying the remedy, when it is missing or not
     `sha256`."""
     if not path.is_file():
         raise EvaluatorWeightsError(
-            f"{path}: an evaluator's weights are missing: {remedy}, or name another place with {option}"
+            f"{path}: an evaluator's weights are missing: {remedy}, or name another place with --{setting} (in a flow: "
+            f"--set evaluate.{setting}=PATH)"
         )
     found = file_digest(path)
     if sha256 and found != sha256:

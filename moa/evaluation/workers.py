@@ -140,8 +140,8 @@ def _failed(device: str, item: str, error: BaseException) -> EvaluationError:
     said = f"{type(error).__name__}: {error}"
     if isinstance(error, BrokenProcessPool):
         said = (
-            "its process ended, mostly for want of memory (fewer --device need less; without any, OMP_NUM_THREADS says "
-            "how many processes there are on CPUs) or because a script without `if __name__ == '__main__'` started it"
+            "its process ended, mostly for want of memory (fewer devices need less; on CPUs OMP_NUM_THREADS says how "
+            "many processes there are) or because a script without `if __name__ == '__main__'` started it"
         )
     return EvaluationError(f"{device}: {item}: {said}. What was finished is kept; the same command goes on from there")
 

@@ -111,6 +111,12 @@ def test_what_an_evaluation_needs(tmp_path: Path) -> None:
     assert "evaluate.suite: " in told("evaluate", "evaluate.suite=datasets/suites/nowhere.yaml")
     text = told("evaluate", f"evaluate.faces={tmp_path}/f", f"evaluate.clip={tmp_path}/c")
     assert "evaluate.faces: " in text and "--set evaluate.clip=PATH" in text
+    (tmp_path / "f").write_bytes(b"another network")
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c/model.safetensors").write_bytes(b"another CLIP")
+    text = told("evaluate", f"evaluate.faces={tmp_path}/f", f"evaluate.clip={tmp_path}/c", preset="photos_sd15")
+    assert f"evaluate.faces: {tmp_path}/f is sha256:" in text and "but the suite asks for sha256:281cebca" in text
+    assert f"evaluate.clip: {tmp_path}/c/model.safetensors is sha256:" in text
     variants = json.dumps([{"label": "x", "adapter": str(tmp_path)}])
     assert "ablate.variants: 'x'" in told("evaluate", f"ablate.variants={variants}")
     bases = json.dumps([{"label": "ink", "lora": str(tmp_path / "lora")}])

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig
 
 from moa import pipeline_folder
-from moa.adapter import save_adapter
+from moa.adapter import load_adapter, save_adapter
 from moa.errors import AdapterGeometryError, PipelineFolderError, UnsupportedBaseError
 from moa.pipeline import MoAPipeline, Subject
 from tests.moa.full_disk import full_disk
@@ -245,6 +245,17 @@ def test_other_bad_folders_are_refused(folders, full, tmp_path):
     save_adapter(tiny_moa_unet(image_dim=IMAGE_DIM + 8), narrow, {})
     with pytest.raises(AdapterGeometryError, match=f"width {IMAGE_DIM}, the adapter was trained with {IMAGE_DIM + 8}"):
         MoAPipeline.from_base(folders["base"], narrow, folders["encoder"])
+
+
+def test_a_base_that_predicts_another_quantity_is_refused(folders, tmp_path):
+    """Its geometry fits, its images would be noise."""
+    save_adapter(load_adapter(tiny_unet(), folders["adapter"]), tmp_path / "adapter", {"prediction_type": "epsilon"})
+    MoAPipeline.from_base(folders["base"], tmp_path / "adapter", folders["encoder"])
+    base = shutil.copytree(folders["base"], tmp_path / "base")
+    set_field(base / "scheduler/scheduler_config.json", "prediction_type", "v_prediction")
+    with pytest.raises(UnsupportedBaseError, match="predicts 'v_prediction', the adapter was trained .* 'epsilon'"):
+        MoAPipeline.from_base(base, tmp_path / "adapter", folders["encoder"])
+    MoAPipeline.from_base(base, folders["adapter"], folders["encoder"])  # an adapter that does not say
 
 
 def test_a_text_encoder_with_lora_layers_is_not_written_over_a_good_one(full, tmp_path):

@@ -50,6 +50,7 @@ def test_a_run_writes_what_the_format_says_and_is_left_alone_afterwards(
     assert manifest["step"] == 5
     provenance = read_adapter(config.run_folder / "export").provenance
     assert provenance["seed"] == config.seed
+    assert provenance["prediction_type"] == "epsilon"
     assert provenance["dataset"] == {"name": "tiny", "version": 1, "resolution": None, "split": None}
 
     before = {p: p.stat().st_mtime_ns for p in config.out.rglob("*")}

@@ -64,18 +64,16 @@ def test_what_is_missing_is_named(pipeline, adapters, tmp_path):
     with pytest.raises(EvaluationError, match="is no MoA pipeline folder, it lacks unet/"):
         find_methods(tmp_path)
     lacking = {label: _named(adapters[1], tmp_path / label, architecture="single_branch") for label in ("one", "two")}
-    with pytest.raises(EvaluationError, match=r"--ablation: 'one' and 'two' lack MoA layers.*runs of their own"):
+    with pytest.raises(EvaluationError, match=r"ablations: 'one' and 'two' lack MoA layers.*runs of their own"):
         find_methods(pipeline, ablations=lacking)
-    with pytest.raises(EvaluationError, match=r"--ablation 'x'.*no adapter folder"):
+    with pytest.raises(EvaluationError, match=r"ablation 'x'.*no adapter folder"):
         find_methods(pipeline, ablations={"x": tmp_path})
     for label in ("MoA", "!", "Champion"):
-        with pytest.raises(EvaluationError, match=rf"--ablation '{label}'.*empty or taken"):
+        with pytest.raises(EvaluationError, match=rf"ablation '{label}'.*empty or taken"):
             find_methods(pipeline, ablations={label: adapters[1]})
     (tmp_path / "lora.bin").write_bytes(b"pickle")
     for place in (tmp_path, tmp_path / "lora.bin", tmp_path / "absent"):
-        with pytest.raises(
-            EvaluationError, match=r"--community 'c': .* must be a LoRA's .safetensors file or a folder"
-        ):
+        with pytest.raises(EvaluationError, match=r"community 'c': .* must be a LoRA's .safetensors file or a folder"):
             find_methods(pipeline, community={"c": place})
 
 

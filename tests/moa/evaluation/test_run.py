@@ -167,7 +167,7 @@ def test_a_changed_prompt_makes_its_images_again(done, pipeline, shards, adapter
 @pytest.mark.parametrize("change", [{"version": "2"}, {"name": "another"}])
 def test_another_suite_or_version_is_not_mixed_in(done, pipeline, shards, adapters, change):
     before = {path: path.stat().st_mtime_ns for path in done.rglob("*")}
-    with pytest.raises(EvaluationError, match=r"suite tiny version 1, and this is .*Give another --out"):
+    with pytest.raises(EvaluationError, match=r"suite tiny version 1, and this is .*give another --out"):
         _evaluate(pipeline, shards, adapters, done, tiny_suite(pairs=PAIRS, **change))
     assert before == {path: path.stat().st_mtime_ns for path in done.rglob("*")}
 
@@ -247,7 +247,7 @@ def test_a_subject_without_a_face_is_named_in_the_exit_status(command, tmp_path,
     [
         (["--ablation", "no folder"], "LABEL=FOLDER"),
         (["--community", "=lora"], "LABEL=FOLDER"),
-        (["--champion", "absent"], "--champion: absent is no adapter folder"),
+        (["--champion", "absent"], "champion: absent is no adapter folder"),
         (["--suite", "absent.yaml"], "absent.yaml: cannot be read"),
         (["--shards", "absent"], "absent"),
         (["--pipeline", "absent"], "is no MoA pipeline folder"),

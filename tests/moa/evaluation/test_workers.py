@@ -79,7 +79,7 @@ def test_a_failing_process_lets_the_others_finish_what_they_do():
 
 
 def test_a_killed_process_is_named_with_its_item():
-    killed = r"^os._exit(#2)?: \d: its process ended, mostly for want of memory \(fewer --device need less"
+    killed = r"^os._exit(#2)?: \d: its process ended, mostly for want of memory \(fewer devices need less"
     with Crew(["os._exit", "os._exit"]) as crew, pytest.raises(EvaluationError, match=killed):
         list(crew.work(locate, [3, 4], str))
 
