@@ -7,7 +7,7 @@ import shlex
 from dataclasses import dataclass
 from typing import Any
 
-from reports.run_folder import Evaluation, Run
+from reports.run_folder import Dataset, Evaluation, Run
 
 Pairs = list[tuple[str, object]]  # (name, value), None for a value that is not known
 
@@ -22,6 +22,10 @@ METRIC_LIMITS = (
 MINIATURE = (
     "Images, models and evaluators belong to the miniature world. Its figures compare with each other and show whether "
     "the method works; they do not compare with any published figure."
+)
+MADE_ANEW = (
+    "Dataset {} was made anew after the training: this page shows the photographs that are there now, and the people of "
+    "a suite that takes them from the dataset are among those."
 )
 STALE = "Suite {} measured adapter {}, which is not the one in export/ now: evaluate again."
 SMALL_IMAGES = 128  # pixels; at most this edge means the miniature world, whose models are its own
@@ -123,6 +127,12 @@ def same_adapter(run: Run, evaluation: Evaluation) -> bool:
     return not (run.adapter and evaluated and evaluated != run.adapter.digest)
 
 
+def trained_on(run: Run, dataset: Dataset) -> bool:
+    """False when the adapter in export/ was trained on other shards than are there now."""
+    used = run.adapter.inputs.get("shards") if run.adapter else None
+    return used in (None, dataset.manifest.digest)
+
+
 def limits(run: Run) -> list[str]:
     """What a reader must know before believing a figure; each note holds for this run."""
     notes = []
@@ -132,4 +142,9 @@ def limits(run: Run) -> list[str]:
         notes += METRIC_LIMITS
     notes += [MINIATURE] if any(is_miniature(evaluation) for evaluation in run.evaluations) else []
     stale = [evaluation.summary for evaluation in run.evaluations if not same_adapter(run, evaluation)]
+    notes += (
+        [MADE_ANEW.format(run.dataset.manifest.dataset.name)]
+        if run.dataset and not trained_on(run, run.dataset)
+        else []
+    )
     return notes + [STALE.format(summary.suite, summary.provenance.adapter_digest) for summary in stale]

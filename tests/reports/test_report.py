@@ -21,6 +21,7 @@ from PIL import Image
 from reports.__main__ import main
 from reports.build import build_report
 from reports.errors import CorruptFileError, RunNotFoundError
+from reports.run_folder import read_run
 from reports.size import NOTE, Room
 from tests.reports.fake_drawing import draw
 from tests.reports.fake_run import METHODS, PROMPTS, make_run
@@ -354,6 +355,16 @@ def test_evaluation_of_another_adapter_is_noticed(run: Path) -> None:
     path = run / "export/manifest.json"
     path.write_text(path.read_text().replace("5f" * 32, "6e" * 32))
     assert "which is not the one in export/ now" in Page(build_report(run)).text
+
+
+def test_a_dataset_that_was_made_anew_after_the_training_is_said(run: Path) -> None:
+    said = "was made anew after the training"
+    assert said not in Page(build_report(run)).text
+    dataset = read_run(run).dataset
+    assert dataset is not None
+    manifest = dataset.folder / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"digest": "sha256:" + "9" * 64}))
+    assert said in Page(build_report(run)).text
 
 
 def test_command_is_printed_as_one_would_type_it(page: Page) -> None:
