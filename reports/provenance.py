@@ -7,7 +7,7 @@ import shlex
 from dataclasses import dataclass
 from typing import Any
 
-from reports.run_folder import Dataset, Evaluation, Run
+from reports.run_folder import Evaluation, Run
 
 Pairs = list[tuple[str, object]]  # (name, value), None for a value that is not known
 
@@ -24,8 +24,8 @@ MINIATURE = (
     "the method works; they do not compare with any published figure."
 )
 MADE_ANEW = (
-    "Dataset {} was made anew after the training: this page shows the photographs that are there now, and the people of "
-    "a suite that takes them from the dataset are among those."
+    "Dataset {} was made anew after the training: this page shows the photographs that are there now, and a suite that "
+    "takes its people from the dataset takes them from those."
 )
 STALE = "Suite {} measured adapter {}, which is not the one in export/ now: evaluate again."
 SMALL_IMAGES = 128  # pixels; at most this edge means the miniature world, whose models are its own
@@ -127,10 +127,12 @@ def same_adapter(run: Run, evaluation: Evaluation) -> bool:
     return not (run.adapter and evaluated and evaluated != run.adapter.digest)
 
 
-def trained_on(run: Run, dataset: Dataset) -> bool:
-    """False when the adapter in export/ was trained on other shards than are there now."""
+def made_anew(run: Run) -> list[str]:
+    """A note where the adapter in export/ was trained on other shards than are there now."""
     used = run.adapter.inputs.get("shards") if run.adapter else None
-    return used in (None, dataset.manifest.digest)
+    if used is None or run.dataset is None or used == run.dataset.manifest.digest:
+        return []
+    return [MADE_ANEW.format(run.dataset.manifest.dataset.name)]
 
 
 def limits(run: Run) -> list[str]:
@@ -142,9 +144,4 @@ def limits(run: Run) -> list[str]:
         notes += METRIC_LIMITS
     notes += [MINIATURE] if any(is_miniature(evaluation) for evaluation in run.evaluations) else []
     stale = [evaluation.summary for evaluation in run.evaluations if not same_adapter(run, evaluation)]
-    notes += (
-        [MADE_ANEW.format(run.dataset.manifest.dataset.name)]
-        if run.dataset and not trained_on(run, run.dataset)
-        else []
-    )
-    return notes + [STALE.format(summary.suite, summary.provenance.adapter_digest) for summary in stale]
+    return notes + made_anew(run) + [STALE.format(summary.suite, summary.provenance.adapter_digest) for summary in stale]
