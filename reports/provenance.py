@@ -143,5 +143,6 @@ def limits(run: Run) -> list[str]:
         notes += [FEW_SUBJECTS.format(subjects)] if 0 < subjects < MANY_SUBJECTS else []
         notes += METRIC_LIMITS
     notes += [MINIATURE] if any(is_miniature(evaluation) for evaluation in run.evaluations) else []
+    notes += made_anew(run)
     stale = [evaluation.summary for evaluation in run.evaluations if not same_adapter(run, evaluation)]
-    return notes + made_anew(run) + [STALE.format(summary.suite, summary.provenance.adapter_digest) for summary in stale]
+    return notes + [STALE.format(summary.suite, summary.provenance.adapter_digest) for summary in stale]
