@@ -95,11 +95,13 @@ def make_claims(
 def _swap_locality(run: Evidence) -> Judgement:
     rows, other = run.swaps.get(run.moa.name), run.swaps.get(run.no_moa.name) if run.no_moa else None
     own = None if rows is None else quotient(rows, *SWAP)
-    if own is None:
+    if rows is None or rows.empty:
         return unmeasured("no two subjects share a class word, so nobody could be swapped")
+    if own is None:
+        return unmeasured("of no two images that differ by their subject both show a person")
     tests = [ClaimTest("change outside / inside, MoA", "ratio", own, SWAP_LIMIT, "below")]
     against = None
-    if run.no_moa and rows is not None and other is not None:
+    if run.no_moa and other is not None:
         against = as_figure(run.no_moa.label, "ratio", quotient(other, *SWAP))
         if found := quotient_difference(other, rows, *SWAP):
             quantity = f"change outside / inside, MoA minus {run.no_moa.label}"

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from moa.config import MoAConfig
 from moa.train_config import TrainConfig
 from tests.moa.shards import write_shards
-from tests.tiny_models import IMAGE_DIM, tiny_base
+from tests.moa.training import tiny_config
+from tests.tiny_models import tiny_base
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -36,17 +36,6 @@ def make_config(base: Path, shards: Path, tmp_path: Path) -> Callable[..., Train
     """Makes a short run's configuration in its own run folder; keyword arguments replace fields."""
 
     def make(**changes: object) -> TrainConfig:
-        fields = {
-            "shards": shards,
-            "base": base,
-            "image_encoder": base / "image_encoder",
-            "out": tmp_path / "run",
-            "moa": MoAConfig(image_dim=IMAGE_DIM),
-            "steps": 4,
-            "global_batch": 4,
-            "log_every": 1,
-            "checkpoint_every": 2,
-        }
-        return TrainConfig(**{**fields, **changes})
+        return tiny_config(**{"base": base, "shards": shards, "out": tmp_path / "run", **changes})
 
     return make

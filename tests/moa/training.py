@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,13 +13,29 @@ from safetensors.torch import load_file
 
 import moa.train
 from moa.batch import Batch, TrainingSet, collate
+from moa.config import MoAConfig
 from moa.data import ShardDataset
 from moa.distributed import Ranks, StopRequest
 from moa.models import Models
 from moa.train_config import TrainConfig
+from tests.tiny_models import IMAGE_DIM
 
 ALONE = Ranks(rank=0, world=1, device=torch.device("cpu"))
 MakeConfig = Callable[..., TrainConfig]
+
+
+def tiny_config(base: Path, **fields: object) -> TrainConfig:
+    """A short run's configuration; `fields` are `shards`, `out`, and whatever shall be another."""
+    short = {
+        "base": base,
+        "image_encoder": base / "image_encoder",
+        "moa": MoAConfig(image_dim=IMAGE_DIM),
+        "steps": 4,
+        "global_batch": 4,
+        "log_every": 1,
+        "checkpoint_every": 2,
+    }
+    return TrainConfig(**{**short, **fields})
 
 
 def run(config: TrainConfig, stop: StopRequest | None = None) -> int:

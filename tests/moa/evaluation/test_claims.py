@@ -157,6 +157,17 @@ def test_c1_without_the_ablation_is_judged_by_the_limit_alone():
     assert "not in this run" in claim["note"]
 
 
+def test_a_swap_that_shows_nobody_is_no_want_of_people():
+    nobody = _swaps(0.06).assign(change_inside=np.nan, change_outside=np.nan)
+    for swaps, why in (
+        (None, "share a class word"),
+        (nobody, "both show a person"),
+        (nobody[:0], "share a class word"),
+    ):
+        claim = _claim("C1", methods=[PRIOR, MOA], swaps=swaps)
+        assert claim["verdict"] == "unmeasured" and why in claim["note"]
+
+
 @pytest.mark.parametrize(("moa", "verdict"), [(0.05, "yes"), (0.2, "no"), (0.1, "undecided")])
 def test_c2_the_scene_changes_less_than_by_another_seed(moa, verdict):
     rows = _rows(context_change_outside=_by_method(moa=moa), seed_change_outside=_by_method(0.2))
