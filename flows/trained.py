@@ -109,13 +109,13 @@ def require_trained(config: LifecycleConfig) -> Trained:
 
 def refuse_other_data(config: LifecycleConfig) -> None:
     """Raises SettingsChangedError when the run was trained to its end on what its dataset is no more: neither its
-    training nor a variant's can go on, all other stages can."""
-    trained = Trained.of(config.run / "export")
-    if trained is None or trained.has_seen(config.train.shards):
+    training nor a variant's can go on, all other stages can. Shards that are missing are the training's to tell."""
+    trained, shards = Trained.of(config.run / "export"), config.train.shards
+    if trained is None or trained.has_seen(shards) or _digest(shards) is None:
         return
     stages = ", ".join(f"`python -m flows.{stage} --name {config.name}`" for stage in ("publish", "evaluate", "gate"))
     raise SettingsChangedError(
-        f"{config.train.shards} was made anew since {config.run} was trained: to train on it, start a run of another "
+        f"{shards} was made anew since {config.run} was trained: to train on it, start a run of another "
         f"--name. With the adapter that is there, go on by {stages}."
     )
 

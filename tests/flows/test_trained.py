@@ -77,6 +77,7 @@ def test_a_dataset_that_was_made_anew_stops_only_the_training(tmp_path: Path) ->
 def test_without_its_dataset_a_model_can_be_published(tmp_path: Path) -> None:
     write_export(config())
     shutil.rmtree(tmp_path / "data")
+    refuse_other_data(config())
     assert model_card(config()).dataset == "m, version 1"
 
 
