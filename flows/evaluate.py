@@ -32,7 +32,9 @@ from moa.evaluation.suite import load_suite
 @task(cache_policy=NO_CACHE, **RETRIES)
 def fetch_published(config: LifecycleConfig) -> Path:
     """Downloads the published revision, pinned to its commit; returns its folder."""
-    return fetch(config, read_json(require(config.run / "publication.json", "publish"))["commit"])
+    commit = read_json(require(config.run / "publication.json", "publish"))["commit"]
+    with Progress("download", "Downloading the published model") as progress:
+        return fetch(config, commit, progress=progress)
 
 
 @task(cache_policy=NO_CACHE, **RETRIES)

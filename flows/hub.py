@@ -11,6 +11,7 @@ from typing import Any
 from flows.settings import LifecycleConfig, runs_root
 from moa.hub.download import commit_of, download
 from moa.hub.loopback import is_loopback
+from moa.hub.meter import Tell
 from moa.hub.server import TOKEN_VARIABLE, LocalHub
 
 HUGGING_FACE_TOKEN = "HF_TOKEN"  # environment variable
@@ -65,8 +66,9 @@ def main_commit(config: LifecycleConfig) -> str:
         return commit_of(config.publish.repo_id, "main", endpoint, token=hub_token(config))
 
 
-def fetch(config: LifecycleConfig, revision: str, part: str | None = None) -> Path:
+def fetch(config: LifecycleConfig, revision: str, part: str | None = None, progress: Tell | None = None) -> Path:
     """Downloads a revision of the run's repository, or its folder `part` alone; returns the revision's folder, which is
     named after its commit."""
+    repo_id, token = config.publish.repo_id, hub_token(config)
     with hub_endpoint(config) as endpoint:
-        return download(config.publish.repo_id, revision, endpoint, hub_cache(), token=hub_token(config), part=part)
+        return download(repo_id, revision, endpoint, hub_cache(), token=token, part=part, progress=progress)

@@ -22,7 +22,7 @@ from flows.presets import PresetName
 from flows.publication import branch_of, built_pipeline, is_published, source_of
 from flows.retries import RETRIES
 from flows.settings import LifecycleConfig
-from flows.stage import announced
+from flows.stage import Progress, announced
 from moa.hub.publish import publish as publish_folder
 
 
@@ -34,7 +34,7 @@ def publish_model(config: LifecycleConfig) -> Path:
     with announced("publish", record), hub_endpoint(config) as endpoint:
         if is_published(config, source, endpoint):
             return record
-        with built_pipeline(config) as folder:
+        with built_pipeline(config) as folder, Progress("publish", "Publishing") as progress:
             publication = publish_folder(
                 folder,
                 repo_id=settings.repo_id,
@@ -45,6 +45,7 @@ def publish_model(config: LifecycleConfig) -> Path:
                 accept_licences=settings.accept_licences,
                 private=settings.private,
                 cache_dir=hub_cache(),
+                progress=progress,
             )
         found = publication.model_dump(mode="json") | {"endpoint": settings.endpoint, "source": source}
         return write_json(record, found)

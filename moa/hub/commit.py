@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, HfApi
@@ -19,6 +19,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from moa.errors import HubUnavailableError, RepositoryConflictError
 from moa.hub.client import is_transient, is_xet_lost, reason_of, status_of
 from moa.hub.content import holds, remote_files
+from moa.hub.meter import LARGE, Meter
 
 PAUSES_S = (1.0, 2.0, 4.0, 8.0)  # before the second, third, ... attempt
 Operation = CommitOperationAdd | CommitOperationCopy | CommitOperationDelete
@@ -47,6 +48,14 @@ def retrying(action: Callable[[], Result], *, what: str) -> Result:
     raise AssertionError("unreachable")
 
 
+def _send_large(api: HfApi, repo_id: str, branch: str, todo: Sequence[Operation], meter: Meter) -> None:
+    """Send the large files of a commit before it, one after the other; what the Hub has already is not sent again."""
+    for operation in todo:
+        if isinstance(operation, CommitOperationAdd) and (size := operation.upload_info.size) >= LARGE:
+            api.preupload_lfs_files(repo_id, [operation], revision=branch)
+            meter.add(f"sent {operation.path_in_repo}", size)
+
+
 def head_of(api: HfApi, repo_id: str, branch: str) -> str:
     """Commit id a branch points to."""
     sha = api.model_info(repo_id, revision=branch).sha
@@ -63,6 +72,7 @@ def commit_files(
     *,
     message: str,
     parent: str | None = None,
+    meter: Meter | None = None,
 ) -> str:
     """Make a branch hold exactly the wanted files; returns the commit that does. Nothing is sent if it already does.
 
@@ -71,6 +81,7 @@ def commit_files(
         operations: given the files of the head, the operations that lead to the wanted ones. Called anew for each
             attempt.
         parent: the head that the caller decided on; without it, the one at the first look.
+        meter: hears of each large file that was sent.
 
     Raises:
         RepositoryConflictError: the branch moved to other content after that.
@@ -96,6 +107,8 @@ def commit_files(
             raise moved(head)
         parent = head
         todo = operations(present)
+        if meter:
+            _send_large(api, repo_id, branch, todo, meter)
         try:
             return api.create_commit(repo_id, todo, commit_message=message, revision=branch, parent_commit=parent).oid
         except HfHubHTTPError as error:

@@ -11,15 +11,18 @@ from __future__ import annotations
 
 import re
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 
 from huggingface_hub import HfApi, get_cached_repo_tree, snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
+from huggingface_hub.hf_api import RepoFile
 
 from moa.errors import HubError, PublicationMismatchError, RepositoryMissingError
 from moa.hub.client import hub_client
 from moa.hub.commit import head_of, retrying
 from moa.hub.content import damaged_files, listed_files, remote_files
+from moa.hub.meter import LARGE, Meter, Tell
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -32,6 +35,7 @@ def download(
     *,
     token: str | None = None,
     part: str | None = None,
+    progress: Tell | None = None,
 ) -> Path:
     """Fetch all files of a revision; returns the folder that holds them, `.../snapshots/<commit>`.
 
@@ -39,6 +43,7 @@ def download(
         revision: branch, tag or full commit id. A full id that is complete in the cache needs no network at all.
         cache_dir: a Hub cache; several repositories and revisions may share it.
         part: a folder of the repository whose files are enough, such as `adapter`.
+        progress: hears of each large file that is there.
 
     Raises:
         RepositoryMissingError: no such repository, revision or part.
@@ -47,7 +52,7 @@ def download(
         HubError: the cache cannot be written (disk full, no permission).
     """
     try:
-        return _cached(repo_id, revision, endpoint, Path(cache_dir), token, part)
+        return _cached(repo_id, revision, endpoint, Path(cache_dir), token, part, progress)
     except OSError as error:
         if error.errno is None:  # of the Hub, not of this disk
             raise
@@ -63,7 +68,15 @@ def commit_of(repo_id: str, revision: str, endpoint: str, *, token: str | None =
         return retrying(lambda: head_of(api, repo_id, revision), what=f"look up {revision} of {repo_id}")
 
 
-def _cached(repo_id: str, revision: str, endpoint: str, cache_dir: Path, token: str | None, part: str | None) -> Path:
+def _cached(
+    repo_id: str,
+    revision: str,
+    endpoint: str,
+    cache_dir: Path,
+    token: str | None,
+    part: str | None,
+    progress: Tell | None,
+) -> Path:
     wanted = None if part is None else f"{part}/*"
     if _COMMIT.fullmatch(revision) and (folder := _sound_copy(repo_id, revision, cache_dir, wanted)) is not None:
         return folder
@@ -73,7 +86,21 @@ def _cached(repo_id: str, revision: str, endpoint: str, cache_dir: Path, token: 
             listed = retrying(lambda: remote_files(api, repo_id, commit), what=f"list {repo_id}")
             if not any(path.startswith(f"{part}/") for path in listed):
                 raise RepositoryMissingError(f"{repo_id} at {endpoint}: {revision} has no folder {part}/")
+        if progress:
+            _fetch_large(api, repo_id, commit, cache_dir, wanted, progress)
         return _fetch(api, repo_id, commit, cache_dir, wanted)
+
+
+def _fetch_large(api: HfApi, repo_id: str, commit: str, cache_dir: Path, wanted: str | None, progress: Tell) -> None:
+    """The large files first, one after the other, with a word after each. What the cache has is not fetched again."""
+    listed = retrying(lambda: [*api.list_repo_tree(repo_id, revision=commit, recursive=True)], what=f"list {repo_id}")
+    files = [file for file in listed if isinstance(file, RepoFile) and fnmatch(file.path, wanted or "*")]
+    large = {file.path: file.size for file in files if file.size >= LARGE}
+    meter = Meter(sum(large.values()), progress)
+    for path, size in large.items():
+        fetch = partial(api.hf_hub_download, repo_id, path, revision=commit, cache_dir=cache_dir)
+        retrying(fetch, what=f"download {path} of {repo_id}")
+        meter.add(f"received {path}", size)
 
 
 def _fetch(api: HfApi, repo_id: str, commit: str, cache_dir: Path, wanted: str | None) -> Path:

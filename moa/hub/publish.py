@@ -31,6 +31,7 @@ from moa.hub.commit import Operation, commit_files, head_of, retrying
 from moa.hub.content import LocalFile, holds, local_file, remote_files
 from moa.hub.download import download
 from moa.hub.licences import licence_files, require_acceptance
+from moa.hub.meter import Meter, Tell, second_half
 from moa.hub.publication import Promotion, Publication
 
 MAIN = "main"
@@ -49,6 +50,7 @@ def publish(
     accept_licences: bool = False,
     private: bool = True,
     cache_dir: Path | None = None,
+    progress: Tell | None = None,
 ) -> Publication:
     """Publish a pipeline folder as the content of a candidate branch, and verify it by downloading it again.
 
@@ -60,6 +62,7 @@ def publish(
         accept_licences: that the publisher accepts the terms in `card.licences`; needed where they restrict use.
         private: visibility of a repository that is created; one that is public already is refused where this is set.
         cache_dir: Hub cache for the verification, kept for later use; a temporary one without it.
+        progress: hears of each large file that was sent, and that has come back.
 
     Raises:
         LicenceRefusedError, NothingToPublishError, UnsafeFileError: before anything is sent.
@@ -83,7 +86,16 @@ def publish(
             changed = [path for path in files if present.get(path) not in wanted[path]]
             return _deletions(present, wanted) + [CommitOperationAdd(path, files[path].source) for path in changed]
 
-        commit = commit_files(api, repo_id, branch, wanted, operations, message=f"{card.title} ({digest[:19]})")
+        size = sum(file.digest.bytes for file in files.values())
+        commit = commit_files(
+            api,
+            repo_id,
+            branch,
+            wanted,
+            operations,
+            message=f"{card.title} ({digest[:19]})",
+            meter=Meter(2 * size, progress),
+        )
         publication = Publication(
             repo_id=repo_id,
             endpoint=endpoint,
@@ -92,7 +104,7 @@ def publish(
             files={path: file.digest for path, file in files.items()},
             adapter_digest=digest,
         )
-        _verify(publication, token, cache_dir)
+        _verify(publication, token, cache_dir, progress)
     return publication
 
 
@@ -254,11 +266,14 @@ def _check_tag(api: HfApi, repo_id: str, tag: str, wanted: Mapping[str, frozense
             raise RepositoryConflictError(f"{repo_id}: tag {tag} already stands for another model; choose another tag")
 
 
-def _verify(publication: Publication, token: str | None, cache_dir: Path | None) -> None:
+def _verify(publication: Publication, token: str | None, cache_dir: Path | None, progress: Tell | None) -> None:
     """Download a publication at its commit and compare the SHA-256 of every file with what was sent."""
+    sent = sum(digest.bytes for digest in publication.files.values())
+    back = progress and second_half(progress, sent)
     with tempfile.TemporaryDirectory(prefix="moa-verify-") as temporary:
         cache = Path(temporary) if cache_dir is None else Path(cache_dir)
-        folder = download(publication.repo_id, publication.commit, publication.endpoint, cache, token=token)
+        place = (publication.repo_id, publication.commit, publication.endpoint)
+        folder = download(*place, cache, token=token, progress=back)
         wrong = [path for path, digest in publication.files.items() if local_file(folder / path).digest != digest]
         if wrong:
             raise PublicationMismatchError(
