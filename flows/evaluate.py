@@ -54,7 +54,7 @@ def evaluate_pipeline(config: LifecycleConfig, pipeline: Path) -> Path:
             champion=champion_adapter(config),
             ablations=finished_variants(config),
             community={base.label: base.lora for base in config.ablate.community},
-            devices=devices_here(),
+            devices=devices_here(pipeline),
             precision=settings.precision,
             source=Source(repo_id=found["repo_id"], commit=found["commit"]),
             command=config.command,

@@ -64,7 +64,7 @@ def main() -> int:
     _call("preprocessing", str(PROJECT / "datasets/miniature.yaml"), "--out", str(data_root() / "miniature"))
     write_zoo_pipeline(given.zoo, run / "pipeline")
     out = run / "evaluation" / given.suite.stem
-    arguments = evaluation_arguments(run / "pipeline", given.zoo, given.suite, out, devices_here())
+    arguments = evaluation_arguments(run / "pipeline", given.zoo, given.suite, out, devices_here(run / "pipeline"))
     status = _call("moa.evaluation.run", *arguments, accepted=(0, NOT_ALL_SCORED))
     _call("reports", str(run))
     return status

@@ -15,21 +15,27 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import psutil
 import torch
 
 from moa.errors import EvaluationError
 
-CPU_PROCESSES = 8  # each holds a pipeline of its own
+CPU_PROCESSES = 8  # each holds a pipeline of its own, in twice the memory of its files (they may be in half precision)
+LIBRARIES = 1 << 30  # bytes of a process without a model
 Work = Callable[[Any], Any]  # an item in, its result out; both cross process boundaries when there are several devices
 
 
-def devices_here() -> tuple[str, ...]:
-    """Every GPU of this machine, else a process for each of its CPUs, up to CPU_PROCESSES."""
+def devices_here(pipeline: Path) -> tuple[str, ...]:
+    """Every GPU of this machine, else a process for each of its CPUs, up to CPU_PROCESSES and to as many as the free
+    memory holds of this pipeline folder."""
     gpus = tuple(f"cuda:{index}" for index in range(torch.cuda.device_count()))
-    return gpus or ("cpu",) * min(CPU_PROCESSES, torch.get_num_threads())
+    weights = sum(file.stat().st_size for file in pipeline.rglob("*.safetensors"))
+    room = psutil.virtual_memory().available // (2 * weights + LIBRARIES)
+    return gpus or ("cpu",) * max(1, min(CPU_PROCESSES, torch.get_num_threads(), room))
 
 
 class Crew:

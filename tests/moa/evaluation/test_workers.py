@@ -7,9 +7,11 @@ import multiprocessing
 import os
 from functools import partial
 from operator import getitem
+from pathlib import Path
 from pydoc import locate
 from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 
@@ -105,8 +107,23 @@ def test_a_process_killed_while_it_has_nothing_to_do_is_named_with_what_it_is_gi
     ],
 )
 def test_every_gpu_takes_part_or_every_cpu(
-    monkeypatch: pytest.MonkeyPatch, gpus: int, cpus: int, expected: tuple[str, ...]
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, gpus: int, cpus: int, expected: tuple[str, ...]
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     monkeypatch.setattr(torch, "get_num_threads", lambda: cpus)
-    assert devices_here() == expected
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=64 << 30))
+    assert devices_here(tmp_path) == expected
+
+
+@pytest.mark.parametrize(("free", "processes"), [(64, 4), (23, 3), (8, 1), (1, 1)])
+def test_no_more_processes_than_the_memory_holds_models(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, free: int, processes: int
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=free << 30))
+    for part in ("unet", "vae"):
+        (tmp_path / part).mkdir()
+        with open(tmp_path / part / "model.safetensors", "wb") as file:
+            file.truncate(3 << 29)  # 1.5 GiB, of which the disk sees nothing
+    assert devices_here(tmp_path) == ("cpu",) * processes
