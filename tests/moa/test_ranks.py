@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,15 +58,17 @@ def launched(base: Path, shards: Path, tmp_path_factory: pytest.TempPathFactory)
         subprocess.Popen(command, text=True, env=environment, stdout=subprocess.PIPE, stderr=err) as process,
     ):
         fcntl.flock(lock, fcntl.LOCK_EX)
-        out = ""
+        out, deadline = "", threading.Timer(300, process.kill)  # ranks die with torchrun
+        deadline.start()
         try:
             for line in process.stdout:
                 out += line
                 if '"step": 5,' in line:  # only the endless training has so many
                     process.send_signal(signal.SIGTERM)
-            process.wait(timeout=300)
+            process.wait()
         finally:
-            process.kill()  # ranks die with torchrun
+            deadline.cancel()
+            process.kill()
         return Launched(*configs, process.returncode, out, (folder / "err").read_text())
 
 
