@@ -26,10 +26,9 @@ pytestmark = pytest.mark.skipif(find_chromium() is None, reason="Chromium is not
 
 
 @pytest.fixture(scope="module")
-def browser(complete_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    page = build_report(complete_run)
+def browser(report: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     with Browser(str(find_chromium()), tmp_path_factory.mktemp("profile")) as browser:
-        browser.open(page)
+        browser.open(report)
         yield browser
 
 
@@ -273,10 +272,10 @@ def test_charts_export_with_the_colours_of_the_page(browser: Browser) -> None:
     assert browser.problems() == []
 
 
-def test_without_scripts_everything_is_there(complete_run: Path, tmp_path: Path) -> None:
+def test_without_scripts_everything_is_there(report: Path, tmp_path: Path) -> None:
     with Browser(str(find_chromium()), tmp_path / "profile") as plain:
         plain.call("Emulation.setScriptExecutionDisabled", value=True)
-        plain.open(build_report(complete_run))
+        plain.open(report)
         plain.run("document.querySelectorAll('details').forEach(part => { part.open = true; })")
         assert shown(plain, ".sheet img") == 2 and shown(plain, ".plot svg") >= 9
         assert shown(plain, ".knobs, .cursor, .filters, [data-export]") == 0
@@ -309,18 +308,18 @@ def test_index_of_many_runs_is_compact_and_keeps_its_heads_in_sight(history: Pat
         assert browser.run("document.documentElement.scrollWidth") <= 390
 
 
-def test_phone_and_dark(complete_run: Path, tmp_path: Path) -> None:
+def test_phone_and_dark(report: Path, tmp_path: Path) -> None:
     with Browser(str(find_chromium()), tmp_path / "profile", width=390, height=844, dark=True) as phone:
-        phone.open(build_report(complete_run))
+        phone.open(report)
         assert phone.run("document.documentElement.scrollWidth") <= 390
         phone.screenshot(tmp_path / "phone.png")
     with Image.open(tmp_path / "phone.png") as image:
         assert max(image.convert("RGB").getpixel((2, 840))) < 60  # the page's background
 
 
-def test_paper_cuts_nothing_off_and_holds_nothing_that_only_a_screen_can_do(complete_run: Path, tmp_path: Path) -> None:
+def test_paper_cuts_nothing_off_and_holds_nothing_that_only_a_screen_can_do(report: Path, tmp_path: Path) -> None:
     with Browser(str(find_chromium()), tmp_path / "profile", width=1003, height=700) as paper:  # Letter, its long side
-        paper.open(build_report(complete_run))
+        paper.open(report)
         paper.call("Emulation.setEmulatedMedia", media="print")
         wide = "[...document.querySelectorAll('table, svg')].filter(e => e.getBoundingClientRect().right > innerWidth)"
         assert paper.run(f"{wide}.map(e => e.className)") == []

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -20,15 +21,24 @@ from tests.reports.fake_run import METHODS, PROMPTS, gate, make_run
 from tests.reports.page_reader import Page
 
 
-@pytest.fixture
-def runs(run: Path) -> Path:
-    """Two runs, week-02 a day younger, and a folder that is none."""
-    younger = make_run(run.parent.parent, "week-02", seeds=[1])
+@pytest.fixture(scope="module")
+def two_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of `runs` and `data`. Not to be changed."""
+    root = tmp_path_factory.mktemp("two")
+    run, younger = make_run(root), make_run(root, "week-02", seeds=[1])
+    (run / "lifecycle.json").unlink()
     build_report(run)
     begun(run, 1_000_000)
     begun(younger, 1_086_400)
     (run.parent / "hub").mkdir()
-    return run.parent
+    return root
+
+
+@pytest.fixture
+def runs(two_runs: Path, tmp_path: Path) -> Path:
+    """Two runs, week-02 a day younger, and a folder that is none."""
+    shutil.copytree(two_runs, tmp_path / "root")  # with the times of all files
+    return tmp_path / "root" / "runs"
 
 
 def begun(run: Path, second: int) -> None:

@@ -31,8 +31,8 @@ EVALUATION = "evaluation/miniature"
 
 
 @pytest.fixture(scope="module")
-def page(complete_run: Path) -> Page:
-    return Page(build_report(complete_run))
+def page(report: Path) -> Page:
+    return Page(report)
 
 
 def test_every_section_is_there_and_reached_from_the_navigation(page: Page) -> None:
@@ -312,9 +312,9 @@ def test_corrupt_file_is_named(run: Path, file: str, content: str, field: str, c
     assert not (run / "report" / "index.html").exists()
 
 
-def test_evaluation_begun_again_keeps_its_section_with_a_caution(run: Path, complete_run: Path) -> None:
+def test_evaluation_begun_again_keeps_its_section_with_a_caution(run: Path, page: Page) -> None:
     said = "Evaluation miniature is being evaluated again, or was interrupted (it has no manifest.json)"
-    assert said not in Page(build_report(complete_run)).text
+    assert said not in page.text
     (run / EVALUATION / "manifest.json").unlink()
     page = Page(build_report(run))
     assert said in "".join(li.text for li in page.all("li") if li.inside("aside"))

@@ -31,8 +31,8 @@ EVALUATION = "evaluation/miniature"
 
 
 @pytest.fixture(scope="module")
-def page(complete_run: Path) -> Page:
-    return Page(build_report(complete_run))
+def page(report: Path) -> Page:
+    return Page(report)
 
 
 @pytest.fixture(scope="module")
