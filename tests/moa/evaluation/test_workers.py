@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
+from collections.abc import Iterator
 from functools import partial
 from operator import getitem
 from pathlib import Path
@@ -39,19 +40,28 @@ def test_a_failure_names_device_and_item_after_the_finished_ones():
 
 # In the tests below a "device" is the name of a function of the standard library, which its process then applies to the
 # items: a process of its own cannot import the functions of a test.
-def test_several_devices_do_every_item_once():
-    with Crew(["math.ceil", "math.floor"]) as crew:
-        done = list(crew.work(locate, [0.5, 1.5, 2.5, 3.5], str))
-    assert sorted(item for item, _ in done) == [0.5, 1.5, 2.5, 3.5]
-    assert all(result in (item - 0.5, item + 0.5) for item, result in done)
+ASK = partial(getitem, {"math.sqrt": eval, "math.fabs": eval})  # opens what tells about its process
 
 
-def test_processes_share_the_threads(monkeypatch):
-    monkeypatch.setattr("torch.get_num_threads", lambda: 6)
-    # builtins.eval gives the work that counts, and the work counts the threads of its process.
-    with Crew(["builtins.eval"] * 2) as crew:
-        counts = crew.work(locate, ["__import__('torch').get_num_threads()"] * 4, str)
-        assert [count for _, count in counts] == [3] * 4
+@pytest.fixture(scope="module")
+def crew() -> Iterator[Crew]:
+    """Two processes, started where torch had six threads. No test kills one."""
+    with Crew(["math.sqrt", "math.fabs"]) as crew:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("torch.get_num_threads", lambda: 6)
+            assert len(list(crew.work(ASK, ["0", "0"], str))) == 2
+        yield crew
+
+
+def test_several_devices_do_every_item_once(crew):
+    done = list(crew.work(locate, [4.0, 9.0, 16.0, 25.0], str))
+    assert sorted(item for item, _ in done) == [4, 9, 16, 25]
+    assert all(result in (item, math.sqrt(item)) for item, result in done)
+
+
+def test_processes_share_the_threads(crew):
+    counts = crew.work(ASK, ["__import__('torch').get_num_threads()"] * 4, str)
+    assert [count for _, count in counts] == [3] * 4
 
 
 def test_a_process_takes_no_memory_of_another_gpu(monkeypatch):
@@ -64,19 +74,17 @@ def test_a_process_takes_no_memory_of_another_gpu(monkeypatch):
     assert chosen == ["cuda:1"] * 2
 
 
-def test_processes_stay_for_the_next_work_which_is_opened_in_them():
+def test_processes_stay_for_the_next_work_which_is_opened_in_them(crew):
     ask = ["__import__('os').getpid()"] * 4
-    with Crew(["builtins.eval"] * 2) as crew:
-        first = {process for _, process in crew.work(locate, ask, str)}
-        roots = crew.work(partial(getitem, {"builtins.eval": math.sqrt}), [4, 9, 16], str)
-        assert sorted(roots) == [(4, 2), (9, 3), (16, 4)]
-        again = {process for _, process in crew.work(locate, ask, str)}
+    first = {process for _, process in crew.work(ASK, ask, str)}
+    roots = crew.work(partial(getitem, dict.fromkeys(crew.devices, math.cbrt)), [8, 27, 64], str)
+    assert sorted((item, round(root)) for item, root in roots) == [(8, 2), (27, 3), (64, 4)]
+    again = {process for _, process in crew.work(ASK, ask, str)}
     assert again == first and len(first) == 2 and os.getpid() not in first
 
 
-def test_a_failing_process_lets_the_others_finish_what_they_do():
-    refused = pytest.raises(EvaluationError, match=r"^math.sqrt: -\d: ValueError: .*What was finished is kept")
-    with Crew(["math.sqrt", "math.fabs"]) as crew, refused:
+def test_a_failing_process_lets_the_others_finish_what_they_do(crew):
+    with pytest.raises(EvaluationError, match=r"^math.sqrt: -\d: ValueError: .*What was finished is kept"):
         list(crew.work(locate, [-1, -2, -3, -4, -5, -6], str))
 
 
@@ -89,8 +97,7 @@ def test_a_killed_process_is_named_with_its_item():
 def test_a_process_killed_while_it_has_nothing_to_do_is_named_with_what_it_is_given_next():
     with Crew(["builtins.eval"] * 2) as crew:
         ids = {process for _, process in crew.work(locate, ["__import__('os').getpid()"] * 4, str)}
-        victim = multiprocessing.process.active_children()[0]
-        assert victim.pid in ids
+        victim = next(child for child in multiprocessing.process.active_children() if child.pid in ids)
         victim.kill()
         victim.join()
         with pytest.raises(EvaluationError, match=r"^builtins.eval(#2)?: \d: its process ended"):
