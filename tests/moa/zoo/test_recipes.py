@@ -93,15 +93,9 @@ def test_a_zoo_from_nothing_and_its_base_model_trained_further(pictures, tmp_pat
     assert any(after[name] != value for name, value in digests(first / "base").items() if name.startswith("unet/"))
 
 
-def test_a_model_whose_folder_is_deleted_is_trained_again(pictures, tmp_path, capsys):
-    main(arguments(pictures, tmp_path, "--only", "attributes"))
-    assert "attributes 1/1" in capsys.readouterr().out and not list((tmp_path / ".work").iterdir())
-    shutil.rmtree(tmp_path / "attributes")
-    main(arguments(pictures, tmp_path, "--only", "attributes"))
-    assert "attributes 1/1" in capsys.readouterr().out
-
-
-def test_a_killed_training_goes_on_and_only_with_its_own_number_of_steps(pictures, tmp_path, capsys, monkeypatch):
+def test_a_killed_training_goes_on_with_its_own_number_of_steps_and_a_deleted_one_starts_again(
+    pictures, tmp_path, capsys, monkeypatch
+):
     def killed(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
@@ -115,6 +109,12 @@ def test_a_killed_training_goes_on_and_only_with_its_own_number_of_steps(picture
     said = capsys.readouterr().out
     assert "starts over" in said and "attributes 2/2" in said and "resumed" not in said
     assert read_card(tmp_path / "attributes")["steps"] == {"attributes": 2}
+    assert not list((tmp_path / ".work").iterdir()), "no state of a finished model"
+
+    shutil.rmtree(tmp_path / "attributes")
+    main(arguments(pictures, tmp_path, "--only", "attributes", scale=1e-3))
+    said = capsys.readouterr().out
+    assert "attributes 2/2" in said and "resumed" not in said
 
 
 def test_a_base_model_without_an_autoencoder_says_what_to_train(pictures, tmp_path):
