@@ -21,7 +21,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 from diffusers.utils import logging as diffusers_logging
@@ -215,7 +215,13 @@ def _warn(text: str) -> None:
 
 
 def _print(**values: Any) -> None:
-    print(json.dumps(values), flush=True)
+    _say(json.dumps(values), sys.stdout)
+
+
+def _say(line: str, stream: TextIO) -> None:
+    """A line in one write: `print` makes two where output is not buffered, and ranks share their streams."""
+    stream.write(f"{line}\n")
+    stream.flush()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -236,7 +242,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except torch.OutOfMemoryError as error:
         advice = "raise accumulation, turn on gradient_checkpointing or use bf16; the first two may change on a resume"
         problem = f"out of memory: {advice} ({error})"
-    print(f"rank {os.environ.get('RANK', 0)}: {problem}", file=sys.stderr, flush=True)
+    _say(f"rank {os.environ.get('RANK', 0)}: {problem}", sys.stderr)
     return 1
 
 

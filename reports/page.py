@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,6 +28,16 @@ def render(template: str, **values: Any) -> str:
         "default-src 'none'; img-src 'self' data: file:; style-src 'unsafe-inline'; "
         f"script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
     )
+    return (
+        _environment()
+        .get_template(template)
+        .render(style=Markup(style), script=Markup(script), policy=policy, **values)
+    )
+
+
+@cache
+def _environment() -> Environment:
+    """The templates, compiled once: a report, the index and a test session render many pages."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -41,9 +52,7 @@ def render(template: str, **values: Any) -> str:
     environment.filters["count"] = lambda value: f"{value:,.0f}"
     environment.filters["number"] = lambda value: f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
     environment.filters["brief"] = brief
-    return environment.get_template(template).render(
-        style=Markup(style), script=Markup(script), policy=policy, **values
-    )
+    return environment
 
 
 class Bounded(Protocol):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -187,3 +189,11 @@ def test_out_of_memory_names_what_to_change(
     (config.run_folder / "config.json").write_text(config.model_dump_json())
     assert moa.train.main([str(config.run_folder / "config.json")]) == 1
     assert "rank 0: out of memory: raise accumulation" in capfd.readouterr().err
+
+
+def test_a_rank_says_why_it_ends_in_one_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ranks share their streams, and two writes of one could have another's between them."""
+    writes: list[str] = []
+    monkeypatch.setattr(sys, "stderr", SimpleNamespace(write=writes.append, flush=lambda: None))
+    assert moa.train.main([str(tmp_path / "nowhere.json")]) == 1
+    assert len(writes) == 1 and writes[0].startswith("rank 0: ") and writes[0].endswith("\n")

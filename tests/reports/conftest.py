@@ -3,24 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import pytest
-from jinja2 import Environment, FileSystemBytecodeCache
 
 from reports.build import build_report
 from tests.reports.fake_run import make_run
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _templates_are_compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """And not for each page, which takes a third of the time of a report."""
-    compiled = FileSystemBytecodeCache(str(tmp_path_factory.mktemp("templates")))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("reports.page.Environment", partial(Environment, bytecode_cache=compiled))
-        yield
 
 
 @pytest.fixture(scope="session")
