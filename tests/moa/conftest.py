@@ -36,6 +36,6 @@ def make_config(base: Path, shards: Path, tmp_path: Path) -> Callable[..., Train
     """Makes a short run's configuration in its own run folder; keyword arguments replace fields."""
 
     def make(**changes: object) -> TrainConfig:
-        return tiny_config(**{"base": base, "shards": shards, "out": tmp_path / "run", **changes})
+        return tiny_config(base, **{"shards": shards, "out": tmp_path / "run", **changes})
 
     return make

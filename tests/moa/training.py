@@ -24,10 +24,9 @@ ALONE = Ranks(rank=0, world=1, device=torch.device("cpu"))
 MakeConfig = Callable[..., TrainConfig]
 
 
-def tiny_config(base: Path, **fields: object) -> TrainConfig:
+def tiny_config(base: Path, /, **fields: object) -> TrainConfig:
     """A short run's configuration; `fields` are `shards`, `out`, and whatever shall be another."""
     short = {
-        "base": base,
         "image_encoder": base / "image_encoder",
         "moa": MoAConfig(image_dim=IMAGE_DIM),
         "steps": 4,
@@ -35,7 +34,7 @@ def tiny_config(base: Path, **fields: object) -> TrainConfig:
         "log_every": 1,
         "checkpoint_every": 2,
     }
-    return TrainConfig(**{**short, **fields})
+    return TrainConfig(**{"base": base, **short, **fields})
 
 
 def run(config: TrainConfig, stop: StopRequest | None = None) -> int:
