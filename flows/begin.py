@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 from prefect import get_run_logger
 from prefect.runtime import flow_run
 
@@ -10,6 +12,7 @@ from flows.overrides import dated
 from flows.preflight import check
 from flows.publication import require_published
 from flows.remembered import kept_settings, recall
+from flows.server_state import label_with_process
 from flows.settings import LifecycleConfig, write_lifecycle
 from flows.trained import refuse_other_training, require_trained
 
@@ -28,6 +31,8 @@ def begin(stage: str, preset: str, overrides: list[str] | None, name: str | None
         PreflightError: something that the stage needs is missing.
     """
     without_tracebacks()
+    if flow_run.parent_flow_run_id is None:
+        label_with_process(UUID(flow_run.id))
     given = overrides or []
     config = recall(preset, given, dated(name, flow_run.scheduled_start_time))
     if kept := kept_settings(config.run / "lifecycle.json", given):

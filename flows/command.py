@@ -26,7 +26,7 @@ from flows.prefect_server import reachable_server
 from flows.preflight import find_problems
 from flows.presets import PRESETS
 from flows.remembered import DEFAULT_PRESET, recall
-from flows.server_state import label_with_process, mark_interrupted
+from flows.server_state import mark_interrupted
 from flows.settings import LifecycleConfig
 from flows.stage import INCOMPLETE
 from flows.trained import refuse_other_training
@@ -47,7 +47,7 @@ def run(flow: Flow[..., Any], arguments: Sequence[str] | None = None) -> int:
         with reachable_server():
             options: dict[str, Any] = {"preset": config.preset, "overrides": given.overrides, "name": given.name}
             mark_interrupted()  # of commands that were killed, which nobody else tells the server
-            state: Any = flow.with_options(on_running=[label_with_process])(**options, return_state=True)
+            state: Any = flow(**options, return_state=True)
             print(state.result())
     except KeyboardInterrupt:
         print(f"interrupted. {AGAIN}", file=sys.stderr)

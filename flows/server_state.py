@@ -6,14 +6,14 @@ import contextlib
 import socket
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from uuid import UUID
 
 import psutil
-from prefect import Flow, get_client
+from prefect import get_client
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.filters import FlowRunFilter
-from prefect.client.schemas.objects import DeploymentSchedule, FlowRun, State
+from prefect.client.schemas.objects import DeploymentSchedule
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.states import Crashed
 
@@ -22,7 +22,7 @@ UNFINISHED = {"type": {"any_": ["RUNNING", "CANCELLING", "PENDING"]}}
 INTERRUPTED = "Its process is gone. A new run of the same name goes on from the files."
 RUN_OF_PROCESS = "PREFECT__FLOW_RUN_ID"  # environment variable of the process that a worker starts for a run
 WORKER = "prefect.worker.name"  # label that a worker puts on its runs
-PROCESS = "moa.process"  # label that a command puts on its run: `<host> <process> <when it was started, s>`
+PROCESS = "moa.process"  # label that a run gets as it begins: `<host> <process> <when it was started, s>`
 SAME_START = 60.0  # seconds: the time of a start moves with the clock
 
 
@@ -77,17 +77,17 @@ def _set_again(
             )
 
 
-def label_with_process(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """Says on the server which process a run is: this one. For the hook `on_running` of a command's flow."""
+def label_with_process(run: UUID) -> None:
+    """Says on the server which process a flow run is: this one."""
     me = psutil.Process()
     with get_client(sync_client=True) as client:
-        client.update_flow_run_labels(flow_run.id, {PROCESS: f"{socket.gethostname()} {me.pid} {me.create_time():.0f}"})
+        client.update_flow_run_labels(run, {PROCESS: f"{socket.gethostname()} {me.pid} {me.create_time():.0f}"})
 
 
 def mark_interrupted(workers: Collection[str] = ()) -> None:
     """Runs of these workers, which are stopped, do not run any more unless their process lives: says so in the UI.
 
-    The same for commands of this machine that were killed; those on other machines are left alone.
+    The same for runs of this machine whose process was killed; those on other machines are left alone.
     """
     alive = set(_living_runs())
     with get_client(sync_client=True) as client:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
-from prefect import flow
+from prefect import flow, get_client
 from prefect.client.schemas.objects import State, StateType
 
 from flows.ablate import ablate
 from flows.command import run
 from flows.lifecycle import lifecycle
 from flows.preprocess import preprocess
+from flows.server_state import PROCESS
 from flows.stage import conclude
 from tests.flows.tiny_lifecycle import write_world
 
@@ -112,6 +114,16 @@ def test_a_failed_stage_ends_in_one_clear_line(server: None, roots: Path, capsys
     assert run(preprocess, ["--set", f"preprocess.dataset={missing}"]) == 1
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1 and str(missing) in lines[0]
+
+
+@pytest.mark.prefect
+def test_a_run_says_which_process_it_is(server: None, roots: Path) -> None:
+    """So that the next command can tell a killed one."""
+    missing = f"preprocess.dataset={roots / 'nowhere.yaml'}"
+    assert run(preprocess, ["--preset", "miniature", "--set", missing, "--name", "labelled"]) == 1
+    with get_client(sync_client=True) as client:
+        labels = [one.labels for one in client.read_flow_runs() if one.parameters.get("name") == "labelled"]
+    assert [str(one[PROCESS]).split()[1] for one in labels] == [str(os.getpid())]
 
 
 @pytest.mark.parametrize("mistake", [["--preset", "miniatur"], ["--set", "train.stepz=1"], ["--set", "train.steps=x"]])

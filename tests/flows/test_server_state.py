@@ -133,7 +133,9 @@ def test_only_the_own_workers_dead_runs_are_marked(client) -> None:
 
 COMMAND = """
 import flows, sys, time
+from uuid import UUID
 from prefect import flow
+from prefect.runtime import flow_run
 from flows.server_state import label_with_process
 
 @flow
@@ -143,9 +145,10 @@ def below() -> None:
 
 @flow
 def killed() -> None:
+    label_with_process(UUID(flow_run.id))
     below()
 
-killed.with_options(on_running=[label_with_process])()
+killed()
 """
 
 
@@ -172,7 +175,7 @@ def test_the_runs_of_a_killed_command_are_marked_and_nobody_elses(client) -> Non
 
 def test_a_number_that_another_process_got_later_is_not_the_command(client) -> None:
     run = client.create_flow_run(kept, state=Running())
-    label_with_process(kept, run, run.state)
+    label_with_process(run.id)
     mark_interrupted()
     assert client.read_flow_run(run.id).state.type.value == "RUNNING"
     label = str(client.read_flow_run(run.id).labels[PROCESS])
