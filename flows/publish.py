@@ -34,7 +34,7 @@ def publish_model(config: LifecycleConfig) -> Path:
     with announced("publish", record), hub_endpoint(config) as endpoint:
         if is_published(config, source, endpoint):
             return record
-        with built_pipeline(config) as folder, Progress("publish", "Publishing") as progress:
+        with Progress("publish", "Publishing") as progress, built_pipeline(config) as folder:
             publication = publish_folder(
                 folder,
                 repo_id=settings.repo_id,

@@ -100,7 +100,7 @@ def mark_interrupted(workers: Collection[str] = ()) -> None:
 
 
 def _is_gone(process: str) -> bool:
-    """Whether the process of a command's label was one of this machine and has ended."""
+    """Whether the process that a run's label names was one of this machine and has ended."""
     host, _, rest = process.partition(" ")
     if not rest or host != socket.gethostname():
         return False

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from moa.atomic import replacing
 from moa.config import MoAConfig
 from moa.errors import AdapterError, AdapterGeometryError
 from moa.unet import MoAUNet2DConditionModel
@@ -68,9 +68,9 @@ def save_adapter(unet: MoAUNet2DConditionModel, folder: str | Path, provenance: 
     }
     manifest["digest"] = _digest(manifest)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         for name, data in {**contents, MANIFEST: _json(manifest)}.items():
-            _write(folder / name, data)
+            with replacing(folder / name, folder / f"{name}.tmp") as file:
+                file.write(data)
     except OSError as error:
         raise AdapterError(
             f"{folder} cannot be written ({error.strerror}): free space there or fix permissions, then save it again"
@@ -169,19 +169,6 @@ def _sha256(data: bytes) -> str:
 
 def _json(value: dict[str, Any]) -> bytes:
     return (json.dumps(value, sort_keys=True, indent=1, allow_nan=False) + "\n").encode()
-
-
-def _write(path: Path, data: bytes) -> None:
-    draft = path.with_name(path.name + ".tmp")
-    try:
-        with draft.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    except OSError:
-        draft.unlink(missing_ok=True)
-        raise
 
 
 def _read(folder: Path, name: str) -> bytes:

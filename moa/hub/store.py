@@ -17,7 +17,6 @@ import contextlib
 import fcntl
 import hashlib
 import json
-import os
 import re
 import secrets
 import time
@@ -29,6 +28,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
+from moa.atomic import replacing
 from moa.errors import StoreError
 from moa.hub.git_names import git_sha1, pointer_of
 
@@ -176,7 +176,7 @@ class Store:
     def put_stream(self, stream: BinaryIO, sha256: str, size: int) -> None:
         """Store a large file; refused as `INVALID` unless the bytes are the announced ones."""
         digest, received = hashlib.sha256(), 0
-        with self._arriving(self.blob_path(sha256)) as file:
+        with replacing(self.blob_path(sha256), self._draft()) as file:
             while chunk := stream.read(_CHUNK):
                 digest.update(chunk)
                 received += len(chunk)
@@ -247,23 +247,12 @@ class Store:
         self._write(path, json.dumps(value, indent=1, sort_keys=True).encode())
 
     def _write(self, path: Path, data: bytes) -> None:
-        with self._arriving(path) as file:
+        with replacing(path, self._draft()) as file:
             file.write(data)
 
-    @contextmanager
-    def _arriving(self, path: Path) -> Iterator[BinaryIO]:
-        """A file to write, which becomes `path` at the end of the block; after an error nothing is left of it."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.incoming / secrets.token_hex(16)
-        try:
-            with open(temporary, "xb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+    def _draft(self) -> Path:
+        """A name of its own for a file that arrives."""
+        return self.incoming / secrets.token_hex(16)
 
     @staticmethod
     def _read_json(path: Path) -> dict:

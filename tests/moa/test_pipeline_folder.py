@@ -192,7 +192,7 @@ def test_a_full_disk_names_the_folder_and_leaves_the_old_one(loaded, tmp_path, m
     loaded.save_pretrained(folder)
     before = folder_bytes(folder)
     if after > 1_000_000:
-        monkeypatch.setattr("moa.adapter.os.fsync", no_room)
+        monkeypatch.setattr("moa.atomic.os.fsync", no_room)
     with full_disk(after), pytest.raises(PipelineFolderError) as failure:
         loaded.save_pretrained(folder)
     assert f"{folder} cannot be written (" in str(failure.value) and "free space there" in str(failure.value)

@@ -122,7 +122,7 @@ def test_nothing_is_left_of_a_file_that_could_not_be_written(tmp_path, monkeypat
     def full(*arguments: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(f"moa.hub.store.os.{call_that_fails}", full)
+    monkeypatch.setattr(f"moa.atomic.os.{call_that_fails}", full)
     with pytest.raises(OSError, match="No space"):
         store.put_bytes(b"data")
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
