@@ -16,7 +16,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install test ui check format bench bench-gpu report contact-sheet zoo figures clean
+.PHONY: help demo install test test-gpu ui check format bench bench-gpu report contact-sheet zoo figures clean
 
 demo: $(READY) ## the whole lifecycle on the miniature world, on a CPU; ends with the path of the report
 	@report=$$(HF_HUB_OFFLINE=1 $(BIN)/python -m flows.lifecycle --preset miniature --name $(NAME)); status=$$?; \
@@ -28,6 +28,9 @@ install: $(READY) ## the environment alone: .venv, pinned packages, the project 
 
 test: $(READY) ## every test that needs no GPU and no network
 	@$(BIN)/python -m pytest -q -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+
+test-gpu: $(READY) ## what only a CUDA GPU can show: its kernels, its memory, full width
+	@$(BIN)/python -m pytest -q tests/moa/test_gpu.py
 
 ui: $(READY) ## Prefect server, workers and deployments; prints the URL; Ctrl-C ends everything (PORT=4200 POOLS="cpu gpu")
 	@$(BIN)/python -m flows.serve --port $(PORT) --pools $(POOLS)
@@ -42,7 +45,7 @@ bench: $(READY) ## benchmarks against the named baselines; writes benchmarks/*.j
 	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
 
 bench-gpu: $(READY) ## the same at full size on a GPU; writes benchmarks/*-cuda.json
-	@for name in inference training_step evaluation; do echo "== $$name"; $(BIN)/python benchmarks/$$name.py --device cuda || exit 1; done
+	@for name in inference training_step training_memory pipeline evaluation; do echo "== $$name"; $(BIN)/python benchmarks/$$name.py --device cuda || exit 1; done
 
 report: $(READY) ## builds runs/NAME/report/index.html again (NAME=miniature)
 	@$(BIN)/python -m reports "$${MOA_RUNS_DIR:-runs}/$(NAME)"

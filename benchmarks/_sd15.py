@@ -8,7 +8,7 @@ latents the ratio of pixels to width, and with it the share of attention, is tha
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -29,14 +29,17 @@ CPU_ATTENTION = {
 }
 
 
-def sd15_unet(divide: int = 1) -> UNet2DConditionModel:
-    """The U-Net with random weights, every width and the number of heads divided."""
-    return UNet2DConditionModel(
-        block_out_channels=tuple(width // divide for width in (320, 640, 1280, 1280)),
-        attention_head_dim=8 // divide,  # diffusers' name for the number of heads
-        norm_num_groups=32 // divide,
-        cross_attention_dim=TEXT_DIM // divide,
-    )
+def sd15_unet(divide: int = 1, device: torch.device | None = None) -> UNet2DConditionModel:
+    """The U-Net with random weights, every width and the number of heads divided, made on the device (None: the
+    current one, such as `init_empty_weights`')."""
+    with device or nullcontext():
+        return UNet2DConditionModel(
+            block_out_channels=tuple(width // divide for width in (320, 640, 1280, 1280)),
+            attention_head_dim=8 // divide,  # diffusers' name for the number of heads
+            norm_num_groups=32 // divide,
+            cross_attention_dim=TEXT_DIM // divide,
+            sample_size=64,  # of 512 px, whatever the width
+        )
 
 
 @contextmanager

@@ -1,22 +1,30 @@
-"""Memory: what a training step of the Stable Diffusion presets holds on each GPU, counted on tensors without values.
+"""Memory: what a training step of the Stable Diffusion presets holds on each GPU.
 
-    python benchmarks/training_memory.py          a table, and benchmarks/training_memory.json
+    python benchmarks/training_memory.py                  counted without a GPU: a table, and training_memory.json
+    python benchmarks/training_memory.py --device cuda    measured on one, with the step's time: training_memory-cuda.json
 
 The networks have the real sizes (a U-Net, VAE and text encoder of Stable Diffusion 1.5, an image encoder of CLIP
 ViT-L/14), the step is `moa.step.training_losses`, its backward pass and AdamW, twice, with a preset's batch of one GPU.
-The peak is the sum of all storages that live at one time, as an allocator would hold them: weights, activations,
-gradients, moments, temporary results. Not counted: what CUDA itself takes (half a GB or so), what its allocator and its
-kernels need beyond that, and NCCL's buffers. The operations are a CPU's, whose attention keeps the probabilities of up
-to 16 x 16 pixels, so a GPU holds a little less. No GPU was used.
+Counted, on tensors without values: the peak is the sum of all storages that live at one time, as an allocator would
+hold them: weights, activations, gradients, moments, temporary results. Not counted: what CUDA itself takes (half a GB
+or so), what its allocator and its kernels need beyond that, and NCCL's buffers. The operations are a CPU's, whose
+attention keeps the probabilities of up to 16 x 16 pixels, so a GPU holds a little less.
+
+Measured, on random weights: "peak" is what CUDA's allocator gave out at most, "reserved" what it took from the GPU for
+that; the time is that of whole steps on a batch that is there (its loading is not in it), the images not encoded where
+the preset caches their latents.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import gc
 import json
+import statistics
 import sys
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +41,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVi
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT))  # last, so that datasets/ shadows nothing
 
-from benchmarks._sd15 import IMAGE_DIM, TEXT_DIM, TOKENS, sd15_unet  # noqa: E402
+from benchmarks._sd15 import IMAGE_DIM, SUBJECT_TOKEN, TEXT_DIM, TOKENS, sd15_unet  # noqa: E402
+from benchmarks._stopwatch import machine, seconds, settle  # noqa: E402
 from flows.presets import PRESETS  # noqa: E402
 from moa.batch import Batch  # noqa: E402
 from moa.models import DTYPES, Models  # noqa: E402
@@ -87,76 +96,117 @@ def empty_models(config: TrainConfig) -> Models:
     return Models(unet, vae, text_encoder, None, image_encoder, None, scheduler)  # type: ignore[arg-type]
 
 
-def give_memory(models: Models, config: TrainConfig, peak: Peak) -> list[nn.Parameter]:
-    """Tensors for all parameters and buffers, on fake storages, as `moa.models.load_models` has them: what is trained
-    in fp32, what is frozen in the precision. Returns what is trained."""
+def give_memory(models: Models, config: TrainConfig, device: torch.device) -> list[nn.Parameter]:
+    """Random parameters and the buffers on the device (fake ones under `FakeTensorMode`), as `moa.models.load_models`
+    has them: what is trained in fp32, what is frozen in the precision. Returns what is trained."""
     trained, found = set(models.unet.moa_state_dict()), []
     for network in (models.unet, models.vae, models.text_encoder, models.image_encoder):
         for place, module in network.named_modules():
             for name, old in list(module.named_parameters(recurse=False)):
                 learns = network is models.unet and f"{place}.{name}" in trained
                 dtype = torch.float32 if learns else DTYPES[config.precision]
-                parameter = nn.Parameter(torch.empty(old.shape, dtype=dtype), requires_grad=learns)
+                values = torch.empty(old.shape, dtype=dtype, device=device).normal_(std=0.02)
+                parameter = nn.Parameter(values, requires_grad=learns)
                 setattr(module, name, parameter)
-                peak.hold(parameter)
                 found += [parameter] if learns else []
             for name, buffer in list(module.named_buffers(recurse=False)):
-                setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype))
+                setattr(module, name, buffer.to(device, copy=True))
     return found
 
 
 def a_batch(size: int, cached: bool) -> Batch:
     """One subject in each image."""
     nothing = torch.empty(0)
+    labels = torch.zeros(size, SIDE, SIDE, dtype=torch.uint8)
+    labels[:, SIDE // 4 : SIDE // 2, SIDE // 4 : SIDE // 2] = 1
     return Batch(
-        images=nothing if cached else torch.empty(size, 3, SIDE, SIDE, dtype=torch.uint8),
-        moments=torch.empty(size, 2, 4, LATENT, LATENT) if cached else nothing,
-        labels=torch.empty(size, SIDE, SIDE, dtype=torch.uint8),
-        input_ids=torch.empty(size, TOKENS, dtype=torch.long),
-        positions=torch.empty(size, 1, dtype=torch.long),
-        pixels=torch.empty(size, 3, ENCODED, ENCODED),
-        slots=torch.empty(size, dtype=torch.long),
-        timesteps=torch.empty(size, dtype=torch.long),
-        masked=torch.empty(size, dtype=torch.bool),
-        noise=torch.empty(size, 4, LATENT, LATENT),
-        posterior_noise=torch.empty(size, 4, LATENT, LATENT),
+        images=nothing if cached else torch.randint(256, (size, 3, SIDE, SIDE), dtype=torch.uint8),
+        moments=torch.rand(size, 2, 4, LATENT, LATENT) if cached else nothing,
+        labels=labels,
+        input_ids=torch.randint(49408, (size, TOKENS)),
+        positions=torch.full((size, 1), SUBJECT_TOKEN),
+        pixels=torch.randn(size, 3, ENCODED, ENCODED),
+        slots=torch.arange(size),
+        timesteps=torch.randint(1000, (size,)),
+        masked=torch.ones(size, dtype=torch.bool),
+        noise=torch.randn(size, 4, LATENT, LATENT),
+        posterior_noise=torch.randn(size, 4, LATENT, LATENT),
     )
 
 
-def measure(config: TrainConfig, processes: int) -> dict[str, Any]:
-    """Gigabytes (1e9 bytes) of the networks, and of the most that two steps hold."""
-    peak, models, size = Peak(), empty_models(config), config.micro_batch(processes)
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        trained = give_memory(models, config, peak)
-        networks = peak.now
+class Training:
+    """Steps of one GPU on one batch."""
+
+    def __init__(self, models: Models, config: TrainConfig, images: int, device: torch.device) -> None:
+        self.models, self.config = models, config
+        self.optimizer = torch.optim.AdamW(give_memory(models, config, device))
+        self.batch = a_batch(images, cached=config.latent_cache is not None).to(device)
         models.unet.train()
         if config.gradient_checkpointing:
             models.unet.enable_gradient_checkpointing()
-        batch = a_batch(size, cached=config.latent_cache is not None)
-        for field in dataclasses.fields(batch):
-            peak.hold(getattr(batch, field.name))
-        optimizer = torch.optim.AdamW(trained)
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        networks = (self.models.unet, self.models.vae, self.models.text_encoder, self.models.image_encoder)
+        return [parameter for network in networks for parameter in network.parameters()]
+
+    def step(self) -> None:
+        training_losses(self.models, self.batch, self.config).total.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+
+def count(config: TrainConfig, images: int) -> dict[str, Any]:
+    """Gigabytes (1e9 bytes) of the networks, and of the most that two steps hold."""
+    peak, models = Peak(), empty_models(config)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        training = Training(models, config, images, torch.device("cpu"))
+        for parameter in training.parameters:
+            peak.hold(parameter)
+        networks = peak.now
+        for field in dataclasses.fields(training.batch):
+            peak.hold(getattr(training.batch, field.name))
         with peak:
-            for _ in range(2):  # the moments are there from the second on
-                training_losses(models, batch, config).total.backward()
-                optimizer.step()
-                optimizer.zero_grad()
-    return {"images": size, "networks": round(networks / 1e9, 2), "peak": round(peak.peak / 1e9, 2)}
+            training.step()
+            training.step()  # the moments are there from the second on
+    return {"networks": round(networks / 1e9, 2), "peak": round(peak.peak / 1e9, 2)}
+
+
+def measure(config: TrainConfig, images: int, device: torch.device, rounds: int = 8) -> dict[str, Any]:
+    """Gigabytes that CUDA's allocator gave out and took at most, and the median seconds of a step."""
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
+    training = Training(empty_models(config), config, images, device)
+    taken = [seconds(training.step, device) for _ in range(rounds + 2)][2:]
+    return {
+        "networks": round(sum(parameter.nbytes for parameter in training.parameters) / 1e9, 2),
+        "peak": round(torch.cuda.max_memory_allocated(device) / 1e9, 2),
+        "reserved": round(torch.cuda.max_memory_reserved(device) / 1e9, 2),
+        "seconds": round(statistics.median(taken), 4),
+        "images_per_second": round(images / statistics.median(taken), 1),
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.parse_args()
-    result: dict[str, Any] = {"torch": torch.__version__, "figures": "counted on fake tensors, in GB", "presets": {}}
-    print(f"{'preset':<12} {'checkpointing':<14} {'images a GPU':>12} {'networks':>9} {'peak GB':>8}")
+    parser.add_argument("--device", type=torch.device, help="cuda: measure on it; without: count")
+    device = parser.parse_args().device
+    if device:
+        settle(device)
+    result: dict[str, Any] = {"figures": "measured, in GB"} if device else {"figures": "counted on fake tensors, in GB"}
+    result |= {"machine": machine(device)} if device else {"torch": torch.__version__}
+    print(f"{'preset':<12} {'checkpointing':<14} GB for that many images a GPU")
     for name in ("photos_sd15", "ffhq_sd15"):
         preset = PRESETS[name]()
         for checkpointing in (True, False):
             config = preset.train.model_copy(update={"gradient_checkpointing": checkpointing})
-            found = measure(config, preset.launch.processes)
-            result["presets"].setdefault(name, {})["checkpointing" if checkpointing else "without"] = found
-            print(f"{name:<12} {checkpointing!s:<14} {found['images']:>12} {found['networks']:>9} {found['peak']:>8}")
-    Path(__file__).with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+            images = config.micro_batch(preset.launch.processes)
+            found = {"images": images, **(measure(config, images, device) if device else count(config, images))}
+            result.setdefault("presets", {}).setdefault(name, {})["checkpointing" if checkpointing else "without"] = found
+            print(f"{name:<12} {checkpointing!s:<14} {json.dumps(found)}")
+    stem = "training_memory-cuda" if device else "training_memory"
+    Path(__file__).with_stem(stem).with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ the attention maps of all cross-attention layers for its localisation loss (Xiao
 its experts and routers with eq. 11. Both take the same noisy latents, one subject per sample, AdamW.
 
 On a CPU: fp32, Stable Diffusion 1.5 at a quarter of its width and heads, 32 x 32 latents, batch 2
-(benchmarks/_sd15.py). On a GPU: full width, 64 x 64 latents, batches of 1 and 4; autocast to bfloat16, trained weights
+(benchmarks/_sd15.py). On a GPU: full width, 64 x 64 latents, batches of 4 and 16; autocast to bfloat16, trained weights
 in fp32, MoA's frozen ones in bfloat16, as `moa.train` holds them. Methods take turns; "encode" is the frozen VAE
 encoder's time at the same scale, which every step pays that has no cached latents (`train.latent_cache`).
 
@@ -46,6 +46,7 @@ from moa.recorder import Recorder  # noqa: E402
 from moa.unet import MoAUNet2DConditionModel  # noqa: E402
 
 CPU = torch.device("cpu")
+GPU_BATCHES = (4, 16)
 
 
 class KeptMaps:
@@ -119,8 +120,9 @@ BASELINE = "FastComposer way"
 
 def make(name: str, divide: int, device: torch.device = CPU) -> Any:
     """A method on a U-Net of its own; on a GPU what is not trained is kept in bfloat16."""
-    model = METHODS[name](sd15_unet(divide).train())
-    if device.type != "cpu":
+    gpu = device.type != "cpu"
+    model = METHODS[name](sd15_unet(divide, device if gpu else None).train())
+    if gpu:
         model.to(device)
         for tensor in (*model.parameters(), *model.buffers()):
             if not tensor.requires_grad:
@@ -167,10 +169,11 @@ def encoding(divide: int, size: int, batch_size: int, device: torch.device) -> C
     """The encoder of Stable Diffusion's autoencoder at the same scale."""
     kinds = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
     widths = tuple(width // divide for width in (128, 256, 512, 512))
-    vae = AutoencoderKL(block_out_channels=widths, layers_per_block=2, norm_num_groups=32 // divide, **kinds).eval()
+    with device:
+        vae = AutoencoderKL(block_out_channels=widths, layers_per_block=2, norm_num_groups=32 // divide, **kinds).eval()
     dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
     images = torch.rand(batch_size, 3, 8 * size, 8 * size)
-    return partial(torch.no_grad()(vae.to(device, dtype).encode), images.to(device, dtype))
+    return partial(torch.no_grad()(vae.to(dtype).encode), images.to(device, dtype))
 
 
 def times(divide: int, size: int, batch_size: int, rounds: int, device: torch.device) -> dict[str, Any]:
@@ -237,11 +240,12 @@ def peak_gib(divide: int, size: int, batch_size: int, device: torch.device) -> d
 def on_gpu(rounds: int, device: torch.device) -> dict[str, Any]:
     """Times, MFU and peak memory at full size."""
     result: dict[str, Any] = {}
-    for batch_size in (1, 4):
+    of_one = {name: counts(name, 1, 1, 64)["gflops"] for name in METHODS}  # each sample's are the same
+    for batch_size in GPU_BATCHES:
         memory = peak_gib(1, 64, batch_size, device)
         row = {**times(1, 64, batch_size, rounds, device), "peak_gib": memory}
         row["peak_ratio"] = round(memory["MoA"] / memory[BASELINE], 3)
-        work = {name: counts(name, 1, batch_size, 64)["gflops"] for name in METHODS}
+        work = {name: batch_size * gflops for name, gflops in of_one.items()}
         row["gflops"] = work
         row["mfu"] = {name: utilisation(1e9 * work[name], row["seconds"][name], device) for name in METHODS}
         result[f"batch {batch_size}"] = row

@@ -115,8 +115,17 @@ class MoAContext:
         return compute() if self.cache is None else self.cache.output(layer, compute)
 
     def take(self, tensor: Tensor) -> Tensor:
-        """The rows of a [B, ...] tensor that the personalization expert runs on: [A, ...]."""
+        """The rows of a [B, ...] tensor that the personalization expert runs on: [A, ...]; `tensor` itself where they
+        are all (the gradient of a slice would be one more tensor, filled and copied into)."""
+        if isinstance(self.rows, slice) and self.rows == slice(0, len(tensor)):
+            return tensor
         return tensor[self.rows]
+
+    def spread(self, rows: Tensor, fill: float) -> Tensor:
+        """[A, ...] -> [B, ...], the other rows `fill`."""
+        if len(rows) == self.batch:
+            return rows
+        return self.put(rows.new_full((self.batch, *rows.shape[1:]), fill), rows)
 
     def put(self, tensor: Tensor, rows: Tensor) -> Tensor:
         """`tensor` [B, ...] with those rows replaced by `rows` [A, ...]; differentiable in both."""

@@ -50,7 +50,7 @@ class Router(nn.Module):
     def _shares(self, z: Tensor) -> Tensor:
         with torch.autocast(z.device.type, enabled=False):
             logits = self.logits(z.to(self.logits.weight.dtype))
-        return logits.softmax(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
+        return logits.softmax(dim=-1, dtype=_at_least_fp32(logits))
 
 
 class MoABranch(nn.Module):
@@ -133,14 +133,14 @@ class MoAAttention(Attention):
 
     def _record_router(self, recorder: Recorder, prior_share: Tensor, moa: MoAContext) -> None:
         maps = prior_share.unflatten(1, moa.grid(prior_share.shape[1]))
-        recorder.add_router(self.moa.index, moa.put(maps.new_ones(moa.batch, *maps.shape[1:]), maps))
+        recorder.add_router(self.moa.index, moa.spread(maps, fill=1.0))
 
     def _record_columns(self, recorder: Recorder, q: Tensor, k: Tensor, bias: Tensor | None, moa: MoAContext) -> None:
         columns = checkpoint(
             subject_columns, q, k, moa.positions, bias, self.moa.scale, use_reentrant=False, preserve_rng_state=False
         )
         maps = columns.unflatten(2, moa.grid(columns.shape[2]))
-        recorder.add_attention(self.moa.index, moa.put(maps.new_zeros(moa.batch, *maps.shape[1:]), maps))
+        recorder.add_attention(self.moa.index, moa.spread(maps, fill=0.0))
 
 
 def softmax_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
@@ -164,13 +164,17 @@ def subject_columns(q: Tensor, k: Tensor, positions: Tensor, bias: Tensor | None
     Called under `checkpoint`, so the backward pass keeps q and k (which attention keeps anyway) and this O(S) result;
     the O(T) probabilities live in one layer at a time, in the forward and again in the backward pass.
     """
-    dtype = torch.promote_types(q.dtype, torch.float32)
+    dtype = _at_least_fp32(q)
     with torch.autocast(q.device.type, enabled=False):
         scores = q.to(dtype) @ k.to(dtype).transpose(-1, -2) * scale
     if bias is not None:
         scores = scores + bias
     probabilities = F.pad(scores.softmax(dim=-1).mean(dim=1), (0, 1))  # [A, N, T + 1]
     return probabilities.gather(2, positions[:, None].expand(-1, q.shape[2], -1)).transpose(1, 2)
+
+
+def _at_least_fp32(tensor: Tensor) -> torch.dtype:
+    return torch.float64 if tensor.dtype == torch.float64 else torch.float32
 
 
 def _copy(linear: nn.Linear) -> nn.Linear:

@@ -35,9 +35,7 @@ def router_loss(router_maps: Sequence[Tensor], foreground: Tensor) -> Tensor:
     """
     if not router_maps:
         raise ValueError("router_loss needs at least one router map: no layer of this model is in L of eq. 10")
-    sums: dict[tuple[int, int], Tensor] = {}  # maps of one size are added before they are enlarged
-    for maps in router_maps:
-        sums[_size(maps)] = sums.get(_size(maps), 0.0) + maps.float()
+    sums = sums_by_size(router_maps)
     finest = max(sums, key=lambda size: size[0] * size[1])
     prior_share = torch.stack([resize(maps, finest) for maps in sums.values()]).sum(dim=0) / len(router_maps)
     background = 1 - resize(foreground.float(), finest).squeeze(1)
@@ -57,9 +55,8 @@ def object_loss(attention_maps: Sequence[Tensor], subject_masks: Tensor, present
         raise ValueError("object_loss needs at least one attention map: record with Recorder(subject_columns=True)")
     subject_masks = subject_masks.float()
     counts = present & (subject_masks.mean(dim=(2, 3)) > EPSILON)
-    masks = {size: resize(subject_masks, size) for size in {_size(maps) for maps in attention_maps}}
-    per_layer = [_balanced_l1(maps.float(), masks[_size(maps)]) for maps in attention_maps]
-    per_subject = torch.where(counts, torch.stack(per_layer).mean(dim=0), 0.0)
+    sums = [_balanced_l1(maps, resize(subject_masks, size)) for size, maps in sums_by_size(attention_maps).items()]
+    per_subject = torch.where(counts, torch.stack(sums).sum(dim=0) / len(attention_maps), 0.0)
     return (per_subject.sum(dim=1) / counts.sum(dim=1).clamp(min=1)).mean()
 
 
@@ -72,6 +69,16 @@ def total_loss(
 ) -> Tensor:
     """Eq. 11: L = L_masked + lambda_r L_router + lambda_o L_object; pass 0.0 for a term a method does not have."""
     return masked + lambda_router * router + lambda_object * object_
+
+
+def sums_by_size(layers: Sequence[Tensor]) -> dict[tuple[int, int], Tensor]:
+    """Size -> the sum, in fp32, of the maps [.., h_l, w_l] that have it. What is linear in the maps of many layers
+    (means inside a mask, enlargement) is then done once for each of the U-Net's few sizes."""
+    sums: dict[tuple[int, int], Tensor] = {}
+    for maps in layers:
+        size = _size(maps)
+        sums[size] = sums[size] + maps if size in sums else maps.float()
+    return sums
 
 
 def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:

@@ -18,7 +18,7 @@ from moa.batch import Batch
 from moa.conditioning import MoAInput
 from moa.data import NO_SUBJECT
 from moa.latents import posterior
-from moa.losses import masked_loss, object_loss, resize, router_loss, total_loss
+from moa.losses import masked_loss, object_loss, resize, router_loss, sums_by_size, total_loss
 from moa.models import Models
 from moa.recorder import Recorder
 from moa.subjects import image_features
@@ -132,10 +132,8 @@ def latent_masks(batch: Batch, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
 
 def prior_share(router_maps: Sequence[Tensor], mask: Tensor) -> Tensor:
     """Mean prior share [B] inside `mask` [B, 1, h, w] over the layers' maps [B, h_l, w_l]; 0 without maps."""
-    sizes = {(maps.shape[-2], maps.shape[-1]) for maps in router_maps}
-    weights = {size: resize(mask, size).squeeze(1) for size in sizes}
     shares = [mask.new_zeros(len(mask))]
-    for maps in router_maps:
-        weight = weights[maps.shape[-2], maps.shape[-1]]
-        shares.append((maps.detach() * weight).sum((1, 2)) / weight.sum((1, 2)).clamp(min=1e-6))
+    for size, maps in sums_by_size([maps.detach() for maps in router_maps]).items():
+        weight = resize(mask, size).squeeze(1)
+        shares.append((maps * weight).sum((1, 2)) / weight.sum((1, 2)).clamp(min=1e-6))
     return torch.stack(shares).sum(0) / max(1, len(router_maps))
