@@ -49,14 +49,19 @@ def take_turns(ways: Mapping[str, Callable[[], Any]], rounds: int, device: torch
     return {name: statistics.median(values[1:]) for name, values in taken.items()}
 
 
-def captured(call: Callable[[], Any], device: torch.device) -> Callable[[], None]:
-    """The call's kernels as a CUDA graph: the same work, without the time a CPU takes to launch it."""
+def captured(
+    call: Callable[[], Any], device: torch.device, before: Callable[[], Any] = lambda: None
+) -> Callable[[], None]:
+    """The call's kernels as a CUDA graph: the same work, without the time a CPU takes to launch it. `before` each of
+    the two calls it takes to get there."""
     with torch.cuda.device(device):
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
+            before()
             call()  # what is made once is made now
         torch.cuda.current_stream().wait_stream(side)
+        before()
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             call()

@@ -54,7 +54,7 @@ class Case:
 
 CPU = (Case(32, divide=4, rounds=5), Case(64, divide=4, rounds=2))
 FULL = (Case(64, rounds=3, methods=("base", "moa"), steps=2),)
-GPU = (Case(64), Case(64, images=4))
+GPU = (Case(64, rounds=10), Case(64, images=4, rounds=10))
 GROUPS = {
     "attention": ("aten::_scaled_dot_product", "aten::scaled_dot_product"),
     "convolution": ("aten::convolution",),

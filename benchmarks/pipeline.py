@@ -3,8 +3,8 @@
     python benchmarks/pipeline.py [--quick]          the miniature world's models, and benchmarks/pipeline.json
     python benchmarks/pipeline.py --device cuda      Stable Diffusion 1.5's sizes in bfloat16, pipeline-cuda.json
 
-One prompt with one subject, guidance 7.5, 25 steps of UniPC, from the prompt to decoded images; the subject's photograph
-is encoded in the call, people are not cut out of it (`moa.preparation` is another matter). The base is diffusers' own
+One prompt with one subject, guidance 7.5, 25 steps of UniPC, from the prompt to decoded images; the subject's image is
+encoded in the call, people are not cut out of it (`moa.preparation` is another matter). The base is diffusers' own
 `StableDiffusionPipeline` on the prior's tensors. On a GPU: random weights of the real sizes, 512 px, 1 and 4 images;
 "offload" is `enable_model_cpu_offload`, "peak_gib" what CUDA's allocator gave out at most.
 """
@@ -66,7 +66,9 @@ def full_size(device: torch.device) -> MoAPipeline:
         text_encoder=text_encoder.eval(),
         tokenizer=tokenizer,
         unet=unet.eval(),
-        scheduler=UniPCMultistepScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1),
+        scheduler=UniPCMultistepScheduler(
+            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1
+        ),
         safety_checker=None,
         feature_extractor=None,
         subject_encoder=encoder.eval(),
@@ -103,14 +105,11 @@ def measure(ways: dict[str, Callable[[], Any]], rounds: int, device: torch.devic
     return {name: {"seconds": round(taken[name], 3), "ratio": round(ratios[name], 3)} for name in ways}
 
 
-def peaks(ways: dict[str, Callable[[], Any]], device: torch.device) -> dict[str, float]:
-    """The most memory that CUDA's allocator gave out in each call."""
-    found = {}
-    for name, call in ways.items():
-        torch.cuda.reset_peak_memory_stats(device)
-        call()
-        found[name] = round(torch.cuda.max_memory_allocated(device) / 2**30, 2)
-    return found
+def peak_gib(call: Callable[[], Any], device: torch.device) -> float:
+    """The most memory that CUDA's allocator gave out in a call."""
+    torch.cuda.reset_peak_memory_stats(device)
+    call()
+    return round(torch.cuda.max_memory_allocated(device) / 2**30, 2)
 
 
 def on_gpu(rounds: int, steps: int, device: torch.device) -> dict[str, Any]:
@@ -118,11 +117,11 @@ def on_gpu(rounds: int, steps: int, device: torch.device) -> dict[str, Any]:
     for images in (1, 4):
         ways = calls(pipe, images, steps)
         table = measure(ways, rounds, device)
-        for name, peak in peaks(ways, device).items():
-            table[name]["peak_gib"] = peak
+        for name, call in ways.items():
+            table[name]["peak_gib"] = peak_gib(call, device)
         result[f"{images} image(s), 512 px"] = table
     pipe.enable_model_cpu_offload(device=device)
-    result["1 image(s), 512 px, offload"] = {"moa": {"peak_gib": peaks(calls(pipe, 1, 2), device)["moa"]}}
+    result["1 image, 512 px, offload"] = {"moa": {"peak_gib": peak_gib(calls(pipe, 1, 2)["moa"], device)}}
     return result
 
 
@@ -132,7 +131,7 @@ def main() -> None:
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"), help="cpu (default) or cuda")
     given = parser.parse_args()
     settle(given.device)
-    gpu, rounds, steps = given.device.type != "cpu", (1 if given.quick else 5), (2 if given.quick else STEPS)
+    gpu, rounds, steps = given.device.type != "cpu", (1 if given.quick else 4), (2 if given.quick else STEPS)
     result: dict[str, Any] = {"machine": machine(given.device), "steps": steps}
     if gpu:
         result |= on_gpu(rounds, steps, given.device)

@@ -1,7 +1,7 @@
 """Memory: what a training step of the Stable Diffusion presets holds on each GPU.
 
-    python benchmarks/training_memory.py                  counted without a GPU: a table, and training_memory.json
-    python benchmarks/training_memory.py --device cuda    measured on one, with the step's time: training_memory-cuda.json
+    python benchmarks/training_memory.py                 counted without a GPU: a table, and training_memory.json
+    python benchmarks/training_memory.py --device cuda   measured on one, and the step's time: training_memory-cuda.json
 
 The networks have the real sizes (a U-Net, VAE and text encoder of Stable Diffusion 1.5, an image encoder of CLIP
 ViT-L/14), the step is `moa.step.training_losses`, its backward pass and AdamW, twice, with a preset's batch of one GPU.
@@ -24,7 +24,6 @@ import json
 import statistics
 import sys
 import weakref
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -203,10 +202,14 @@ def main() -> None:
             config = preset.train.model_copy(update={"gradient_checkpointing": checkpointing})
             images = config.micro_batch(preset.launch.processes)
             found = {"images": images, **(measure(config, images, device) if device else count(config, images))}
-            result.setdefault("presets", {}).setdefault(name, {})["checkpointing" if checkpointing else "without"] = found
+            result.setdefault("presets", {}).setdefault(name, {})["checkpointing" if checkpointing else "without"] = (
+                found
+            )
             print(f"{name:<12} {checkpointing!s:<14} {json.dumps(found)}")
     stem = "training_memory-cuda" if device else "training_memory"
-    Path(__file__).with_stem(stem).with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    Path(__file__).with_stem(stem).with_suffix(".json").write_text(
+        json.dumps(result, indent=1) + "\n", encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":

@@ -8,9 +8,11 @@ the attention maps of all cross-attention layers for its localisation loss (Xiao
 its experts and routers with eq. 11. Both take the same noisy latents, one subject per sample, AdamW.
 
 On a CPU: fp32, Stable Diffusion 1.5 at a quarter of its width and heads, 32 x 32 latents, batch 2
-(benchmarks/_sd15.py). On a GPU: full width, 64 x 64 latents, batches of 4 and 16; autocast to bfloat16, trained weights
-in fp32, MoA's frozen ones in bfloat16, as `moa.train` holds them. Methods take turns; "encode" is the frozen VAE
-encoder's time at the same scale, which every step pays that has no cached latents (`train.latent_cache`).
+(benchmarks/_sd15.py). On a GPU: full width, 64 x 64 latents, batches of 4 and 16, in bfloat16 with trained weights in
+fp32: the baseline, whose weights are all trained, by autocast; MoA as `moa.train` does, its frozen network and all that
+flows through it in bfloat16. Methods take turns; "encode" is the frozen VAE
+encoder's time at the same scale, which every step pays that has no cached latents (`train.latent_cache`). "captured" on
+a GPU: forward and backward pass as a CUDA graph, without the time the CPU takes to launch their kernels.
 
 Memory on a CPU: what the backward pass starts with, counted in bytes: parameters, one gradient and AdamW's two moments
 for each trained one, and the tensors autograd saved (`saved_tensors_hooks`, each storage once). At full size on fake
@@ -38,7 +40,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT))  # last, so that datasets/ shadows nothing
 
 from benchmarks._sd15 import IMAGE_DIM, SUBJECT_TOKEN, TEXT_DIM, TOKENS, fake, flops, sd15_unet  # noqa: E402
-from benchmarks._stopwatch import machine, settle, take_turns, utilisation  # noqa: E402
+from benchmarks._stopwatch import captured, machine, settle, take_turns, utilisation  # noqa: E402
 from moa.conditioning import MoAInput  # noqa: E402
 from moa.config import MoAConfig  # noqa: E402
 from moa.losses import masked_loss, object_loss, router_loss, total_loss  # noqa: E402
@@ -68,6 +70,8 @@ class KeptMaps:
 class FastComposer(nn.Module):
     """The baseline: a U-Net trained as a whole, its cross-attention maps kept."""
 
+    autocast = True
+
     def __init__(self, unet: UNet2DConditionModel) -> None:
         super().__init__()
         self.unet = unet
@@ -96,6 +100,8 @@ class FastComposer(nn.Module):
 class MoA(nn.Module):
     """The project's own step (`moa/step.py`) from the noisy latents on."""
 
+    autocast = False
+
     def __init__(self, unet: UNet2DConditionModel) -> None:
         super().__init__()
         self.unet = MoAUNet2DConditionModel.from_unet(unet, MoAConfig(image_dim=IMAGE_DIM))
@@ -105,9 +111,8 @@ class MoA(nn.Module):
         recorder = Recorder()
         moa = MoAInput(batch["features"], batch["positions"], batch["active"], recorder)
         options = {"moa": moa}
-        prediction = self.unet(
-            batch["latents"], batch["timesteps"], batch["text"], cross_attention_kwargs=options
-        ).sample
+        latents, text = (batch[name].to(self.unet.conv_in.weight.dtype) for name in ("latents", "text"))
+        prediction = self.unet(latents, batch["timesteps"], text, cross_attention_kwargs=options).sample
         masked = masked_loss(prediction, batch["noise"], batch["mask"])
         router = router_loss([recorder.router[index] for index in self.routed], batch["mask"])
         present = torch.ones_like(batch["positions"], dtype=torch.bool)
@@ -145,16 +150,20 @@ def random_batch(batch: int, size: int, text_width: int, device: torch.device = 
     return {name: tensor.to(device) for name, tensor in made.items()}
 
 
-def train_step(model: Any, batch: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
+def both_passes(model: Any, batch: dict[str, Tensor]) -> None:
     device = batch["latents"].device.type
-    with torch.autocast(device, torch.bfloat16, enabled=device != "cpu"):
+    with torch.autocast(device, torch.bfloat16, enabled=model.autocast and device != "cpu"):
         loss = model.loss(batch)
     loss.backward()
+
+
+def train_step(model: Any, batch: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
+    both_passes(model, batch)
     optimizer.step()
     optimizer.zero_grad()
 
 
-def steps(divide: int, size: int, batch_size: int, device: torch.device) -> dict[str, Callable[[], None]]:
+def steps(divide: int, size: int, batch_size: int, device: torch.device) -> dict[str, partial[None]]:
     batch = random_batch(batch_size, size, TEXT_DIM // divide, device)
     batch["active"] = torch.ones(batch_size).bool()
     ways = {}
@@ -163,6 +172,17 @@ def steps(divide: int, size: int, batch_size: int, device: torch.device) -> dict
         optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-5)
         ways[name] = partial(train_step, model, batch, optimizer)
     return ways
+
+
+def captured_step(model: Any, batch: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> Callable[[], None]:
+    """The step with both passes as a CUDA graph, which writes the same gradients each time."""
+    replay = captured(partial(both_passes, model, batch), batch["latents"].device, before=optimizer.zero_grad)
+
+    def step() -> None:
+        replay()
+        optimizer.step()
+
+    return step
 
 
 def encoding(divide: int, size: int, batch_size: int, device: torch.device) -> Callable[[], Any]:
@@ -177,9 +197,20 @@ def encoding(divide: int, size: int, batch_size: int, device: torch.device) -> C
 
 
 def times(divide: int, size: int, batch_size: int, rounds: int, device: torch.device) -> dict[str, Any]:
-    """Median seconds of whole steps and of encoding their images, and the ratios of the two methods."""
-    ways = {**steps(divide, size, batch_size, device), "encode": encoding(divide, size, batch_size, device)}
-    taken = take_turns(ways, rounds, device)
+    """Median seconds of whole steps and of encoding their images, and the ratios of the two methods; on a GPU the same
+    of steps whose kernels no CPU has to launch."""
+    training = steps(divide, size, batch_size, device)
+    encode = {"encode": encoding(divide, size, batch_size, device)}
+    found = compared(take_turns({**training, **encode}, rounds, device))
+    if device.type != "cpu":
+        print(json.dumps(found))
+        torch.cuda.empty_cache()  # a graph has memory of its own
+        kept = {name: captured_step(*way.args) for name, way in training.items()}
+        found["captured"] = compared(take_turns({**kept, **encode}, rounds, device))
+    return found
+
+
+def compared(taken: dict[str, float]) -> dict[str, Any]:
     base, ours, encode = taken[BASELINE], taken["MoA"], taken["encode"]
     ratios = {"cached latents": ours / base, "latents encoded in the step": (ours + encode) / (base + encode)}
     return {
@@ -247,7 +278,10 @@ def on_gpu(rounds: int, device: torch.device) -> dict[str, Any]:
         row["peak_ratio"] = round(memory["MoA"] / memory[BASELINE], 3)
         work = {name: batch_size * gflops for name, gflops in of_one.items()}
         row["gflops"] = work
-        row["mfu"] = {name: utilisation(1e9 * work[name], row["seconds"][name], device) for name in METHODS}
+        for times_of in (row, row["captured"]):
+            times_of["mfu"] = {
+                name: utilisation(1e9 * work[name], times_of["seconds"][name], device) for name in METHODS
+            }
         result[f"batch {batch_size}"] = row
         print(f"batch {batch_size}: {json.dumps(row)}")
     return {"full width, 64 x 64, bfloat16": result}

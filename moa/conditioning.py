@@ -104,7 +104,7 @@ class MoAContext:
 
     batch: int
     rows: slice | Tensor
-    tokens: dict[int, Tensor]  # layer index -> [A, S, D], eq. 8
+    prompts: dict[int, Tensor]  # index of a layer with cross-attention -> c_1 of eq. 7, [A, T, D]
     positions: Tensor  # [A, S]; empty slots point at T, one past the prompt
     latent_size: tuple[int, int]
     recorder: Recorder | None
@@ -146,12 +146,6 @@ class MoAContext:
             self.take(prior).lerp_(personal, share)
             return prior
         return prior.index_copy_(0, self.rows, self.take(prior).lerp_(personal, share))
-
-    def prompt(self, layer: int, text: Tensor) -> Tensor:
-        """c_1 of eq. 7 for one layer: `text` [A, T, D] with each subject's word replaced by its token of eq. 8."""
-        tokens = self.tokens[layer].to(text.dtype)
-        index = self.positions[..., None].expand_as(tokens)
-        return F.pad(text, (0, 0, 0, 1)).scatter(1, index, tokens)[:, :-1]  # empty slots land in the extra row
 
     def grid(self, pixels: int) -> tuple[int, int]:
         """Height and width of a layer that sees `pixels` pixels: each level of the U-Net halves them, rounding up."""
@@ -211,12 +205,25 @@ class MultimodalPrompt(nn.Module):
         self.register_buffer("layers", torch.tensor(layers, dtype=torch.float32, device="cpu"), persistent=False)
 
     def forward(self, features: Tensor, words: Tensor, timesteps: Tensor) -> Tensor:
-        """f [A, S, F], w [A, S, D] and t [A] -> the subject tokens of each layer [L, A, S, D]."""
-        m = torch.cat([features.to(words.dtype), words], dim=-1)[None]
+        """f [A, S, F], w [A, S, D] and t [A] -> the subject tokens of each layer [L, A, S, D], in the precision of the
+        weights."""
+        dtype = self.norm.weight.dtype
+        words = words.to(dtype)
+        m = torch.cat([features.to(dtype), words], dim=-1)[None]
         if self.encoding is not None:
-            m = m + self.encoding(timesteps, self.layers, words.dtype)[:, :, None]
+            m = m + self.encoding(timesteps, self.layers, dtype)[:, :, None]
         tokens = words + self.token(F.gelu(self.hidden(self.norm(m))))
         return tokens.expand(len(self.layers), -1, -1, -1)
+
+
+def multimodal_prompts(text: Tensor, tokens: Tensor, positions: Tensor) -> Tensor:
+    """c_1 of eq. 7 for all layers at once: `text` [A, T, D] with each subject's word replaced by its token of eq. 8.
+
+    tokens [L, A, S, D]; positions [A, S] in 0..T (T: empty slot) -> [L, A, T, D].
+    """
+    longer = F.pad(text, (0, 0, 0, 1)).expand(len(tokens), -1, -1, -1)  # empty slots land in the extra row
+    index = positions[None, ..., None].expand(tokens.shape)
+    return longer.scatter(2, index, tokens.to(text.dtype))[:, :, :-1].contiguous()
 
 
 def _rows(active: list[bool], device: torch.device) -> slice | Tensor:

@@ -13,11 +13,11 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
-from diffusers.models.attention_processor import Attention
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
+from moa.backward import routed_shares, subject_columns
 from moa.conditioning import MoAContext
 from moa.config import MoAConfig
 from moa.recorder import Recorder
@@ -25,32 +25,44 @@ from moa.recorder import Recorder
 PLAIN_PIXELS = 16 * 16  # up to this many pixels a training step on a CPU keeps the attention probabilities
 
 
+class ExpertLinear(nn.Linear):
+    """A linear layer that computes in the precision of its input, whatever that of its weights: what is trained is kept
+    in fp32, what is frozen, and with it what flows through the network, in half precision."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight: Tensor = self.weight
+        bias: Tensor | None = self.bias
+        if weight.dtype != x.dtype:
+            weight, bias = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
+        return F.linear(x, weight, bias)
+
+
+class RoutedShares(nn.Linear):
+    """The router's last layer and the softmax over its outputs: [.., d] -> shares [.., 2]. The logits have the
+    precision of the weights (fp32 in training, also under autocast)."""
+
+    def forward(self, z: Tensor, exact: bool = True) -> Tensor:
+        return routed_shares(z, self.weight, self.bias, exact)
+
+
 class Router(nn.Module):
     """R(z) = softmax(Router(z)) over the two experts, per pixel (eq. 5 and 7).
 
-    The last layer starts at zero: both experts weigh 1/2 everywhere. Its logits have the precision of its weights (fp32
-    in training, also under autocast), the softmax is taken in fp32 or better.
+    The last layer starts at zero: both experts weigh 1/2 everywhere.
     """
 
     def __init__(self, dim: int, kind: Literal["linear", "mlp"]) -> None:
         super().__init__()
-        self.hidden = nn.Linear(dim, dim) if kind == "mlp" else None
-        self.logits = nn.Linear(dim, 2)
+        self.hidden = ExpertLinear(dim, dim) if kind == "mlp" else None
+        self.logits = RoutedShares(dim, 2)
         nn.init.zeros_(self.logits.weight)
         nn.init.zeros_(self.logits.bias)
 
-    def forward(self, z: Tensor) -> Tensor:
-        """[A, N, d] -> [A, N, 2]: share of the prior expert (0) and of the personalization expert (1)."""
-        if self.hidden is not None:
-            z = F.gelu(self.hidden(z))
-        if torch.is_grad_enabled() and z.dtype != self.logits.weight.dtype:  # keep z, not its copy in fp32
-            return checkpoint(self._shares, z, use_reentrant=False, preserve_rng_state=False)
-        return self._shares(z)
-
-    def _shares(self, z: Tensor) -> Tensor:
-        with torch.autocast(z.device.type, enabled=False):
-            logits = self.logits(z.to(self.logits.weight.dtype))
-        return logits.softmax(dim=-1, dtype=_at_least_fp32(logits))
+    def forward(self, z: Tensor, exact: bool = True) -> Tensor:
+        """[A, N, d] -> [A, N, 2]: share of the prior expert (0) and of the personalization expert (1), in fp32 or
+        better; not `exact`: where no gradient is recorded, rounded to the precision of the logits."""
+        shares: Tensor = self.logits(z if self.hidden is None else F.gelu(self.hidden(z)), exact)
+        return shares
 
 
 class MoABranch(nn.Module):
@@ -64,6 +76,7 @@ class MoABranch(nn.Module):
         self.index = index
         self.heads = prior.heads
         self.scale = prior.scale
+        self.usual_prior = _is_usual(prior)
         self.query = _copy(prior.to_q)
         self.key = _copy(prior.to_k)
         self.value = _copy(prior.to_v)
@@ -75,7 +88,7 @@ class MoABranch(nn.Module):
 
     def split(self, x: Tensor) -> Tensor:
         """[A, N, d] -> [A, h, N, d/h]."""
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return x.view(x.shape[0], x.shape[1], self.heads, x.shape[2] // self.heads).transpose(1, 2)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         """softmax(Q K^T / sqrt(d)) V (eq. 1) of split heads and the output projection: -> [A, N, d]; additive mask."""
@@ -106,15 +119,29 @@ class MoAAttention(Attention):
             personal = self._personal(hidden_states, encoder_hidden_states, attention_mask, moa)
             if len(personal) == moa.batch:
                 return personal
-            return moa.put(super().forward(hidden_states, encoder_hidden_states, attention_mask, **kwargs), personal)
+            return moa.put(self._prior(hidden_states, encoder_hidden_states, attention_mask, **kwargs), personal)
         personal = moa.expert(
             self.moa.index, lambda: self._personal(hidden_states, encoder_hidden_states, attention_mask, moa)
         )
-        prior = super().forward(hidden_states, encoder_hidden_states, attention_mask, **kwargs)
-        shares = self.moa.router(moa.take(hidden_states))
+        prior = self._prior(hidden_states, encoder_hidden_states, attention_mask, **kwargs)
+        shares = self.moa.router(moa.take(hidden_states), exact=moa.recorder is not None)
         if moa.recorder is not None:
             self._record_router(moa.recorder, shares[..., 0], moa)
         return moa.blend(prior, personal.to(prior.dtype), shares[..., 1:].to(prior.dtype))
+
+    def _prior(self, z: Tensor, text: Any, mask: Tensor | None, **kwargs: Any) -> Tensor:
+        """The prior expert's output [B, N, d], the same bits whichever way.
+
+        The usual one is short, for GPUs that wait for their launches: diffusers reads the processor's signature in each
+        call, and divides by one.
+        """
+        if kwargs or mask is not None or not self.moa.usual_prior or type(self.processor) is not AttnProcessor2_0:
+            return super().forward(z, text, mask, **kwargs)
+        condition = z if text is None else text
+        q, k, v = (self.moa.split(x) for x in (self.to_q(z), self.to_k(condition), self.to_v(condition)))
+        attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        output: Tensor = self.to_out[1](self.to_out[0](attended))
+        return output
 
     def _personal(
         self, z: Tensor, text: Tensor | tuple[Tensor, Any] | None, mask: Tensor | None, moa: MoAContext
@@ -124,7 +151,7 @@ class MoAAttention(Attention):
         if isinstance(text, tuple):  # an IP-Adapter rides along: (text, image states)
             text = text[0]
         bias = None if mask is None else moa.take(mask)[:, None]
-        condition = z if text is None else moa.prompt(self.moa.index, moa.take(text))
+        condition = z if text is None else moa.prompts[self.moa.index]
         keys, values = self.moa.key(condition), self.moa.value(condition)
         q, k, v = self.moa.split(self.moa.query(z)), self.moa.split(keys), self.moa.split(values)
         if text is not None and moa.recorder is not None and moa.recorder.subject_columns:
@@ -136,9 +163,7 @@ class MoAAttention(Attention):
         recorder.add_router(self.moa.index, moa.spread(maps, fill=1.0))
 
     def _record_columns(self, recorder: Recorder, q: Tensor, k: Tensor, bias: Tensor | None, moa: MoAContext) -> None:
-        columns = checkpoint(
-            subject_columns, q, k, moa.positions, bias, self.moa.scale, use_reentrant=False, preserve_rng_state=False
-        )
+        columns = subject_columns(q, k, moa.positions, bias, self.moa.scale)
         maps = columns.unflatten(2, moa.grid(columns.shape[2]))
         recorder.add_attention(self.moa.index, moa.spread(maps, fill=0.0))
 
@@ -157,29 +182,15 @@ def softmax_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scal
     return probabilities.to(v.dtype) @ v
 
 
-def subject_columns(q: Tensor, k: Tensor, positions: Tensor, bias: Tensor | None, scale: float) -> Tensor:
-    """A_s of eq. 12: attention probability at each subject's token, mean over heads.
-
-    q [A, h, N, d/h], k [A, h, T, d/h], positions [A, S] in 0..T (T: empty slot, its column is 0) -> [A, S, N] in 0..1.
-    Called under `checkpoint`, so the backward pass keeps q and k (which attention keeps anyway) and this O(S) result;
-    the O(T) probabilities live in one layer at a time, in the forward and again in the backward pass.
-    """
-    dtype = _at_least_fp32(q)
-    with torch.autocast(q.device.type, enabled=False):
-        scores = q.to(dtype) @ k.to(dtype).transpose(-1, -2) * scale
-    if bias is not None:
-        scores = scores + bias
-    probabilities = F.pad(scores.softmax(dim=-1).mean(dim=1), (0, 1))  # [A, N, T + 1]
-    return probabilities.gather(2, positions[:, None].expand(-1, q.shape[2], -1)).transpose(1, 2)
+def _is_usual(layer: Attention) -> bool:
+    """Whether it has none of the options of diffusers that Stable Diffusion's transformer blocks do not use."""
+    norms = (layer.group_norm, layer.spatial_norm, layer.norm_q, layer.norm_k, layer.norm_cross)
+    return not any(norms) and not layer.residual_connection and layer.rescale_output_factor == 1
 
 
-def _at_least_fp32(tensor: Tensor) -> torch.dtype:
-    return torch.float64 if tensor.dtype == torch.float64 else torch.float32
-
-
-def _copy(linear: nn.Linear) -> nn.Linear:
-    """A new `nn.Linear` with the values of `linear`; not a deep copy, which would carry hooks and adapters along."""
-    copy = nn.Linear(linear.in_features, linear.out_features, bias=linear.bias is not None, device="meta")
+def _copy(linear: nn.Linear) -> ExpertLinear:
+    """A new layer with the values of `linear`; not a deep copy, which would carry hooks and adapters along."""
+    copy = ExpertLinear(linear.in_features, linear.out_features, bias=linear.bias is not None, device="meta")
     for name, parameter in linear.named_parameters(recurse=False):
         setattr(copy, name, nn.Parameter(parameter.detach().clone()))
     return copy

@@ -70,8 +70,7 @@ def denoise(models: Models, batch: Batch) -> Denoised:
     # The prediction, and on the way the maps the losses look at.
     recorder = Recorder()
     moa = MoAInput(features, batch.positions, recorder=recorder)  # rows without conditions, too, run the mixture
-    with torch.autocast(latents.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
-        prediction = models.unet(noisy.to(dtype), batch.timesteps, text, cross_attention_kwargs={"moa": moa}).sample
+    prediction = models.unet(noisy.to(dtype), batch.timesteps, text, cross_attention_kwargs={"moa": moa}).sample
     routers = [recorder.router[layer] for layer in models.router_layers if recorder.router]
     return Denoised(prediction, target, foreground, subjects, routers, list(recorder.attention.values()))
 

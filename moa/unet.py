@@ -23,7 +23,7 @@ from diffusers.models.attention import BasicTransformerBlock
 from torch import Tensor, nn
 
 from moa.backward import FrozenConv2d, RecomputedGEGLU
-from moa.conditioning import MoAContext, MoAInput, MultimodalPrompt
+from moa.conditioning import MoAContext, MoAInput, MultimodalPrompt, multimodal_prompts
 from moa.config import MoAConfig
 from moa.errors import ConditioningError, UnsupportedBaseError
 from moa.layers import MoAAttention, MoABranch
@@ -184,7 +184,7 @@ class MoAUNet2DConditionModel(UNet2DConditionModel):
         return output
 
     def _context(self, moa: MoAInput, sample: Tensor, timestep: Tensor | float, text: Tensor) -> MoAContext:
-        """Compute the subject tokens of all layers for this timestep (eq. 8), on the rows that need them."""
+        """Compute the prompts of all layers for this timestep (eq. 7 and 8), on the rows that need them."""
         config, device, batch = self.config["moa_config"], sample.device, sample.shape[0]
         if moa.features.shape[-1] != config["image_dim"]:
             raise ConditioningError(
@@ -199,11 +199,13 @@ class MoAUNet2DConditionModel(UNet2DConditionModel):
         slots = positions.clamp(min=0)[..., None].expand(-1, -1, text.shape[-1])
         timesteps = torch.as_tensor(timestep, dtype=torch.float32, device=device).expand(batch)[rows]
         tokens = self.moa(features, text.gather(1, slots), timesteps)
+        places = positions.masked_fill(empty, text.shape[1])
+        prompts = multimodal_prompts(text, tokens, places)
         return MoAContext(
             batch=batch,
             rows=rows,
-            tokens=dict(zip(self._cross_layers, tokens.unbind(0), strict=True)),
-            positions=positions.masked_fill(empty, text.shape[1]),
+            prompts=dict(zip(self._cross_layers, prompts.unbind(0), strict=True)),
+            positions=places,
             latent_size=(sample.shape[-2], sample.shape[-1]),
             recorder=moa.recorder,
             cache=moa.cache if config["architecture"] == "moa" else None,  # a single branch has nothing to lean on

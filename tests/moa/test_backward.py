@@ -9,7 +9,7 @@ import torch
 from diffusers.models.activations import GEGLU
 from torch import Tensor, nn
 
-from moa.backward import FrozenConv2d, RecomputedGEGLU, mix
+from moa.backward import FrozenConv2d, RecomputedGEGLU, mix, routed_shares, subject_columns
 from moa.conditioning import MoAInput
 from tests.tiny_models import IMAGE_DIM, LATENT_SIZE, MAX_TOKENS, TEXT_DIM, tiny_moa_unet
 
@@ -108,6 +108,47 @@ def test_gradients_are_those_of_finite_differences():
     assert torch.autograd.gradcheck(convolution, [torch.randn(1, 2, 4, 4).double().requires_grad_()])
     gate = RecomputedGEGLU(3, 4).double().requires_grad_(False)
     assert torch.autograd.gradcheck(gate, [torch.randn(2, 3).double().requires_grad_()])
+    router = [torch.randn(2, 4, 3), torch.randn(2, 3), torch.randn(2)]
+    assert torch.autograd.gradcheck(routed_shares, [tensor.double().requires_grad_() for tensor in router])
+    q, k = (torch.randn(2, 3, n, 4).double().requires_grad_() for n in (5, 6))
+    positions, bias = torch.tensor([[2, 5], [6, 0]]), torch.randn(2, 1, 1, 6).double()  # 6: an empty slot
+    for mask in (None, bias):
+        assert torch.autograd.gradcheck(lambda q, k, m=mask: subject_columns(q, k, positions, m, 0.7), [q, k])
+
+
+def test_two_slots_at_one_token_add_their_gradients():
+    q, k = (torch.randn(1, 2, n, 4).double().requires_grad_() for n in (5, 6))
+    weights = torch.randn(1, 2, 5).double()
+    both = subject_columns(q, k, torch.tensor([[3, 3]]), None, 0.5)
+    one = subject_columns(q, k, torch.tensor([[3]]), None, 0.5)
+    found = torch.autograd.grad((both * weights).sum(), (q, k))
+    torch.testing.assert_close(found, torch.autograd.grad((one * weights.sum(1, keepdim=True)).sum(), (q, k)))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_shares_are_rounded_once(dtype):
+    z, weight, bias = (4 * torch.randn(size, dtype=dtype) for size in ((2, 500, 32), (2, 32), (2,)))
+    assert torch.equal(routed_shares(z, weight, bias, exact=False), routed_shares(z, weight, bias).to(dtype))
+
+
+def test_a_router_in_full_precision_keeps_its_input_in_half():
+    z, weight, bias = torch.randn(2, 64, 32).bfloat16(), torch.randn(2, 32), torch.randn(2)
+
+    def plainly(z: Tensor) -> Tensor:
+        return torch.nn.functional.linear(z.float(), weight, bias).softmax(dim=-1)
+
+    weight.requires_grad_(), bias.requires_grad_()
+    (theirs, of_theirs), much = step(plainly, [z], False)
+    expected = weight.grad, bias.grad
+    weight.grad = bias.grad = None
+    (ours, of_ours), less = step(lambda z: routed_shares(z, weight, bias), [z], False)
+    assert torch.equal(ours, theirs) and torch.equal(of_ours, of_theirs) and less < 0.7 * much
+    torch.testing.assert_close((weight.grad, bias.grad), expected)
+
+
+def columns(q: Tensor, k: Tensor) -> Tensor:
+    return subject_columns(q, k, torch.tensor([[3]]), None, 0.5)
 
 
 def test_training_compiles_without_a_graph_break():
@@ -116,6 +157,8 @@ def test_training_compiles_without_a_graph_break():
         (mix, [torch.randn(2, 5, 6), torch.randn(2, 5, 6), torch.rand(2, 5, 1)]),
         (convolution, [torch.randn(1, 4, 9, 9)]),
         (gate, [torch.randn(2, 6)]),
+        (routed_shares, [torch.randn(2, 5, 6), torch.randn(2, 6), torch.randn(2)]),
+        (columns, [torch.randn(1, 2, 5, 4), torch.randn(1, 2, 6, 4)]),
     ]
     for function, inputs in cases:
         compiled = torch.compile(function, fullgraph=True, backend="aot_eager")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from moa.conditioning import MoAContext, MoAInput, MultimodalPrompt, SpacetimeEncoding
+from moa.conditioning import MoAContext, MoAInput, MultimodalPrompt, SpacetimeEncoding, multimodal_prompts
 from moa.config import MoAConfig
 from moa.errors import ConditioningError
 
@@ -87,16 +87,12 @@ def test_half_precision_keeps_the_frequencies_and_new_models_have_the_same(dtype
     torch.testing.assert_close(first.to(dtype).frequencies.float(), second.frequencies, rtol=0, atol=1e-7)
 
 
-def context(positions: Tensor, tokens: Tensor) -> MoAContext:
-    return MoAContext(len(positions), slice(0, len(positions)), {4: tokens}, positions, (8, 8), None)
-
-
-def test_prompt_replaces_the_subject_tokens_and_nothing_else():
-    text, tokens = torch.randn(2, 7, TEXT), torch.randn(2, 2, TEXT)
-    result = context(torch.tensor([[5, 2], [7, 3]]), tokens).prompt(4, text)
-    expected = text.clone()
-    expected[0, 5], expected[0, 2], expected[1, 3] = tokens[0, 0], tokens[0, 1], tokens[1, 1]
-    assert torch.equal(result, expected)
+def test_prompts_replace_the_subject_tokens_and_nothing_else():
+    text, tokens = torch.randn(2, 7, TEXT), torch.randn(3, 2, 2, TEXT)
+    result = multimodal_prompts(text, tokens, torch.tensor([[5, 2], [7, 3]]))
+    expected = text.expand(3, -1, -1, -1).clone()
+    expected[:, 0, 5], expected[:, 0, 2], expected[:, 1, 3] = tokens[:, 0, 0], tokens[:, 0, 1], tokens[:, 1, 1]
+    assert torch.equal(result, expected) and all(each.is_contiguous() for each in result.unbind(0))
 
 
 def test_grid_follows_the_levels_of_the_unet():

@@ -95,7 +95,7 @@ def test_half_precision_and_cached_latents_on_a_gpu(make_config: MakeConfig, tmp
     with AbsentGPU() as gpu:
         assert moa.train.train(there, THERE, StopRequest()) == 0
     assert run(here) == 0
-    compare(metrics(there), metrics(here), rel=2e-2)
+    compare(metrics(there), metrics(here), rel=5e-2)
     assert not (NEVER | {"moa/batch.py"}) & {*places(gpu)}
 
 

@@ -5,6 +5,7 @@ The other tests of devices (tests/moa/test_device_placement.py) run everywhere, 
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from moa.unet import MoAUNet2DConditionModel
 from tests.moa.pictures import draw, man, stock, tiny_pipeline
 from tests.moa.training import MakeConfig, first_batch, metrics, run, tensors
 from tests.tiny_models import (
+    LATENT_SIZE,
     MAX_TOKENS,
     TEXT_DIM,
     one_level_moa_unet,
@@ -134,9 +136,10 @@ def test_images_are_those_of_a_cpu(tmp_path: Path, dtype: torch.dtype):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         pipe = tiny_pipeline(tmp_path, unet=one_level_moa_unet())
-    expected = draw(pipe, "a man", man())
+    noise = torch.randn(1, 4, LATENT_SIZE, LATENT_SIZE)  # in half precision a generator draws other noise
+    expected = draw(pipe, "a man", man(), latents=noise)
     pipe.to(CUDA, dtype)
-    found = draw(pipe, "a man", man())
+    found = draw(pipe, "a man", man(), latents=noise.to(dtype))
     assert found.is_cuda and (found.float().cpu() - expected).abs().mean() < (1e-4 if dtype == torch.float32 else 2e-2)
     assert torch.equal(draw(pipe, "a man"), draw(stock(pipe).to(CUDA), "a man"))
 
@@ -199,9 +202,9 @@ def test_clip_and_faces_score_as_on_a_cpu(tmp_path: Path):
         projection_dim=24,
     )
     towers = TransformersTowers(CLIPModel(config).eval(), tiny_tokenizer(tmp_path), tiny_image_processor())
-    for device in ("cpu", "cuda"):
-        faces = FacenetFaces(embedder.eval(), device=device)
-        clip = ClipScorer(towers, device=device)
+    for device in ("cpu", "cuda"):  # copies: a CPU packs the weights for itself
+        faces = FacenetFaces(copy.deepcopy(embedder), device=device)
+        clip = ClipScorer(copy.deepcopy(towers), device=device)
         found = [faces.embed(images, [face] * 4), clip.encode_images(images), clip.encode_texts(["a man", "a dog"])]
         if device == "cpu":
             expected = found

@@ -10,9 +10,10 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from moa.conditioning import MoAContext
+from moa.backward import subject_columns
+from moa.conditioning import MoAContext, multimodal_prompts
 from moa.config import MoAConfig
-from moa.layers import MoAAttention, MoABranch, Router, softmax_attention, subject_columns
+from moa.layers import MoAAttention, MoABranch, Router, softmax_attention
 from moa.recorder import Recorder
 
 DIM, TEXT, HEADS, PIXELS, TOKENS = 12, 10, 3, 16, 7
@@ -30,8 +31,14 @@ def layer(cross: bool, **config) -> MoAAttention:
     return attention
 
 
-def context(batch: int, rows, tokens: Tensor, positions: Tensor, recorder: Recorder | None = None) -> MoAContext:
-    return MoAContext(batch, rows, {LAYER: tokens}, positions, (4, 4), recorder)
+def context(rows, text: Tensor, tokens: Tensor, positions: Tensor, recorder: Recorder | None = None) -> MoAContext:
+    """For text of all rows, tokens and positions of the active ones."""
+    prompts = multimodal_prompts(text[rows], tokens[None], positions)
+    return MoAContext(len(text), rows, {LAYER: prompts[0]}, positions, (4, 4), recorder)
+
+
+def without_subjects(batch: int, rows) -> MoAContext:
+    return MoAContext(batch, rows, {}, torch.zeros(batch, 0, dtype=torch.long), (4, 4), None)
 
 
 def attend_by_loops(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -70,7 +77,7 @@ def test_cross_attention_is_equations_1_to_7(rows):
     z, text, tokens = torch.randn(3, PIXELS, DIM), torch.randn(3, TOKENS, TEXT), torch.randn(3, 2, TEXT)
     z, text, tokens = z.double(), text.double(), tokens.double()
     positions = torch.tensor([[2, 5], [3, TOKENS], [6, 1]])  # the second row has one subject
-    out = attention(z, text, moa=context(3, rows, tokens[rows], positions[rows]))
+    out = attention(z, text, moa=context(rows, text, tokens[rows], positions[rows]))
     prior = attention(z, text)
     active = torch.arange(3)[rows].tolist()
     for row in range(3):
@@ -101,7 +108,7 @@ def test_training_on_a_cpu_attends_as_the_fused_kernel_does(masked):
 @pytest.mark.parametrize("rows", [slice(1, 3), slice(0, 0), torch.tensor([2, 0])], ids=str)
 def test_blending_in_place_is_blending(rows):
     prior, personal, share = torch.randn(3, PIXELS, DIM), torch.randn(3, PIXELS, DIM), torch.rand(3, PIXELS, 1)
-    moa = context(3, rows, torch.zeros(0), torch.zeros(0))
+    moa = without_subjects(3, rows)
     expected = moa.blend(prior, personal[rows], share[rows])
     with torch.no_grad():
         assert torch.equal(moa.blend(prior.clone(), personal[rows], share[rows]), expected)
@@ -114,7 +121,7 @@ def test_blending_in_place_is_blending(rows):
 def test_self_attention_is_equation_7_with_z_for_both_conditions():
     attention = layer(cross=False)
     z = torch.randn(2, PIXELS, DIM).double()
-    out = attention(z, moa=context(2, slice(0, 2), torch.zeros(2, 0, TEXT), torch.zeros(2, 0, dtype=torch.long)))
+    out = attention(z, moa=without_subjects(2, slice(0, 2)))
     for row in range(2):
         torch.testing.assert_close(out[row], mixture_by_loops(attention, z[row], z[row], z[row]), rtol=0, atol=1e-9)
 
@@ -126,7 +133,7 @@ def test_router_forced_to_the_prior_is_the_prior_bit_for_bit(dtype):
     attention.moa.router.logits.weight.zero_()
     attention.moa.router.logits.bias.copy_(torch.tensor([1000.0, -1000.0]))
     z, text = torch.randn(2, PIXELS, DIM, dtype=dtype), torch.randn(2, TOKENS, TEXT, dtype=dtype)
-    moa = context(2, slice(0, 2), torch.randn(2, 1, TEXT, dtype=dtype), torch.tensor([[2], [3]]))
+    moa = context(slice(0, 2), text, torch.randn(2, 1, TEXT, dtype=dtype), torch.tensor([[2], [3]]))
     assert torch.equal(attention(z, text, moa=moa), attention(z, text))
 
 
@@ -137,7 +144,7 @@ def test_inactive_rows_are_the_prior_bit_for_bit():
     prior = attention(z, text)
     for rows in (slice(2, 4), torch.tensor([2, 0]), slice(0, 0)):
         active = torch.arange(4)[rows]
-        moa = context(4, rows, torch.randn(len(active), 1, TEXT), torch.full((len(active), 1), 2))
+        moa = context(rows, text, torch.randn(len(active), 1, TEXT), torch.full((len(active), 1), 2))
         out = attention(z, text, moa=moa)
         inactive = [row for row in range(4) if row not in active.tolist()]
         assert torch.equal(out[inactive], prior[inactive])
@@ -148,7 +155,7 @@ def test_single_branch_never_runs_the_prior():
     attention = layer(cross=True, architecture="single_branch")
     z, text = torch.randn(1, PIXELS, DIM).double(), torch.randn(1, TOKENS, TEXT).double()
     attention.to_q.weight.fill_(float("nan"))
-    moa = context(1, slice(0, 1), torch.zeros(1, 1, TEXT).double(), torch.tensor([[TOKENS]]))
+    moa = context(slice(0, 1), text, torch.zeros(1, 1, TEXT).double(), torch.tensor([[TOKENS]]))
     out = attention(z, text, moa=moa)
     branch = attention.moa
     expected = expert_by_loops(z[0], text[0], branch.query, branch.key, branch.value, branch.out)
@@ -161,9 +168,10 @@ def test_text_mask_holds_for_the_personalization_expert():
     z, text = torch.randn(2, PIXELS, DIM).double(), torch.randn(2, TOKENS, TEXT).double()
     mask = torch.zeros(2, 1, TOKENS).double()
     mask[:, :, 4:] = -10000.0
-    moa = context(2, slice(0, 2), torch.randn(2, 1, TEXT).double(), torch.tensor([[2], [3]]))
-    short = attention(z, text[:, :4], moa=moa)
-    torch.testing.assert_close(attention(z, text, attention_mask=mask, moa=moa), short)
+    tokens, positions = torch.randn(2, 1, TEXT).double(), torch.tensor([[2], [3]])
+    whole, first = (context(slice(0, 2), each, tokens, positions) for each in (text, text[:, :4]))
+    short = attention(z, text[:, :4], moa=first)
+    torch.testing.assert_close(attention(z, text, attention_mask=mask, moa=whole), short)
 
 
 @pytest.mark.parametrize("kind", ["linear", "mlp"])
@@ -258,7 +266,7 @@ def test_recording_columns_keeps_nothing_of_the_size_of_the_attention_matrix():
 
     def kept(recorder: Recorder) -> int:
         sizes.clear()
-        moa = context(1, slice(0, 1), torch.randn(1, 2, TEXT), torch.tensor([[2, 5]]), recorder)
+        moa = context(slice(0, 1), text, torch.randn(1, 2, TEXT), torch.tensor([[2, 5]]), recorder)
         with torch.autograd.graph.saved_tensors_hooks(lambda t: (sizes.append(t.numel()), t)[1], lambda t: t):
             attention(z, text, moa=moa).sum()
         return sum(sizes)
@@ -270,8 +278,9 @@ def test_recording_columns_keeps_nothing_of_the_size_of_the_attention_matrix():
 def test_columns_give_gradients_to_the_expert():
     attention, recorder = layer(cross=True).float(), Recorder()
     tokens = torch.randn(1, 1, TEXT, requires_grad=True)
-    moa = context(1, slice(0, 1), tokens, torch.tensor([[2]]), recorder)
-    attention(torch.randn(1, PIXELS, DIM), torch.randn(1, TOKENS, TEXT), moa=moa)
+    text = torch.randn(1, TOKENS, TEXT)
+    moa = context(slice(0, 1), text, tokens, torch.tensor([[2]]), recorder)
+    attention(torch.randn(1, PIXELS, DIM), text, moa=moa)
     recorder.attention[LAYER].sum().backward()
     for tensor in (attention.moa.query.weight, attention.moa.key.weight, tokens):
         assert tensor.grad is not None and tensor.grad.abs().sum() > 0

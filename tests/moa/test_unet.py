@@ -397,12 +397,9 @@ def test_a_compiled_block_is_the_block(tmp_path, monkeypatch):
     """By torch.compile's own backend, for both kinds of mixture layer; the whole U-Net would take minutes."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     block = tiny_moa_unet().down_blocks[0].attentions[0].transformer_blocks[0]
-    z, text, tokens = (
-        torch.randn(2, LATENT_SIZE**2, 16),
-        torch.randn(2, MAX_TOKENS, TEXT_DIM),
-        torch.randn(1, 1, TEXT_DIM),
-    )
-    moa = MoAContext(2, slice(1, 2), {1: tokens}, torch.tensor([[3]]), (LATENT_SIZE, LATENT_SIZE), None)
+    z, text = torch.randn(2, LATENT_SIZE**2, 16), torch.randn(2, MAX_TOKENS, TEXT_DIM)
+    prompts = {1: torch.randn(1, MAX_TOKENS, TEXT_DIM)}
+    moa = MoAContext(2, slice(1, 2), prompts, torch.tensor([[3]]), (LATENT_SIZE, LATENT_SIZE), None)
     given = {"encoder_hidden_states": text, "cross_attention_kwargs": {"moa": moa}}
     compiled = torch.compile(block, fullgraph=True)
     torch.testing.assert_close(compiled(z, **given), block(z, **given), rtol=0, atol=1e-4)
