@@ -2,8 +2,9 @@
 
     python benchmarks/attention_maps.py [--quick]        prints a table and writes benchmarks/attention_maps.json
 
-"none" records nothing, "columns" is what the project does (columns at the subjects' tokens; the softmax over all tokens
-is computed again in the backward pass), "full maps" keeps the whole softmax of each cross-attention layer.
+"none" records nothing, "columns" is what the project does (`moa.backward.subject_columns`: the softmax over all tokens
+is computed again in the backward pass), "full maps" leaves the same columns to autograd, which keeps that softmax for
+each cross-attention layer.
 
 Memory: bytes of what autograd saves in a forward pass (`saved_tensors_hooks`, each storage once) at the full size of
 Stable Diffusion 1.5, on fake tensors, plus the recorded maps. Times: forward and backward at a quarter of the width and
@@ -16,38 +17,40 @@ import argparse
 import json
 import os
 import statistics
+import sys
 import time
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Any
 from unittest.mock import patch
 
 import torch
-from accelerate import init_empty_weights
-from diffusers import UNet2DConditionModel
-from torch import Tensor, nn
-from torch._subclasses import FakeTensorMode
+from torch import Tensor
 
-from moa.conditioning import MoAInput
-from moa.config import MoAConfig
-from moa.losses import object_loss
-from moa.recorder import Recorder
-from moa.unet import MoAUNet2DConditionModel
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT))  # last, so that datasets/ shadows nothing
+
+from benchmarks._sd15 import IMAGE_DIM, TOKENS, fake, sd15_unet  # noqa: E402
+from moa.conditioning import MoAInput  # noqa: E402
+from moa.config import MoAConfig  # noqa: E402
+from moa.losses import object_loss  # noqa: E402
+from moa.recorder import Recorder  # noqa: E402
+from moa.unet import MoAUNet2DConditionModel  # noqa: E402
 
 RESULT = Path(__file__).with_suffix(".json")
-TOKENS, IMAGE_DIM, SUBJECT_TOKENS = 77, 768, (5, 9)
+SUBJECT_TOKENS = (5, 9)
 VARIANTS = ("none", "columns", "full maps")
 
 
-def sd15_unet(divide: int) -> MoAUNet2DConditionModel:
-    """Stable Diffusion 1.5's U-Net with every width, and the number of heads, divided."""
-    base = UNet2DConditionModel(
-        block_out_channels=tuple(width // divide for width in (320, 640, 1280, 1280)),
-        attention_head_dim=8 // divide,  # diffusers' name for the number of heads
-        norm_num_groups=32 // divide,
-        cross_attention_dim=768 // divide,
-    )
-    return MoAUNet2DConditionModel.from_unet(base.train(), MoAConfig(image_dim=IMAGE_DIM))
+def moa_unet(divide: int) -> MoAUNet2DConditionModel:
+    return MoAUNet2DConditionModel.from_unet(sd15_unet(divide).train(), MoAConfig(image_dim=IMAGE_DIM))
+
+
+def kept_columns(q: Tensor, k: Tensor, positions: Tensor, bias: Tensor | None, scale: float) -> Tensor:
+    """`moa.backward.subject_columns` as autograd does it."""
+    scores = q @ k.transpose(-1, -2) * scale
+    maps = (scores if bias is None else scores + bias).softmax(dim=-1).mean(dim=1)
+    return maps.gather(2, positions[:, None].expand(-1, q.shape[2], -1)).transpose(1, 2)
 
 
 def loss(unet: MoAUNet2DConditionModel, variant: str, size: int, text_width: int, active: Tensor) -> Tensor:
@@ -57,7 +60,7 @@ def loss(unet: MoAUNet2DConditionModel, variant: str, size: int, text_width: int
     moa = MoAInput(torch.randn(1, 2, IMAGE_DIM), subjects, active, recorder)
     options = {"moa": moa}
     latents, text = torch.randn(1, 4, size, size), torch.randn(1, TOKENS, text_width)
-    with _without_recomputing() if variant == "full maps" else nullcontext():
+    with patch("moa.layers.subject_columns", kept_columns) if variant == "full maps" else nullcontext():
         value = unet(latents, 500, text, cross_attention_kwargs=options).sample.square().mean()
     if variant != "none":
         masks = torch.ones(1, 2, size, size)
@@ -65,22 +68,11 @@ def loss(unet: MoAUNet2DConditionModel, variant: str, size: int, text_width: int
     return value
 
 
-def _without_recomputing() -> AbstractContextManager[Any]:
-    return patch("moa.layers.checkpoint", lambda function, *given, **_: function(*given))
-
-
 def saved_bytes(size: int) -> dict[str, int]:
     """Bytes autograd saves in the forward pass of each variant, without parameters; full width."""
-    with init_empty_weights():
-        unet = sd15_unet(1)
     active = torch.ones(1).bool()
     result = {}
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        for module in unet.modules():
-            for name, tensor in list(module.named_parameters(recurse=False)):
-                setattr(module, name, nn.Parameter(torch.empty(tensor.shape), requires_grad=tensor.requires_grad))
-            for name, tensor in list(module.named_buffers(recurse=False)):
-                setattr(module, name, torch.empty(tensor.shape))
+    with fake(partial(moa_unet, 1)) as unet:
         own = {p.untyped_storage()._cdata for p in unet.parameters()}
         for variant in VARIANTS:
             saved: dict[int, Tensor] = {}  # the tensors are held, so no storage is counted under another's number
@@ -98,7 +90,7 @@ def saved_bytes(size: int) -> dict[str, int]:
 
 def cpu_seconds(rounds: int) -> dict[str, float]:
     """Median CPU seconds of forward and backward."""
-    unet, active = sd15_unet(4), torch.ones(1).bool()
+    unet, active = moa_unet(4), torch.ones(1).bool()
     seconds: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
     for _ in range(rounds + 1):
         for variant in VARIANTS:

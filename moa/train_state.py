@@ -86,7 +86,7 @@ class TrainState:
         self.config = config
         self.parameters = dict(unet.moa_parameters())
         self.optimizer = torch.optim.AdamW(
-            self.parameters.values(), lr=config.learning_rate, weight_decay=config.weight_decay
+            self.parameters.values(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
         self.average = {n: p.detach().clone() for n, p in self.parameters.items()} if config.ema_decay else None
         self.step = 0  # steps done
@@ -133,11 +133,7 @@ class TrainState:
         for name, parameter in self.parameters.items():
             parameter.data.copy_(weights[name])
             keys = [key for key in ("step", "exp_avg", "exp_avg_sq") if f"{name}.{key}" in moments]
-            state = {key: moments[f"{name}.{key}"] for key in keys}
-            # AdamW counts its steps on the CPU; the moments live with the parameter.
-            self.optimizer.state[parameter] = {
-                k: v if k == "step" else v.to(parameter.device) for k, v in state.items()
-            }
+            self.optimizer.state[parameter] = {key: moments[f"{name}.{key}"].to(parameter.device) for key in keys}
         if self.average is not None:
             for name, tensor in checkpoint.tensors("average").items():
                 self.average[name].copy_(tensor)
