@@ -1,5 +1,6 @@
-"""Stable Diffusion 1.5's U-Net as the benchmarks need it: whole or at a fraction of its width, and on fake tensors,
-which have shapes and no values, so that bytes and FLOPs of the full size are counted without its memory.
+"""The networks of Stable Diffusion 1.5, and the image encoder, as the benchmarks need them: with random weights, the
+U-Net and the autoencoder also at a fraction of their width, and on fake tensors, which have shapes and no values, so
+that bytes and FLOPs of the full size are counted without its memory.
 
 The size of an attention head stays when widths and number of heads are divided. At a quarter of the width and 32 x 32
 latents the ratio of pixels to width, and with it the share of attention, is that of 512 px at full width.
@@ -13,12 +14,13 @@ from typing import Any
 
 import torch
 from accelerate import init_empty_weights
-from diffusers import UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
 from torch._subclasses import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModelWithProjection
 
-TOKENS, TEXT_DIM, IMAGE_DIM, SUBJECT_TOKEN = 77, 768, 768, 5
+TOKENS, TEXT_DIM, IMAGE_DIM, SUBJECT_TOKEN, VOCABULARY = 77, 768, 768, 5, 49408
 aten = torch.ops.aten
 # The CPU's attention kernels, which torch's counter does not know.
 CPU_ATTENTION = {
@@ -40,6 +42,30 @@ def sd15_unet(divide: int = 1, device: torch.device | None = None) -> UNet2DCond
             cross_attention_dim=TEXT_DIM // divide,
             sample_size=64,  # of 512 px, whatever the width
         )
+
+
+def sd15_vae(divide: int = 1) -> AutoencoderKL:
+    """The autoencoder, every width divided."""
+    return AutoencoderKL(
+        block_out_channels=tuple(width // divide for width in (128, 256, 512, 512)),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=2,
+        norm_num_groups=32 // divide,
+        sample_size=512,
+    )
+
+
+def sd15_text_encoder(**changes: Any) -> CLIPTextModel:
+    """The text encoder, that of CLIP ViT-L/14; `changes` are of its configuration."""
+    size = {"hidden_size": TEXT_DIM, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
+    return CLIPTextModel(CLIPTextConfig(**size, vocab_size=VOCABULARY, **changes))
+
+
+def image_encoder() -> CLIPVisionModelWithProjection:
+    """The image encoder of CLIP ViT-L/14."""
+    size = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
+    return CLIPVisionModelWithProjection(CLIPVisionConfig(**size, patch_size=14, projection_dim=IMAGE_DIM))
 
 
 @contextmanager

@@ -20,21 +20,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline, UniPCMultistepScheduler
+from diffusers import StableDiffusionPipeline, UniPCMultistepScheduler
 from PIL import Image
-from transformers import (
-    CLIPImageProcessor,
-    CLIPTextConfig,
-    CLIPTextModel,
-    CLIPTokenizer,
-    CLIPVisionConfig,
-    CLIPVisionModelWithProjection,
-)
+from transformers import CLIPImageProcessor, CLIPTokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT))  # last, so that datasets/ shadows nothing
 
-from benchmarks._sd15 import IMAGE_DIM, TEXT_DIM, TOKENS, sd15_unet  # noqa: E402
+from benchmarks._sd15 import IMAGE_DIM, TOKENS, image_encoder, sd15_text_encoder, sd15_unet, sd15_vae  # noqa: E402
 from benchmarks._stopwatch import machine, settle, take_turns  # noqa: E402
 from moa.config import MoAConfig  # noqa: E402
 from moa.pipeline import MoAPipeline, Subject  # noqa: E402
@@ -51,15 +44,10 @@ def miniature() -> MoAPipeline:
 
 def full_size(device: torch.device) -> MoAPipeline:
     """Stable Diffusion 1.5 and CLIP ViT-L/14 with random weights, in bfloat16; the words are the miniature world's."""
-    levels = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
     tokenizer = CLIPTokenizer.from_pretrained(ZOO / "base" / "tokenizer", model_max_length=TOKENS)
-    text = {"hidden_size": TEXT_DIM, "intermediate_size": 3072, "num_attention_heads": 12}
-    text |= {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-    vision = {"hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16, "num_hidden_layers": 24}
+    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     with device:
-        vae = AutoencoderKL(block_out_channels=(128, 256, 512, 512), layers_per_block=2, sample_size=512, **levels)
-        text_encoder = CLIPTextModel(CLIPTextConfig(**text, vocab_size=49408))
-        encoder = CLIPVisionModelWithProjection(CLIPVisionConfig(**vision, patch_size=14, projection_dim=IMAGE_DIM))
+        vae, text_encoder, encoder = sd15_vae(), sd15_text_encoder(**ends), image_encoder()
     unet = MoAUNet2DConditionModel.from_unet(sd15_unet(1, device), MoAConfig(image_dim=IMAGE_DIM))
     pipe = MoAPipeline(
         vae=vae.eval(),

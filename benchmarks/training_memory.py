@@ -29,18 +29,25 @@ from typing import Any
 
 import torch
 from accelerate import init_empty_weights
-from diffusers import AutoencoderKL, DDPMScheduler
+from diffusers import DDPMScheduler
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT))  # last, so that datasets/ shadows nothing
 
-from benchmarks._sd15 import IMAGE_DIM, SUBJECT_TOKEN, TEXT_DIM, TOKENS, sd15_unet  # noqa: E402
+from benchmarks._sd15 import (  # noqa: E402
+    SUBJECT_TOKEN,
+    TOKENS,
+    VOCABULARY,
+    image_encoder,
+    sd15_text_encoder,
+    sd15_unet,
+    sd15_vae,
+)
 from benchmarks._stopwatch import machine, seconds, settle  # noqa: E402
 from flows.presets import PRESETS  # noqa: E402
 from moa.batch import Batch  # noqa: E402
@@ -81,18 +88,11 @@ class Peak(TorchDispatchMode):
 
 def empty_models(config: TrainConfig) -> Models:
     """The networks of Stable Diffusion 1.5 and CLIP ViT-L/14 without weights."""
-    levels = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
-    text = {"hidden_size": TEXT_DIM, "intermediate_size": 3072, "num_attention_heads": 12}
-    vision = {"hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16, "num_hidden_layers": 24}
+    scheduler: Any = DDPMScheduler()
     with init_empty_weights():
         unet = MoAUNet2DConditionModel.from_unet(sd15_unet(), config.moa)
-        vae = AutoencoderKL(block_out_channels=(128, 256, 512, 512), layers_per_block=2, **levels)
-        text_encoder = CLIPTextModel(CLIPTextConfig(**text))
-        image_encoder = CLIPVisionModelWithProjection(
-            CLIPVisionConfig(**vision, patch_size=14, projection_dim=IMAGE_DIM)
-        )
-    scheduler: Any = DDPMScheduler()
-    return Models(unet, vae, text_encoder, None, image_encoder, None, scheduler)  # type: ignore[arg-type]
+        parts: Any = (sd15_vae(), sd15_text_encoder(), None, image_encoder(), None)
+    return Models(unet, *parts, scheduler)
 
 
 def give_memory(models: Models, config: TrainConfig, device: torch.device) -> list[nn.Parameter]:
@@ -122,7 +122,7 @@ def a_batch(size: int, cached: bool) -> Batch:
         images=nothing if cached else torch.randint(256, (size, 3, SIDE, SIDE), dtype=torch.uint8),
         moments=torch.rand(size, 2, 4, LATENT, LATENT) if cached else nothing,
         labels=labels,
-        input_ids=torch.randint(49408, (size, TOKENS)),
+        input_ids=torch.randint(VOCABULARY, (size, TOKENS)),
         positions=torch.full((size, 1), SUBJECT_TOKEN),
         pixels=torch.randn(size, 3, ENCODED, ENCODED),
         slots=torch.arange(size),

@@ -33,90 +33,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
-from torch import Tensor, nn
+from diffusers import UNet2DConditionModel
+from torch import Tensor
 
 ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT))  # last, so that datasets/ shadows nothing
 
-from benchmarks._sd15 import IMAGE_DIM, SUBJECT_TOKEN, TEXT_DIM, TOKENS, fake, flops, sd15_unet  # noqa: E402
+from benchmarks._sd15 import (  # noqa: E402
+    IMAGE_DIM,
+    SUBJECT_TOKEN,
+    TEXT_DIM,
+    TOKENS,
+    fake,
+    flops,
+    sd15_unet,
+    sd15_vae,
+)
 from benchmarks._stopwatch import captured, machine, settle, take_turns, utilisation  # noqa: E402
-from moa.conditioning import MoAInput  # noqa: E402
-from moa.config import MoAConfig  # noqa: E402
-from moa.losses import masked_loss, object_loss, router_loss, total_loss  # noqa: E402
-from moa.recorder import Recorder  # noqa: E402
-from moa.unet import MoAUNet2DConditionModel  # noqa: E402
+from benchmarks._training_methods import FastComposer, MoA  # noqa: E402
 
 CPU = torch.device("cpu")
 GPU_BATCHES = (4, 16)
-
-
-class KeptMaps:
-    """A diffusers attention processor with the softmax written out, so that the maps can be kept."""
-
-    def __init__(self) -> None:
-        self.maps: list[Tensor] = []
-
-    def __call__(self, attention: Any, z: Tensor, encoder_hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
-        q, k, v = (
-            x.unflatten(-1, (attention.heads, -1)).transpose(1, 2)
-            for x in (attention.to_q(z), attention.to_k(encoder_hidden_states), attention.to_v(encoder_hidden_states))
-        )
-        maps = (q @ k.transpose(-1, -2) * attention.scale).softmax(dim=-1)
-        self.maps.append(maps)
-        return attention.to_out[1](attention.to_out[0]((maps @ v).transpose(1, 2).flatten(2)))
-
-
-class FastComposer(nn.Module):
-    """The baseline: a U-Net trained as a whole, its cross-attention maps kept."""
-
-    autocast = True
-
-    def __init__(self, unet: UNet2DConditionModel) -> None:
-        super().__init__()
-        self.unet = unet
-        width = unet.config.cross_attention_dim
-        self.fuse = nn.Sequential(nn.LayerNorm(width + IMAGE_DIM), nn.Linear(width + IMAGE_DIM, width), nn.GELU())
-        self.token = nn.Linear(width, width)
-        self.attention = KeptMaps()
-        for module in unet.modules():
-            if getattr(module, "is_cross_attention", False):
-                module.set_processor(self.attention)
-
-    def loss(self, batch: dict[str, Tensor]) -> Tensor:
-        """Noise-prediction loss and balanced L1 of the kept maps."""
-        self.attention.maps = []
-        word = batch["text"][:, SUBJECT_TOKEN]
-        token = word + self.token(self.fuse(torch.cat([word, batch["features"][:, 0]], dim=-1)))
-        text = torch.cat([batch["text"][:, :SUBJECT_TOKEN], token[:, None], batch["text"][:, SUBJECT_TOKEN + 1 :]], 1)
-        prediction = self.unet(batch["latents"], batch["timesteps"], text).sample
-        columns = [maps.mean(dim=1)[..., SUBJECT_TOKEN] for maps in self.attention.maps]
-        squares = [c.unflatten(1, (int(c.shape[1] ** 0.5),) * 2)[:, None] for c in columns]
-        present = torch.ones_like(batch["positions"], dtype=torch.bool)
-        masked = masked_loss(prediction, batch["noise"], batch["mask"])
-        return total_loss(masked, 0.0, object_loss(squares, batch["mask"], present))
-
-
-class MoA(nn.Module):
-    """The project's own step (`moa/step.py`) from the noisy latents on."""
-
-    autocast = False
-
-    def __init__(self, unet: UNet2DConditionModel) -> None:
-        super().__init__()
-        self.unet = MoAUNet2DConditionModel.from_unet(unet, MoAConfig(image_dim=IMAGE_DIM))
-        self.routed = [layer.index for layer in self.unet.moa_layers() if layer.in_router_loss]
-
-    def loss(self, batch: dict[str, Tensor]) -> Tensor:
-        recorder = Recorder()
-        moa = MoAInput(batch["features"], batch["positions"], batch["active"], recorder)
-        options = {"moa": moa}
-        latents, text = (batch[name].to(self.unet.conv_in.weight.dtype) for name in ("latents", "text"))
-        prediction = self.unet(latents, batch["timesteps"], text, cross_attention_kwargs=options).sample
-        masked = masked_loss(prediction, batch["noise"], batch["mask"])
-        router = router_loss([recorder.router[index] for index in self.routed], batch["mask"])
-        present = torch.ones_like(batch["positions"], dtype=torch.bool)
-        return total_loss(masked, router, object_loss(list(recorder.attention.values()), batch["mask"], present))
 
 
 METHODS: dict[str, Callable[[UNet2DConditionModel], Any]] = {"FastComposer way": FastComposer, "MoA": MoA}
@@ -187,13 +124,11 @@ def captured_step(model: Any, batch: dict[str, Tensor], optimizer: torch.optim.O
 
 def encoding(divide: int, size: int, batch_size: int, device: torch.device) -> Callable[[], Any]:
     """The encoder of Stable Diffusion's autoencoder at the same scale."""
-    kinds = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
-    widths = tuple(width // divide for width in (128, 256, 512, 512))
-    with device:
-        vae = AutoencoderKL(block_out_channels=widths, layers_per_block=2, norm_num_groups=32 // divide, **kinds).eval()
     dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
+    with device:
+        vae = sd15_vae(divide).eval().to(dtype)
     images = torch.rand(batch_size, 3, 8 * size, 8 * size)
-    return partial(torch.no_grad()(vae.to(dtype).encode), images.to(device, dtype))
+    return partial(torch.no_grad()(vae.encode), images.to(device, dtype))
 
 
 def times(divide: int, size: int, batch_size: int, rounds: int, device: torch.device) -> dict[str, Any]:
