@@ -2,6 +2,8 @@
 U-Net and the autoencoder also at a fraction of their width, and on fake tensors, which have shapes and no values, so
 that bytes and FLOPs of the full size are counted without its memory.
 
+They are made on the current device: `with torch.device("cuda"): sd15_unet()` draws its weights there.
+
 The size of an attention head stays when widths and number of heads are divided. At a quarter of the width and 32 x 32
 latents the ratio of pixels to width, and with it the share of attention, is that of 512 px at full width.
 """
@@ -9,7 +11,7 @@ latents the ratio of pixels to width, and with it the share of attention, is tha
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -31,17 +33,15 @@ CPU_ATTENTION = {
 }
 
 
-def sd15_unet(divide: int = 1, device: torch.device | None = None) -> UNet2DConditionModel:
-    """The U-Net with random weights, every width and the number of heads divided, made on the device (None: the
-    current one, such as `init_empty_weights`')."""
-    with device or nullcontext():
-        return UNet2DConditionModel(
-            block_out_channels=tuple(width // divide for width in (320, 640, 1280, 1280)),
-            attention_head_dim=8 // divide,  # diffusers' name for the number of heads
-            norm_num_groups=32 // divide,
-            cross_attention_dim=TEXT_DIM // divide,
-            sample_size=64,  # of 512 px, whatever the width
-        )
+def sd15_unet(divide: int = 1) -> UNet2DConditionModel:
+    """The U-Net, every width and the number of heads divided."""
+    return UNet2DConditionModel(
+        block_out_channels=tuple(width // divide for width in (320, 640, 1280, 1280)),
+        attention_head_dim=8 // divide,  # diffusers' name for the number of heads
+        norm_num_groups=32 // divide,
+        cross_attention_dim=TEXT_DIM // divide,
+        sample_size=64,  # of 512 px, whatever the width
+    )
 
 
 def sd15_vae(divide: int = 1) -> AutoencoderKL:

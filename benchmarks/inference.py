@@ -62,8 +62,10 @@ GROUPS = {
 }
 
 
-def moa_unet(divide: int, device: torch.device | None = None) -> MoAUNet2DConditionModel:
-    return MoAUNet2DConditionModel.from_unet(sd15_unet(divide, device).eval(), MoAConfig(image_dim=IMAGE_DIM))
+def moa_unet(divide: int, device: torch.device) -> MoAUNet2DConditionModel:
+    with device:
+        unet = sd15_unet(divide).eval()
+    return MoAUNet2DConditionModel.from_unet(unet, MoAConfig(image_dim=IMAGE_DIM))
 
 
 def ways(case: Case, unet: nn.Module, active: Tensor, like: Tensor) -> dict[str, partial[None]]:
@@ -115,7 +117,7 @@ def measure(case: Case, like: Tensor) -> dict[str, Any]:
 def full_size_flops() -> dict[str, Any]:
     """FLOPs of the real geometry at 512 px: the arithmetic floor of the ratio."""
     case, active = Case(64), torch.ones(2).bool()
-    with fake(partial(moa_unet, case.divide)) as unet:
+    with fake(partial(moa_unet, case.divide, active.device)) as unet:
         turns = ways(case, unet, active, torch.empty(()))
         return {name: {"gflops": round(flops(call) / case.steps / 1e9, 2)} for name, call in turns.items()}
 

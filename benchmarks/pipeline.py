@@ -47,8 +47,8 @@ def full_size(device: torch.device) -> MoAPipeline:
     tokenizer = CLIPTokenizer.from_pretrained(ZOO / "base" / "tokenizer", model_max_length=TOKENS)
     ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     with device:
-        vae, text_encoder, encoder = sd15_vae(), sd15_text_encoder(**ends), image_encoder()
-    unet = MoAUNet2DConditionModel.from_unet(sd15_unet(1, device), MoAConfig(image_dim=IMAGE_DIM))
+        vae, text_encoder, encoder, base = sd15_vae(), sd15_text_encoder(**ends), image_encoder(), sd15_unet()
+    unet = MoAUNet2DConditionModel.from_unet(base, MoAConfig(image_dim=IMAGE_DIM))
     pipe = MoAPipeline(
         vae=vae.eval(),
         text_encoder=text_encoder.eval(),

@@ -56,6 +56,7 @@ from moa.step import training_losses  # noqa: E402
 from moa.train_config import TrainConfig  # noqa: E402
 from moa.unet import MoAUNet2DConditionModel  # noqa: E402
 
+CPU = torch.device("cpu")
 SIDE, LATENT, ENCODED = 512, 64, 224  # pixels a side: images, latents, what the image encoder sees
 
 
@@ -159,7 +160,7 @@ def count(config: TrainConfig, images: int) -> dict[str, Any]:
     """Gigabytes (1e9 bytes) of the networks, and of the most that two steps hold."""
     peak, models = Peak(), empty_models(config)
     with FakeTensorMode(allow_non_fake_inputs=True):
-        training = Training(models, config, images, torch.device("cpu"))
+        training = Training(models, config, images, CPU)
         for parameter in training.parameters:
             peak.hold(parameter)
         networks = peak.now
@@ -189,24 +190,24 @@ def measure(config: TrainConfig, images: int, device: torch.device, rounds: int 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", type=torch.device, help="cuda: measure on it; without: count")
+    parser.add_argument("--device", type=torch.device, default=CPU, help="cpu (default): count; cuda: measure on it")
     device = parser.parse_args().device
-    if device:
-        settle(device)
-    result: dict[str, Any] = {"figures": "measured, in GB"} if device else {"figures": "counted on fake tensors, in GB"}
-    result |= {"machine": machine(device)} if device else {"torch": torch.__version__}
+    gpu = device.type != "cpu"
+    settle(device)
+    result: dict[str, Any] = {"figures": "measured, in GB"} if gpu else {"figures": "counted on fake tensors, in GB"}
+    result |= {"machine": machine(device)} if gpu else {"torch": torch.__version__}
     print(f"{'preset':<12} {'checkpointing':<14} GB for that many images a GPU")
     for name in ("photos_sd15", "ffhq_sd15"):
         preset = PRESETS[name]()
         for checkpointing in (True, False):
             config = preset.train.model_copy(update={"gradient_checkpointing": checkpointing})
             images = config.micro_batch(preset.launch.processes)
-            found = {"images": images, **(measure(config, images, device) if device else count(config, images))}
+            found = {"images": images, **(measure(config, images, device) if gpu else count(config, images))}
             result.setdefault("presets", {}).setdefault(name, {})["checkpointing" if checkpointing else "without"] = (
                 found
             )
             print(f"{name:<12} {checkpointing!s:<14} {json.dumps(found)}")
-    stem = "training_memory-cuda" if device else "training_memory"
+    stem = "training_memory-cuda" if gpu else "training_memory"
     Path(__file__).with_stem(stem).with_suffix(".json").write_text(
         json.dumps(result, indent=1) + "\n", encoding="utf-8"
     )

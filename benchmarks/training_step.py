@@ -5,7 +5,8 @@
 
 The baseline trains the whole U-Net, replaces a subject's word by an MLP of the word and the image feature, and keeps
 the attention maps of all cross-attention layers for its localisation loss (Xiao et al., 2023, section 4.2). MoA trains
-its experts and routers with eq. 11. Both take the same noisy latents, one subject per sample, AdamW.
+its experts and routers with eq. 11. Both take the same noisy latents, one subject per sample, and AdamW as PyTorch has
+it by default (`moa.train` takes its fused kernel).
 
 On a CPU: fp32, Stable Diffusion 1.5 at a quarter of its width and heads, 32 x 32 latents, batch 2
 (benchmarks/_sd15.py). On a GPU: full width, 64 x 64 latents, batches of 4 and 16, in bfloat16 with trained weights in
@@ -62,9 +63,10 @@ BASELINE = "FastComposer way"
 
 def make(name: str, divide: int, device: torch.device = CPU) -> Any:
     """A method on a U-Net of its own; on a GPU what is not trained is kept in bfloat16."""
-    gpu = device.type != "cpu"
-    model = METHODS[name](sd15_unet(divide, device if gpu else None).train())
-    if gpu:
+    with device:
+        unet = sd15_unet(divide).train()
+    model = METHODS[name](unet)
+    if device.type != "cpu":
         model.to(device)
         for tensor in (*model.parameters(), *model.buffers()):
             if not tensor.requires_grad:

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import pytest
@@ -13,6 +15,7 @@ from diffusers import ControlNetModel, DDIMScheduler
 
 import moa.train
 from moa.adapter import load_adapter, save_adapter
+from moa.conditioning import MoAInput
 from moa.distributed import Ranks, StopRequest
 from moa.pipeline import INVERTIBLE, MoAControlNetPipeline, MoAImg2ImgPipeline, MoAInpaintPipeline, MoAPipeline, Subject
 from moa.recorder import Recorder
@@ -22,7 +25,7 @@ from tests.moa.pictures import draw, man, person, quiet, tiny_pipeline
 from tests.moa.shards import write_shards
 from tests.moa.test_validation import add_split
 from tests.moa.training import MakeConfig, metrics, run
-from tests.tiny_models import IMAGE_SIZE, one_level_moa_unet
+from tests.tiny_models import IMAGE_DIM, IMAGE_SIZE, MAX_TOKENS, TEXT_DIM, one_level_moa_unet
 
 PROMPTS = ["a man", "a dog", "a girl and a boy"]
 PEOPLE = [[Subject("man", person(1))], [], [Subject("boy", person(2)), Subject("girl", person(3))]]
@@ -97,6 +100,31 @@ def test_half_precision_and_cached_latents_on_a_gpu(make_config: MakeConfig, tmp
     assert run(here) == 0
     compare(metrics(there), metrics(here), rel=5e-2)
     assert not (NEVER | {"moa/batch.py"}) & {*places(gpu)}
+
+
+def test_under_somebodys_own_autocast() -> None:
+    """Ours needs none; who trains with one gets what a CPU's gives, router and columns in full precision."""
+    given = torch.randn(2, 4, 8, 8), torch.tensor([500, 20]), torch.randn(2, MAX_TOKENS, TEXT_DIM)
+    features, positions = torch.randn(2, 1, IMAGE_DIM), torch.tensor([[3], [5]])
+
+    def answer(unet: Any, device: str, inputs: Any, features: Any, positions: Any) -> list[Any]:
+        recorder = Recorder()
+        with torch.autocast(device, torch.bfloat16):
+            options = {"moa": MoAInput(features, positions, recorder=recorder)}
+            out = unet(*inputs, cross_attention_kwargs=options).sample
+        maps = [*recorder.router.values(), *recorder.attention.values()]
+        (out.float().square().mean() + sum(each.mean() for each in maps)).backward()
+        return [out, *maps, unet.down_blocks[0].attentions[0].transformer_blocks[0].attn2.moa.router.logits.weight.grad]
+
+    unet = one_level_moa_unet()
+    here = answer(copy.deepcopy(unet), "cpu", given, features, positions)
+    with AbsentGPU() as gpu:
+        moved = [gpu.move(each) for each in (unet, features, positions)]
+        there = answer(moved[0], "cuda", [gpu.move(each) for each in given], *moved[1:])
+    for ours, theirs in zip(there, here, strict=True):
+        assert ours.dtype == theirs.dtype
+        difference = (ours.detach().cpu() - theirs.detach()).float().abs().mean()
+        assert difference < 0.1 * theirs.detach().float().abs().mean() + 1e-3
 
 
 def compare(there: list[dict[str, float]], here: list[dict[str, float]], rel: float) -> None:
