@@ -44,7 +44,9 @@ class MoAInput:
                            size, as when a callback switches guidance off
 
     Features and positions belong on the U-Net's device, `active` on the CPU: then a forward pass waits for no device
-    and copies nothing to one. Raises `ConditioningError` when the shapes do not belong together.
+    and copies nothing to one. Make it on the CPU and bring it there with `to`: a position beyond the prompt is then an
+    error that says so. Positions that are made on an accelerator are never read, which would wait for it; there such a
+    position ends in the accelerator's own error. Raises `ConditioningError` when the shapes do not belong together.
     """
 
     features: Tensor
@@ -54,6 +56,7 @@ class MoAInput:
     cache: ExpertCache | None = None
     guided: bool = False
     rows: slice | Tensor = field(init=False)  # the active rows: a slice where they are neighbours, else their indices
+    last: int | None = field(init=False)  # the largest position; None where it was never on the CPU
 
     def __post_init__(self) -> None:
         if self.features.ndim != 3 or self.positions.shape != self.features.shape[:2]:
@@ -72,6 +75,22 @@ class MoAInput:
             raise ConditioningError(f"positions must be integer token indices; got {self.positions.dtype}")
         flags = [True] * len(self.features) if self.active is None else self.active.tolist()
         object.__setattr__(self, "rows", _rows(flags, self.positions.device))
+        known = self.positions.device.type == "cpu"
+        object.__setattr__(self, "last", max(self.positions.flatten().tolist(), default=-1) if known else None)
+
+    def to(self, device: torch.device) -> MoAInput:
+        """The same with features and positions on `device`; what is known of the positions stays known."""
+        moved = replace(self, features=self.features.to(device), positions=self.positions.to(device))
+        object.__setattr__(moved, "last", self.last)
+        return moved
+
+    def check_positions(self, tokens: int) -> None:
+        """Raises `ConditioningError` for a position that is known to lie beyond a prompt of `tokens` tokens."""
+        if self.last is not None and self.last >= tokens:
+            raise ConditioningError(
+                f"a subject is bound to token {self.last}, but the prompt has the tokens 0 to {tokens - 1}: give the "
+                "index of its word in the text that is encoded, counted with the start token at 0"
+            )
 
     @property
     def with_subjects(self) -> Tensor:

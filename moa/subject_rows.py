@@ -105,4 +105,4 @@ def input_rows(
     if guided:
         rows, active = torch.cat([rows] * 2), torch.cat([active] * 2)
         positions = torch.cat([torch.full_like(positions, -1), positions])
-    return MoAInput(placed[rows].to(device), positions.to(device), active, recorder, cache, guided)
+    return MoAInput(placed[rows], positions, active, recorder, cache, guided).to(device)

@@ -191,6 +191,8 @@ class MoAUNet2DConditionModel(UNet2DConditionModel):
                 f"subject features have width {moa.features.shape[-1]}, this model was made for "
                 f"{config['image_dim']}: use the image encoder it was trained with"
             )
+        if not torch.compiler.is_compiling():  # it would be compiled anew for another position
+            moa.check_positions(text.shape[1])
         rows = moa.rows.to(device) if isinstance(moa.rows, Tensor) else moa.rows
         positions = moa.positions.to(device)[rows]
         empty = positions < 0

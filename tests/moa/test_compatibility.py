@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from moa.conditioning import MoAInput
-from moa.errors import UnsupportedBaseError
+from moa.errors import ConditioningError, UnsupportedBaseError
 from moa.expert_cache import ExpertCache
 from moa.pipeline import MoAPipeline, Subject
 from moa.recorder import Recorder
@@ -188,10 +188,22 @@ def test_a_step_has_every_tensor_on_the_accelerator_and_never_waits_for_it(activ
         assert not gpu.waits
 
 
+def test_a_position_beyond_the_prompt_is_told_on_an_accelerator_without_asking_it():
+    unet, moa = one_level_moa_unet(), MoAInput(torch.randn(2, 1, IMAGE_DIM), torch.tensor([[-1], [MAX_TOKENS]]))
+    latents, text = torch.randn(2, 4, LATENT_SIZE, LATENT_SIZE), torch.randn(2, MAX_TOKENS, TEXT_DIM)
+    with AbsentGPU() as gpu:
+        unet, latents, text, timestep = (gpu.move(x) for x in (unet, latents, text, torch.tensor(5.0)))
+        moa = moa.to(latents.device)
+        gpu.waits.clear()
+        with pytest.raises(ConditioningError, match=f"bound to token {MAX_TOKENS}"):
+            unet(latents, timestep, text, cross_attention_kwargs={"moa": moa})
+        assert moa.positions.device == moa.features.device == latents.device and not gpu.waits
+
+
 def test_the_pipeline_brings_the_subjects_to_the_device_before_the_first_step(pipe):
     """`active` stays: which rows it holds is read without asking the device."""
     pipe.to("meta")
     people = [[Subject("man", features=torch.ones(IMAGE_DIM))], [], [Subject("boy", features=torch.ones(IMAGE_DIM))]]
     moa = pipe.moa_input(["a man", "a dog", "a boy"], people, guided=True)
     assert {x.device.type for x in (moa.features, moa.positions, moa.rows)} == {"meta"}
-    assert moa.active.device.type == "cpu"
+    assert moa.active.device.type == "cpu" and moa.last == 2

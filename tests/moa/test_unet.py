@@ -482,3 +482,8 @@ def test_inputs_that_do_not_fit_the_model_are_refused():
     wide = MoAInput(torch.zeros(4, 1, IMAGE_DIM + 1), torch.zeros(4, 1, dtype=torch.long), torch.ones(4).bool())
     with pytest.raises(ConditioningError, match="image encoder"):
         run(unet, given, wide)
+    for position in (MAX_TOKENS, MAX_TOKENS + 70):
+        beyond = MoAInput(torch.zeros(4, 1, IMAGE_DIM), torch.tensor([[-1], [-1], [3], [position]]))
+        with pytest.raises(ConditioningError, match=f"token {position}, but .* 0 to {MAX_TOKENS - 1}: give the index"):
+            run(unet, given, beyond)
+    run(unet, given, MoAInput(torch.zeros(4, 1, IMAGE_DIM), torch.tensor([[-1], [-1], [3], [MAX_TOKENS - 1]])))
