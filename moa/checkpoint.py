@@ -42,7 +42,10 @@ class Checkpoint:
     state: dict[str, Any]
 
     def tensors(self, group: str) -> dict[str, Tensor]:
-        """The group's tensors, on the CPU. Raises `CheckpointError` when the checkpoint has no such group."""
+        """The group's tensors, on the CPU, memory-mapped: copy what is to outlive the file.
+
+        Raises `CheckpointError` when the checkpoint has no such group.
+        """
         file = self.path / f"{group}.safetensors"
         if not file.is_file():
             raise CheckpointError(f"{self.path} has no {file.name}: it was written by another kind of run")

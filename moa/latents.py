@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -30,6 +29,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from moa.atomic import replacing
 from moa.data import ShardDataset, file_digest
 from moa.distributed import Ranks, StopRequest
 from moa.errors import LatentCacheError
@@ -208,15 +208,8 @@ def _write_manifest(folder: Path, inputs: dict[str, Any], samples: int) -> None:
 def _commit(path: Path, write: Callable[[Any], Any]) -> None:
     """The file appears under its name when it is whole; one that is there already stays."""
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # containers that share the folder may share a pid
-    try:
-        with open(draft, "xb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        if not path.exists():
-            os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
+    with replacing(path, draft, first_stays=True) as file:
+        write(file)
 
 
 def _remove_abandoned(folder: Path) -> None:

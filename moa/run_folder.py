@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from moa import checkpoint as checkpoints
+from moa.adapter import read_adapter
+from moa.atomic import replacing
 from moa.distributed import Ranks
-from moa.errors import RunFolderError, TrainConfigError
+from moa.errors import AdapterError, RunFolderError, TrainConfigError
 from moa.file_lock import Warn, locked
 from moa.train_config import TrainConfig, changed_settings, refuse_changes
 
@@ -58,22 +59,31 @@ def steps_done(config: TrainConfig, record: dict[str, Any], warn: Warn) -> int:
     return found.step
 
 
-def is_exported(config: TrainConfig, record: dict[str, Any], done: int) -> bool:
+def is_exported(config: TrainConfig, record: dict[str, Any], done: int, warn: Warn) -> bool:
     """Whether the run is finished: its last step is done and exported. Where all checkpoints were deleted, the record
-    in the adapter says whether this training made it."""
+    in the adapter says whether this training made it. A damaged adapter is told to `warn`, and counts as none."""
     export = config.run_folder / "export"
     if not (export / "manifest.json").is_file():
         return False
-    manifest = json.loads((export / "manifest.json").read_text("utf-8"))
-    if done or manifest["step"] != config.steps:
-        return done == config.steps == manifest["step"]
-    origin = json.loads((export / "config.json").read_text("utf-8"))["provenance"]
-    inputs = {**manifest["inputs"], "image_encoder": origin.get("image_encoder")}
+    try:
+        origin = read_adapter(export).provenance
+    except AdapterError as error:
+        warn(f"the exported adapter is not usable, and made again: {error}")
+        return False
+    if done or origin.get("step") != config.steps:
+        return done == config.steps == origin.get("step")
+    inputs = {**origin.get("inputs", {}), "image_encoder": origin.get("image_encoder")}
     return not changed_settings({**origin.get("training", {}), "inputs": inputs}, record)
 
 
+def add_metrics(path: Path, line: dict[str, Any]) -> None:
+    """Appends a line to metrics.jsonl. Raises `RunFolderError` when it cannot be written (disk full, no permission)."""
+    with _writing(path), open(path, "a", encoding="utf-8") as file:
+        file.write(json.dumps(line, sort_keys=True) + "\n")
+
+
 def cut_metrics(path: Path, done: int) -> None:
-    """Drops the lines of steps that will be done again; a half-written last line goes too."""
+    """Drops the lines of steps that will be done again; a half-written last line goes too. Raises `RunFolderError`."""
     if not path.exists():
         return
     kept = []
@@ -82,6 +92,15 @@ def cut_metrics(path: Path, done: int) -> None:
             kept += [line + "\n"] if json.loads(line)["step"] <= done else []
         except ValueError:
             continue
-    draft = path.with_suffix(".jsonl.writing")
-    draft.write_text("".join(kept), encoding="utf-8")
-    os.replace(draft, path)
+    with _writing(path), replacing(path, path.with_suffix(".jsonl.writing")) as file:
+        file.write("".join(kept).encode())
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RunFolderError(
+            f"{path} cannot be written ({error.strerror}): make room or fix permissions, then run again"
+        ) from error

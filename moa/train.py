@@ -36,7 +36,7 @@ from moa.errors import MoAError, NonFiniteError
 from moa.latents import LatentCache, open_latents
 from moa.loader import watched_loaders
 from moa.models import Models, code_commit, find_inputs, folder_digest, load_models
-from moa.run_folder import alone_in, cut_metrics, is_exported, steps_done
+from moa.run_folder import add_metrics, alone_in, cut_metrics, is_exported, steps_done
 from moa.step import training_losses
 from moa.train_config import FREE_KEYS, TrainConfig, load_config
 from moa.train_state import TrainState, rounded
@@ -70,7 +70,7 @@ def _train(config: TrainConfig, inputs: dict[str, str | None], here: Ranks, stop
     record = {**config.model_dump(mode="json"), "inputs": inputs}
     folder, metrics = config.run_folder / "checkpoints", config.run_folder / "metrics.jsonl"
     done = here.from_first(steps_done(config, record, _warn) if here.first else 0)
-    if here.from_first(int(here.first and is_exported(config, record, done))):
+    if here.from_first(int(here.first and is_exported(config, record, done, _warn))):
         _tell(
             here, event="finished", step=config.steps, path=str(config.run_folder / "export"), message="nothing to do"
         )
@@ -200,8 +200,7 @@ def _provenance(config: TrainConfig, inputs: dict[str, str | None]) -> dict[str,
 
 
 def _log(path: Path, line: dict[str, Any]) -> None:
-    with open(path, "a", encoding="utf-8") as file:
-        file.write(json.dumps(line, sort_keys=True) + "\n")
+    add_metrics(path, line)
     _print(**line)
 
 

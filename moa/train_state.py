@@ -133,7 +133,8 @@ class TrainState:
         for name, parameter in self.parameters.items():
             parameter.data.copy_(weights[name])
             keys = [key for key in ("step", "exp_avg", "exp_avg_sq") if f"{name}.{key}" in moments]
-            self.optimizer.state[parameter] = {key: moments[f"{name}.{key}"].to(parameter.device) for key in keys}
+            kept = {key: moments[f"{name}.{key}"].to(parameter.device, copy=True) for key in keys}  # not the file's map
+            self.optimizer.state[parameter] = kept
         if self.average is not None:
             for name, tensor in checkpoint.tensors("average").items():
                 self.average[name].copy_(tensor)

@@ -12,9 +12,12 @@ import moa.train
 from moa import checkpoint
 from moa.adapter import read_adapter
 from moa.distributed import StopRequest
-from moa.errors import ConfigChangedError, TrainConfigError
+from moa.errors import ConfigChangedError, RunFolderError, TrainConfigError
+from moa.models import load_models
+from moa.train_state import TrainState
+from tests.moa.full_disk import full_disk
 from tests.moa.shards import write_shards
-from tests.moa.training import MakeConfig, metrics, run, same, tensors
+from tests.moa.training import ALONE, MakeConfig, metrics, run, same, tensors
 
 
 def test_n_plus_m_steps_are_n_then_m_steps_bit_for_bit(make_config: MakeConfig) -> None:
@@ -66,6 +69,49 @@ def test_a_damaged_checkpoint_is_passed_over_and_its_metrics_are_cut(
     assert "step-00000006 is damaged: weights.safetensors" in events[0]["message"]
     assert [line["step"] for line in metrics(config)] == [1, 2, 3, 4, 5, 6]
     assert same(tensors(config, 6), expected)
+
+
+def test_a_resumed_run_does_not_lean_on_the_files_of_its_checkpoint(make_config: MakeConfig) -> None:
+    """They are memory maps, and the file is deleted when newer checkpoints are kept."""
+    config = make_config(steps=2, ema_decay=0.9)
+    run(config)
+    state = TrainState(load_models(config, ALONE.device).unet, config)
+    state.load(checkpoint.at_step(config.run_folder / "checkpoints", 2))
+    before = {name: {k: t.clone() for k, t in group.items()} for name, group in state.groups().items()}
+    for file in (config.run_folder / "checkpoints" / "step-00000002").glob("*.safetensors"):
+        with open(file, "r+b") as data:
+            data.write(b"\1" * file.stat().st_size)
+    assert all(same(group, before[name]) for name, group in state.groups().items())
+
+
+@pytest.mark.parametrize("name", ["moa.safetensors", "config.json", "manifest.json"])
+def test_a_damaged_export_is_made_again(make_config: MakeConfig, capfd: pytest.CaptureFixture[str], name: str) -> None:
+    """Who finds it damaged says: export it again."""
+    config = make_config(steps=2)
+    run(config)
+    path = config.run_folder / "export" / name
+    good = path.read_bytes()
+    path.write_bytes(good[:-20])
+    capfd.readouterr()
+    assert run(config) == 0
+    events = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    assert [e["event"] for e in events] == ["warning", "resume", "exported"]
+    assert f"{name} is" in events[0]["message"] and "made again" in events[0]["message"]
+    assert path.read_bytes() == good
+
+
+def test_a_disk_that_has_no_room_for_metrics_is_named(make_config: MakeConfig) -> None:
+    config = make_config(steps=2, checkpoint_every=100)
+    run(config)
+    full = config.model_copy(update={"steps": 3})
+    before = (config.run_folder / "metrics.jsonl").read_bytes()
+    with full_disk(after=10), pytest.raises(RunFolderError, match=r"metrics.jsonl cannot be written \(.*make room"):
+        run(full)
+    assert (config.run_folder / "metrics.jsonl").read_bytes() == before
+    assert [path.name for path in config.run_folder.glob("metrics*")] == ["metrics.jsonl"]
+    with full_disk(after=len(before) + 10), pytest.raises(RunFolderError, match=r"metrics.jsonl cannot be written"):
+        run(full)
+    assert run(full) == 0 and [line["step"] for line in metrics(full)] == [1, 2, 3]
 
 
 def test_another_configuration_is_refused(make_config: MakeConfig, tmp_path: Path) -> None:
