@@ -18,7 +18,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -107,8 +107,9 @@ def open_latents(
     """The cache of `dataset` under `root`, built by all ranks together where it is not there yet.
 
     `inputs` are the digests of what the posteriors depend on besides precision and split; `workers` processes of each
-    rank decode the images; `progress(done, total)` gets numbers of samples. None when `stop` was asked on any rank:
-    what was encoded by then is kept. Raises `LatentCacheError` when a part cannot be written (disk full, ...).
+    rank decode the images. `progress(done, total)` gets numbers of samples, after each batch of this rank; as ranks go
+    in step, it counts the others to be as far. None when `stop` was asked on any rank: what was encoded by then is
+    kept. Raises `LatentCacheError` when a part cannot be written (disk full, ...).
     """
     precision = str(vae.dtype).removeprefix("torch.")
     known = {**inputs, "split": dataset.split, "precision": precision, "part": PART}
@@ -152,11 +153,16 @@ def _write_parts(
         part = first + here.rank
         if part in missing:
             share = islice(batches, len(_lists(len(dataset), part)))
-            _write_part(folder / names[part], (_moments(vae, images, here.device) for images in share), stop)
+            told = partial(_tell, progress, first, here.world, len(dataset))
+            _write_part(folder / names[part], (_moments(vae, images, here.device) for images in share), stop, told)
         if here.any(stop.asked):
             return False
-        progress(min(len(dataset), (first + here.world) * PART), len(dataset))
     return True
+
+
+def _tell(progress: Progress, first: int, world: int, samples: int, encoded: int) -> None:
+    """`encoded` samples of a part are, on each of `world` ranks that are at the parts from `first` on."""
+    progress(min(samples, first * PART + world * encoded), samples)
 
 
 class _Images(Dataset):
@@ -188,11 +194,12 @@ def _moments(vae: AutoencoderKL, images: Tensor, device: torch.device) -> np.nda
     return torch.stack(posterior(vae, images.to(device, non_blocking=True)), dim=1).to(kept).cpu().numpy()
 
 
-def _write_part(path: Path, pieces: Iterator[np.ndarray], stop: StopRequest) -> None:
-    """Nothing is written when `stop` is asked meanwhile."""
-    found = []
+def _write_part(path: Path, pieces: Iterator[np.ndarray], stop: StopRequest, told: Callable[[int], None]) -> None:
+    """`told` gets the number of samples so far. Nothing is written when `stop` is asked meanwhile."""
+    found: list[np.ndarray] = []
     for piece in pieces:
         found.append(piece)
+        told(sum(map(len, found)))
         if stop.asked:
             return
     _commit(path, lambda file: np.save(file, np.concatenate(found)))

@@ -18,8 +18,8 @@ import json
 import math
 import os
 import sys
+import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -43,6 +43,7 @@ from moa.train_state import TrainState, rounded
 from moa.validation import Validation, open_held_out
 
 EXIT_STOPPED = 143  # 128 + SIGTERM
+SECONDS_BETWEEN_LATENTS = 5.0  # between two lines that say how far the latents are
 # What the ranks add up in each step besides gradients and the wish to stop (`StepLosses.statistics`).
 STATISTICS = ("loss", "loss_masked", "loss_router", "loss_object", "router_background", "router_foreground", "routed")
 
@@ -169,21 +170,25 @@ def _latents(
 ) -> LatentCache | None:
     """The images' latents, made now where they are not there; None when stopped before they are."""
     inputs = {"shards": dataset.digest, "vae": folder_digest(config.base, ("vae",))}
-    told = partial(_tell, here, event="latents")
-    latents = open_latents(
-        config.latent_cache or Path(),
-        dataset,
-        models.vae,
-        inputs,
-        here,
-        stop,
-        config.num_workers,
-        lambda done, total: told(done=done, total=total),
-    )
+    folder, told = config.latent_cache or Path(), LatentsProgress(here)
+    latents = open_latents(folder, dataset, models.vae, inputs, here, stop, config.num_workers, told)
     if latents and config.verify_shards:
         latents.verify(here.rank, here.world)
     here.barrier()
     return latents
+
+
+class LatentsProgress:
+    """Prints how far the latents are, every few seconds, and when they are done."""
+
+    def __init__(self, here: Ranks) -> None:
+        self._here, self._last = here, -math.inf
+
+    def __call__(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if done == total or now - self._last >= SECONDS_BETWEEN_LATENTS:
+            self._last = now
+            _tell(self._here, event="latents", done=done, total=total)
 
 
 def _provenance(config: TrainConfig, inputs: dict[str, str | None]) -> dict[str, Any]:

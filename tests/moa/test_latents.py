@@ -15,6 +15,7 @@ import pytest
 import torch
 
 import moa.latents
+import moa.train
 from moa.data import ShardDataset
 from moa.distributed import Ranks, StopRequest
 from moa.errors import LatentCacheError
@@ -72,7 +73,7 @@ def test_every_sample_has_its_own_posterior(tmp_path, shards, vae):
     for i in range(len(dataset)):
         mean, deviation = posterior(vae, torch.from_numpy(dataset[i].image).permute(2, 0, 1)[None])
         assert torch.allclose(cache[i], torch.cat([mean, deviation]), atol=1e-5)
-    assert told == [(3, 8), (6, 8), (8, 8)] and cache[0].dtype == torch.float32
+    assert told == [(2, 8), (3, 8), (5, 8), (6, 8), (8, 8)] and cache[0].dtype == torch.float32
     cache.verify()
 
 
@@ -131,6 +132,29 @@ def test_ranks_share_the_work(tmp_path, shards, vae, encoded):
 def vae_shape(vae: Any) -> tuple[int, int, int]:
     side = 32 // 2 ** (len(vae.config.block_out_channels) - 1)
     return vae.config.latent_channels, side, side
+
+
+def test_a_rank_counts_the_others_to_be_as_far_as_itself(tmp_path, shards, vae):
+    told: list[tuple[int, int]] = []
+    alone = Ranks(0, 2, torch.device("cpu"))
+    object.__setattr__(alone, "sum_", lambda tensor: None)
+    with pytest.raises(LatentCacheError, match="00001.npy"):  # the other rank's part
+        open_latents(
+            tmp_path, ShardDataset(shards), vae, INPUTS, alone, StopRequest(), progress=lambda *p: told.append(p)
+        )
+    assert told == [(4, 8), (6, 8), (8, 8)]
+
+
+def test_a_run_says_how_far_the_latents_are_but_not_after_every_batch(make_config, tmp_path, capfd, monkeypatch):
+    def said(name: str) -> list[tuple[int, int]]:
+        run(make_config(steps=1, out=tmp_path / name, latent_cache=tmp_path / f"latents-{name}"))
+        lines = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+        return [(line["done"], line["total"]) for line in lines if line.get("event") == "latents"]
+
+    monkeypatch.setattr(moa.train, "SECONDS_BETWEEN_LATENTS", 1e9)
+    assert said("seldom") == [(2, 8), (8, 8)]
+    monkeypatch.setattr(moa.train, "SECONDS_BETWEEN_LATENTS", 0.0)
+    assert said("often") == [(2, 8), (3, 8), (5, 8), (6, 8), (8, 8)]
 
 
 def test_loader_processes_decode_the_same_bytes(tmp_path, shards, vae):
