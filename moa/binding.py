@@ -9,7 +9,6 @@ Training and inference bind the same way, so that a subject is injected where th
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
@@ -21,22 +20,23 @@ def find_words(prompt: str, words: Sequence[str]) -> list[tuple[int, int]]:
     """Character span [start, end) of each word in `prompt`: whole words, any case.
 
     A word named n times takes its first n occurrences in order ("man", "man" binds to two different men). A word may be
-    several words ("old man"). Raises `WordNotFoundError` when the prompt has too few.
+    several words ("old man"), and then takes its occurrence before the shorter one that ends it ("an old man and a
+    man": "man" is the second). Raises `WordNotFoundError` when the prompt has too few.
     """
-    used: Counter[str] = Counter()
-    spans = []
-    for word in words:
-        key = word.strip().lower()
-        pattern = r"(?<!\w)" + re.escape(key) + r"(?!\w)"
-        found = [match.span() for match in re.finditer(pattern, prompt, re.IGNORECASE)] if key else []
-        if used[key] >= len(found):
+    parts = [word.split() for word in words]
+    spans = {}
+    for place in sorted(range(len(words)), key=lambda place: -len(parts[place])):
+        pattern = r"(?<!\w)" + r"\s+".join(map(re.escape, parts[place])) + r"(?!\w)"
+        found = [match.span() for match in re.finditer(pattern, prompt, re.IGNORECASE)] if parts[place] else []
+        ends = {end for _, end in spans.values()}
+        free = [(start, end) for start, end in found if end not in ends]
+        if not free:
             raise WordNotFoundError(
-                f"the prompt {prompt!r} has the subject word {word!r} {len(found)} time(s), but "
-                f"{used[key] + 1} subject(s) are to be bound to it: name each in the prompt, e.g. 'a man and a man'"
+                f"the prompt {prompt!r} has the subject word {words[place]!r} {len(found)} time(s), but "
+                f"{len(found) + 1} subject(s) are to be bound to it: name each in the prompt, e.g. 'a man and a man'"
             )
-        spans.append(found[used[key]])
-        used[key] += 1
-    return spans
+        spans[place] = free[0]
+    return [spans[place] for place in range(len(words))]
 
 
 def bind(tokenizer: PreTrainedTokenizerBase, prompt: str, spans: Sequence[tuple[int, int]]) -> list[int]:

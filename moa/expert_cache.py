@@ -26,7 +26,7 @@ class ExpertCache:
 
     It holds one [A, N, d] tensor for each mixture layer: about 45 MB for each active row of Stable Diffusion 1.5 at
     512 px in half precision. What is kept carries no gradient: a step that uses it has that of the prior and the
-    routers only. Raises `ConditioningError` for an interval below 1.
+    routers only. Raises `ConditioningError` for an interval that is no whole number or below 1.
     """
 
     interval: int
@@ -36,7 +36,7 @@ class ExpertCache:
     _rows: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        if self.interval < 1:
+        if self.interval < 1 or self.interval % 1:
             raise ConditioningError(f"expert_interval={self.interval}: it is a number of steps, 1 or more")
 
     def start(self, rows: int) -> bool:

@@ -43,7 +43,8 @@ class Subject:
     prepare    cut the largest person out of a photograph (an image without any transparency); False: show the image
                encoder all of it, e.g. for a thing or an animal
 
-    Give exactly one of image and features; `MoAPipeline.encode_subjects` makes features from images.
+    Give exactly one of image and features; `MoAPipeline.encode_subjects` makes features from images. Raises
+    `SubjectError` otherwise, and for a word that is none.
     """
 
     word: str
@@ -53,6 +54,8 @@ class Subject:
     prepare: bool = True
 
     def __post_init__(self) -> None:
+        if not isinstance(self.word, str):
+            raise SubjectError(f"the word of a subject is a {type(self.word).__name__}: give Subject(word, image)")
         if (self.image is None) == (self.features is None):
             raise SubjectError(f"subject {self.word!r} needs either an image or features, and not both")
 

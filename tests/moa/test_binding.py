@@ -22,6 +22,7 @@ def tokenizer(tmp_path_factory):
         ("A Man's hat", ["man"], ["Man"]),
         ("an old man, (girl).", ["old man", "GIRL"], ["old man", "girl"]),
         ("a zebra-man and a man", ["man", "man"], ["man", "man"]),
+        ("an old\n  man on a beach", ["old man"], ["old\n  man"]),
     ],
 )
 def test_whole_words_in_any_case(prompt, words, found):
@@ -32,6 +33,16 @@ def test_whole_words_in_any_case(prompt, words, found):
 
 def test_the_nth_subject_of_a_word_takes_its_nth_occurrence():
     assert find_words("a man, a dog and a man", ["man", "dog", "Man"]) == [(2, 5), (9, 12), (19, 22)]
+
+
+def test_a_word_does_not_take_the_end_of_a_longer_one():
+    prompt = "an old man, a man and a very old man"
+    expected = {"old man": (3, 10), "man": (14, 17), "very old man": (24, 36)}
+    for words in (["old man", "man", "very old man"], ["very old man", "man", "old man"], ["man", "old man"]):
+        assert find_words(prompt, words) == [expected[word] for word in words]
+    assert find_words("a man in black", ["man", "man in black"]) == [(2, 5), (2, 14)]
+    with pytest.raises(WordNotFoundError, match="'man' 1 time"):
+        find_words("an old man", ["man", "old man"])
 
 
 @pytest.mark.parametrize(

@@ -109,3 +109,5 @@ def test_a_subject_has_an_image_or_features():
     for fields in ({}, {"image": Image.new("RGB", (1, 1)), "features": torch.zeros(2)}):
         with pytest.raises(SubjectError, match="'man'"):
             Subject("man", **fields)
+    with pytest.raises(SubjectError, match=r"word of a subject is a Image: give Subject\(word, image\)"):
+        Subject(Image.new("RGB", (1, 1)), "man")
