@@ -24,7 +24,7 @@ def find_words(prompt: str, words: Sequence[str]) -> list[tuple[int, int]]:
     man": "man" is the second). Raises `WordNotFoundError` when the prompt has too few.
     """
     parts = [word.split() for word in words]
-    spans = {}
+    spans: dict[int, tuple[int, int]] = {}
     for place in sorted(range(len(words)), key=lambda place: -len(parts[place])):
         pattern = r"(?<!\w)" + r"\s+".join(map(re.escape, parts[place])) + r"(?!\w)"
         found = [match.span() for match in re.finditer(pattern, prompt, re.IGNORECASE)] if parts[place] else []
