@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 
 import httpx
 
 from flows.errors import FlowError
 from moa.errors import MoAError
+from preprocessing.disk import FULL, NOT_OURS
 from preprocessing.errors import PreprocessingError
 from reports.errors import ReportError
 
@@ -16,17 +16,15 @@ AGAIN = "The same command goes on where this one stopped"
 LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
 EVENTS_LOGGER = "prefect._internal.concurrency"
 _TOLD = (FlowError, MoAError, PreprocessingError, ReportError)
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-_NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def sentence(error: BaseException) -> str | None:
     """What a failure says to a person; None for one that nobody expected, whose traceback is worth reading."""
     if isinstance(error, _TOLD):
         return str(error)
-    if isinstance(error, OSError) and error.errno in _FULL:
+    if isinstance(error, OSError) and error.errno in FULL:
         return f"the disk is full ({error}): free some space. {AGAIN}"
-    if isinstance(error, OSError) and error.errno in _NOT_OURS:
+    if isinstance(error, OSError) and error.errno in NOT_OURS:
         return f"a file cannot be read or written ({error}): see whose it is and how it is mounted. {AGAIN}"
     if is_of_server(error):
         return f"the Prefect server does not answer any more ({error!r}). {AGAIN}"

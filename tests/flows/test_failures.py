@@ -25,6 +25,7 @@ LOST.__cause__ = httpx.ConnectError("Connection refused")
         (OutputError("choose another"), "choose another"),
         (HubOfflineError(errno.EACCES, "no network"), "no network"),
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "runs/a/train.log"), "runs/a/train.log'): free some space"),
+        (OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), "runs/a"), "Not a directory: 'runs/a'): see whose it is"),
         (OSError(errno.EROFS, os.strerror(errno.EROFS), "runs/a"), "runs/a'): see whose it is"),
         (httpx.ReadTimeout("read"), "server does not answer any more"),
         (LOST, "server does not answer any more"),
