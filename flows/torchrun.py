@@ -18,7 +18,7 @@ RANK = re.compile(r"rank (\d+): ")
 
 
 class Draft:
-    """The configuration of a training that is being tried: a temporary file, until the training has accepted it.
+    """The configuration of a training that is being tried: a hidden file of its run until the training accepts it.
 
     So `config.json` always says how the run was trained, also after a training that was refused, and two flows that try
     the same run do not overwrite each other's.
@@ -26,7 +26,8 @@ class Draft:
 
     def __init__(self, training: TrainConfig) -> None:
         self._training = training
-        file, name = tempfile.mkstemp(prefix="moa-", suffix=".json")
+        training.run_folder.mkdir(parents=True, exist_ok=True)
+        file, name = tempfile.mkstemp(prefix=".config-", suffix=".json", dir=training.run_folder)
         os.close(file)
         self.path = write_json(Path(name), training.model_dump(mode="json"))
 

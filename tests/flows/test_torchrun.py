@@ -54,6 +54,7 @@ def training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrainConfig:
 def test_a_draft_becomes_the_configuration_when_the_training_accepts_it(training: TrainConfig, event: str) -> None:
     draft, config = Draft(training), training.run_folder / "config.json"
     draft.hear({"event": "latents", "done": 1})
+    assert draft.path.parent == training.run_folder, "a killed flow leaves nothing outside of its run"
     assert draft.path.is_file() and not config.exists()
     draft.hear({"event": event})
     draft.discard()
