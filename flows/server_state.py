@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import os
 import socket
+import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
 from uuid import UUID
 
 import psutil
@@ -22,8 +27,7 @@ UNFINISHED = {"type": {"any_": ["RUNNING", "CANCELLING", "PENDING"]}}
 INTERRUPTED = "Its process is gone. A new run of the same name goes on from the files."
 RUN_OF_PROCESS = "PREFECT__FLOW_RUN_ID"  # environment variable of the process that a worker starts for a run
 WORKER = "prefect.worker.name"  # label that a worker puts on its runs
-PROCESS = "moa.process"  # label that a run gets as it begins: `<host> <process> <when it was started, s>`
-SAME_START = 60.0  # seconds: the time of a start moves with the clock
+PROCESS = "moa.process"  # label that a run gets as it begins: `<host> <process> <sign of life, a file>`
 
 
 def missing_pools(wanted: Sequence[str]) -> list[str]:
@@ -79,9 +83,8 @@ def _set_again(
 
 def label_with_process(run: UUID) -> None:
     """Says on the server which process a flow run is: this one."""
-    me = psutil.Process()
     with get_client(sync_client=True) as client:
-        client.update_flow_run_labels(run, {PROCESS: f"{socket.gethostname()} {me.pid} {me.create_time():.0f}"})
+        client.update_flow_run_labels(run, {PROCESS: f"{socket.gethostname()} {os.getpid()} {_sign_of_life()}"})
 
 
 def mark_interrupted(workers: Collection[str] = ()) -> None:
@@ -97,18 +100,42 @@ def mark_interrupted(workers: Collection[str] = ()) -> None:
         below = {"state": UNFINISHED, "parent_flow_run_id": {"any_": [str(run.id) for run in gone]}}
         for run in [*gone, *client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate(below))]:
             client.set_flow_run_state(run.id, Crashed(message=INTERRUPTED), force=True)
+    for file in _signs_of_life().glob("*"):
+        if _is_free(file):
+            file.unlink(missing_ok=True)  # by another command, just now
 
 
 def _is_gone(process: str) -> bool:
-    """Whether the process that a run's label names was one of this machine and has ended."""
-    host, _, rest = process.partition(" ")
-    if not rest or host != socket.gethostname():
-        return False
-    number, started = rest.split()
+    """Whether the process that a run's label names was one of this machine and has ended.
+
+    Its number does not tell: in a container of the same host name it is somebody else's or nobody's. The lock of its
+    file does; of a process whose file is not among this host's, in this Prefect home, nothing is known.
+    """
+    return _is_free(_signs_of_life() / Path(process.rpartition(" ")[2]).name)
+
+
+@cache
+def _sign_of_life() -> str:
+    """The name of a file that this process holds locked; the system lets go of it when the process ends, in any way."""
+    _signs_of_life().mkdir(parents=True, exist_ok=True)
+    file, name = tempfile.mkstemp(dir=_signs_of_life())
+    fcntl.flock(file, fcntl.LOCK_EX)
+    return Path(name).name
+
+
+def _signs_of_life() -> Path:
+    """The folder of these files, of processes of this host."""
+    return Path(os.environ["PREFECT_HOME"], "processes", socket.gethostname())
+
+
+def _is_free(file: Path) -> bool:
+    """Whether a file is there and nobody holds its lock; not where the file system has no locks."""
     try:
-        return abs(psutil.Process(int(number)).create_time() - float(started)) > SAME_START
-    except psutil.NoSuchProcess:
-        return True
+        with file.open("rb") as sign:
+            fcntl.flock(sign, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return True
+    except OSError:
+        return False
 
 
 def _living_runs() -> Iterator[str]:

@@ -19,6 +19,7 @@ from flows.server_state import (
     PROCESS,
     RUN_OF_PROCESS,
     WORKER,
+    _signs_of_life,
     label_with_process,
     mark_interrupted,
     missing_pools,
@@ -159,7 +160,7 @@ def test_the_runs_of_a_killed_command_are_marked_and_nobody_elses(client) -> Non
         return {names[run.flow_id]: run.state.type.value for run in found if names[run.flow_id] in ("killed", "below")}
 
     elsewhere = client.create_flow_run(kept, state=Running())
-    client.update_flow_run_labels(elsewhere.id, {PROCESS: "another-host 1 0"})
+    client.update_flow_run_labels(elsewhere.id, {PROCESS: "another-host 1 unknown"})
     environment = os.environ | {"PREFECT_API_URL": PREFECT_API_URL.value()}
     with subprocess.Popen([sys.executable, "-c", COMMAND], env=environment, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -173,12 +174,29 @@ def test_the_runs_of_a_killed_command_are_marked_and_nobody_elses(client) -> Non
     assert client.read_flow_run(elsewhere.id).state.type.value == "RUNNING"
 
 
+def label_of(client, run: UUID) -> str:
+    return str(client.read_flow_run(run).labels[PROCESS])
+
+
 def test_a_number_that_another_process_got_later_is_not_the_command(client) -> None:
+    """Nor is one that nobody has the end of a command: that of a container, which holds the lock, is known there."""
     run = client.create_flow_run(kept, state=Running())
     label_with_process(run.id)
+    host, _, sign = label_of(client, run.id).split()
+    client.update_flow_run_labels(run.id, {PROCESS: f"{host} {2**22 + 1} {sign}"})
     mark_interrupted()
     assert client.read_flow_run(run.id).state.type.value == "RUNNING"
-    label = str(client.read_flow_run(run.id).labels[PROCESS])
-    client.update_flow_run_labels(run.id, {PROCESS: f"{label.rpartition(' ')[0]} 1000"})
+    (folder := _signs_of_life()).joinpath("left").touch()
+    client.update_flow_run_labels(run.id, {PROCESS: f"{host} {os.getpid()} left"})
     mark_interrupted()
     assert client.read_flow_run(run.id).state.type.value == "CRASHED"
+    assert [file.name for file in folder.iterdir()] == [sign], "what is free is not kept, what is held is"
+
+
+@pytest.mark.parametrize("label", ["", ".", "..", "here 1 ..", "here 1 1790000000", "here 1 /dev/null"])
+def test_runs_of_which_nothing_is_known_are_left_alone(client, label: str) -> None:
+    """Such as one of a container of the same host name with a Prefect home of its own, or of an earlier version."""
+    run = client.create_flow_run(kept, state=Running())
+    client.update_flow_run_labels(run.id, {PROCESS: label})
+    mark_interrupted()
+    assert client.read_flow_run(run.id).state.type.value == "RUNNING"
