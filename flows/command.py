@@ -23,7 +23,7 @@ from flows.failures import AGAIN, sentence
 from flows.hub import asks_prefect
 from flows.overrides import dated
 from flows.prefect_server import reachable_server
-from flows.preflight import find_problems
+from flows.preflight import find_problems, refuse, silent_hub
 from flows.presets import PRESETS
 from flows.remembered import DEFAULT_PRESET, recall
 from flows.server_state import mark_interrupted
@@ -44,6 +44,7 @@ def run(flow: Flow[..., Any], arguments: Sequence[str] | None = None) -> int:
         if given.dry_run:
             with reachable_server() if asks_prefect(config) else nullcontext():
                 return dry_run(config, flow.name)
+        refuse(silent_hub(config, flow.name), flow.name)
         with reachable_server():
             options: dict[str, Any] = {"preset": config.preset, "overrides": given.overrides, "name": given.name}
             mark_interrupted()  # of commands that were killed, which nobody else tells the server
@@ -67,7 +68,7 @@ def dry_run(config: LifecycleConfig, stage: str) -> int:
     """Prints the resolved configuration, then every problem with its remedy; returns the exit status."""
     print(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120))
     refuse_other_training(config)
-    problems = find_problems(config, stage)
+    problems = find_problems(config, stage) + silent_hub(config, stage)
     for problem in problems:
         print(f"* {problem}", file=sys.stderr)
     print(f"{stage} of the run {config.name}: {len(problems) or 'no'} problems", file=sys.stderr)

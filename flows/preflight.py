@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx2
 from pydantic import ValidationError
 
 from flows.downloads import command
@@ -41,6 +42,8 @@ from preprocessing.models import missing_models
 from preprocessing.sources import open_source
 
 BASE_PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+ON_THE_HUB = ("publish", "gate", "lifecycle")  # stages that end in failure where the Hub does not answer
+HUB_SECONDS = 5.0  # for the Hub to answer
 WEIGHTS = ("model.safetensors", "open_clip_model.safetensors")  # of a measuring model that is a folder
 PLACEHOLDER = "your-name/"  # of a preset's repository
 
@@ -58,7 +61,11 @@ class Problem:
 
 def check(config: LifecycleConfig, stage: str) -> None:
     """Raises PreflightError with all problems of a stage."""
-    problems = find_problems(config, stage)
+    refuse(find_problems(config, stage), stage)
+
+
+def refuse(problems: list[Problem], stage: str) -> None:
+    """Raises PreflightError where there are any."""
     if problems:
         listed = str(problems[0]) if len(problems) == 1 else "".join(f"\n  * {problem}" for problem in problems)
         raise PreflightError(f"{stage} cannot run yet: {listed}")
@@ -67,6 +74,24 @@ def check(config: LifecycleConfig, stage: str) -> None:
 def find_problems(config: LifecycleConfig, stage: str) -> list[Problem]:
     """Everything that would stop a stage, or one of those that the lifecycle runs."""
     return [problem for look in CHECKS[stage] for problem in look(config)]
+
+
+def silent_hub(config: LifecycleConfig, stage: str) -> list[Problem]:
+    """The run's Hub, where the stage needs it and it does not answer within seconds.
+
+    Asked where a person waits. A run that nobody watches is not ended for a moment's trouble: its tasks try for minutes
+    (flows/retries.py).
+    """
+    endpoint, here = config.publish.endpoint, is_loopback(config.publish.endpoint)
+    if stage not in ON_THE_HUB or endpoint == "local" or (_is_offline() and not here):
+        return []
+    try:
+        httpx2.head(endpoint, timeout=HUB_SECONDS, trust_env=not here)
+    except (httpx2.TransportError, httpx2.InvalidURL) as error:
+        what = f"publish.endpoint: {endpoint} does not answer ({error or type(error).__name__})"
+        start = "start it (python -m moa.hub.server)" if here else "see to the network"
+        return [Problem(what, f"{start}, or --set publish.endpoint=local: a Hub in runs/hub")]
+    return []
 
 
 def _images(config: LifecycleConfig) -> Iterator[Problem]:
@@ -141,7 +166,7 @@ def _publishing(config: LifecycleConfig) -> Iterator[Problem]:
         return
     if settings.repo_id.startswith(PLACEHOLDER):
         yield Problem(f"publish.repo_id: {settings.repo_id} is a placeholder", "--set publish.repo_id=OWNER/NAME")
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+    if _is_offline():
         yield Problem(f"HF_HUB_OFFLINE is set, but {settings.endpoint} is to be published to", "unset HF_HUB_OFFLINE")
     if hub_token(config) is None:
         yield Problem(
@@ -220,6 +245,10 @@ def _held_out(config: LifecycleConfig) -> Iterator[Problem]:
             f"{config.train.shards} holds {there} picture(s) of it: the evaluation would fail after the training",
             "preprocess more images, or --set evaluate.suite=FILE, a copy of the suite with a lower subjects.count",
         )
+
+
+def _is_offline() -> bool:
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
 
 
 def _fetch(place: Path, otherwise: str) -> str:

@@ -66,3 +66,15 @@ def test_an_interrupted_command_says_how_it_goes_on(
     monkeypatch.setattr("flows.command.reachable_server", interrupted)
     assert run(lifecycle, []) == 130
     assert capsys.readouterr().err == "interrupted. The same command goes on where this one stopped\n"
+
+
+def test_a_hub_that_does_not_answer_ends_a_command_before_it_begins(
+    roots: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.command.reachable_server", lambda: pytest.fail("a server was started"))
+    nobody = ["--set", "publish.endpoint=http://127.0.0.1:9"]
+    assert run(lifecycle, nobody) == 1
+    assert capsys.readouterr().err.startswith("error: lifecycle cannot run yet: publish.endpoint: http://127.0.0.1:9 ")
+    assert run(lifecycle, [*nobody, "--dry-run"]) == 1
+    assert "* publish.endpoint: http://127.0.0.1:9 does not answer" in capsys.readouterr().err
+    assert list(roots.iterdir()) == []

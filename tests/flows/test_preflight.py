@@ -13,8 +13,9 @@ from flows.downloads import CLIP, FACENET, STABLE_DIFFUSION, command
 from flows.errors import PreflightError
 from flows.overrides import resolve
 from flows.prefect_environment import PROJECT
-from flows.preflight import BASE_PARTS, check, find_problems
+from flows.preflight import BASE_PARTS, check, find_problems, silent_hub
 from flows.presets import PRESETS
+from moa.hub.server import LocalHub
 from moa.models import BASE_PARTS as NEEDED_PARTS
 
 
@@ -160,3 +161,25 @@ def test_every_download_of_a_preset_has_a_command() -> None:
         config = resolve(preset)
         for path in (config.train.base, config.train.image_encoder, config.evaluate.faces, config.evaluate.clip):
             assert path is None or path.is_relative_to(PROJECT / "zoo") or command(path), path
+
+
+@pytest.mark.parametrize("stage", ["publish", "gate", "lifecycle"])
+def test_a_hub_that_does_not_answer_is_named_in_seconds(
+    stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own tries, and those of the tasks, take eight minutes."""
+    (problem,) = silent_hub(resolve("miniature", ["publish.endpoint=https://huggingface.co"]), stage)
+    assert "publish.endpoint: https://huggingface.co does not answer (" in problem.what and "network" in problem.remedy
+    with LocalHub(tmp_path / "hub") as hub:
+        there = resolve("miniature", [f"publish.endpoint={hub.endpoint}"])
+        monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")  # not the way to a Hub on this machine
+        assert silent_hub(there, stage) == []
+    (problem,) = silent_hub(there, stage)
+    assert f"{hub.endpoint} does not answer" in problem.what and "python -m moa.hub.server" in problem.remedy
+
+
+def test_the_hub_is_asked_only_where_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    far = resolve("miniature", ["publish.endpoint=https://huggingface.co"])
+    assert silent_hub(far, "train") == silent_hub(resolve("miniature"), "publish") == []
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # a problem of its own
+    assert silent_hub(far, "publish") == []
