@@ -3,6 +3,7 @@
 * `prefect.toml` of the project counts wherever the command is run (Prefect itself reads it in the working directory
   only); variables of the environment win over it.
 * Prefect's home is `<project>/.prefect`, so that nothing is written to the user's own one.
+* This machine is not asked through a proxy: Prefect's client would do so, and wait for its own server in vain.
 * The project root leaves the import path: its `datasets/` would shadow Hugging Face datasets.
 """
 
@@ -23,6 +24,7 @@ QUIET = {  # no telemetry, and no progress bars or load reports, which fill a lo
     "TQDM_DISABLE": "1",
     "TRANSFORMERS_VERBOSITY": "error",
 }
+NO_PROXY = ("no_proxy", "NO_PROXY")  # the first counts where both are set
 
 
 def prepare() -> None:
@@ -32,8 +34,17 @@ def prepare() -> None:
     os.environ.setdefault("PREFECT_HOME", str(PROJECT / ".prefect"))
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    for name in NO_PROXY:
+        os.environ[name] = without_proxy()
     for name, value in declared().items():
         os.environ.setdefault(name, value)
+
+
+def without_proxy() -> str:
+    """The hosts that are asked directly: those that the environment names, and this machine."""
+    given = next((os.environ[name] for name in NO_PROXY if name in os.environ), "")
+    hosts = [host.strip() for host in given.split(",") if host.strip()]
+    return "*" if "*" in hosts else ",".join(dict.fromkeys([*hosts, "localhost", "127.0.0.1"]))
 
 
 def declared() -> dict[str, str]:
