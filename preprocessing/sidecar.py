@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ class SidecarFile(BaseModel):
 def parse_annotation(data: bytes | dict[str, Any]) -> Annotation:
     """Check the JSON of one image. Raises Rejection("bad_annotation") that names the field."""
     try:
-        values = data if isinstance(data, dict) else json.loads(data, parse_constant=_no_constants)
+        values = data if isinstance(data, dict) else json.loads(data, parse_constant=_no_constants, parse_float=_finite)
         parsed = SidecarFile.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
@@ -77,3 +78,10 @@ def check_annotation(config: DatasetConfig, annotation: Annotation, labels: np.n
 
 def _no_constants(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    """JSON has a notation for numbers that a float cannot hold, and none for what they would become."""
+    if math.isfinite(value := float(text)):
+        return value
+    raise ValueError(f"{text} is too large")

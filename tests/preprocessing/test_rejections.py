@@ -32,6 +32,7 @@ BAD = {
     "bad/late-word.png": "truncated_caption",
     "bad/mask-of-other-size.png": "bad_annotation",
     "bad/nan.png": "bad_annotation",
+    "bad/endless.png": "bad_annotation",
     "bad/no-caption.png": "bad_annotation",
     "bad/no-json.png": "bad_annotation",
     "bad/no-mask.png": "bad_annotation",
@@ -62,6 +63,8 @@ def add_bad(root: Path) -> None:
     (root / "bad/no-json.json").unlink()
     (root / "bad/no-mask.mask.png").unlink()
     (root / "bad/nan.json").write_text('{"caption": "a man", "attributes": {"x": NaN}}')
+    man = '{"caption": "a man", "people": [{"word": "man", "mask_value": 1}], "attributes": {"x": 1e999}}'
+    (root / "bad/endless.json").write_text(man)
     (root / "bad/no-caption.json").write_text('{"people": []}')
     twice = [{"word": "man", "mask_value": 1}] * 2
     (root / "bad/same-mask-value.json").write_text(json.dumps({"caption": "a man", "people": twice}))
@@ -82,14 +85,14 @@ def test_each_bad_image_is_one_line_with_its_reason(tmp_path: Path) -> None:
     root = tmp_path / "photos"
     add_good(root)
     add_bad(root)
-    with pytest.raises(TooManyRejectedError, match=r"16 of 19 .* more than the allowed 50%"):
+    with pytest.raises(TooManyRejectedError, match=r"17 of 20 .* more than the allowed 50%"):
         preprocess(CONFIG, tmp_path / "out", source_root=root)  # what nobody set
     preprocess(CONFIG, tmp_path / "out", source_root=root, max_bad=1)
     assert rejected_of(tmp_path / "out") == BAD
     counts = verify(tmp_path / "out")
-    assert (counts["images"], counts["samples"], counts["rejected"]) == (19, 3, 16)
+    assert (counts["images"], counts["samples"], counts["rejected"]) == (20, 3, 17)
     quality = json.loads((tmp_path / "out/quality.json").read_text())
-    assert quality["rejected"] == {"total": 16, "by_reason": dict(Counter(BAD.values()))}
+    assert quality["rejected"] == {"total": 17, "by_reason": dict(Counter(BAD.values()))}
 
 
 def test_good_images_do_not_depend_on_bad_ones(tmp_path: Path) -> None:
