@@ -38,10 +38,15 @@ def begin(stage: str, preset: str, overrides: list[str] | None, name: str | None
     if kept := kept_settings(config.run / "lifecycle.json", given):
         get_run_logger().info("Settings that this run remembers: %s", " ".join(kept))
     refuse_other_training(config)
+    require_earlier(config, stage)
+    check(config, stage)
+    get_run_logger().info("Configuration: %s", write_lifecycle(config))
+    return config
+
+
+def require_earlier(config: LifecycleConfig, stage: str) -> None:
+    """Raises MissingInputError, or SettingsChangedError, unless the stages before this one are done as they are set."""
     if stage == "publish":
         require_trained(config)
     elif stage in AFTER_PUBLISHING:
         require_published(config)
-    check(config, stage)
-    get_run_logger().info("Configuration: %s", write_lifecycle(config))
-    return config

@@ -18,12 +18,13 @@ from typing import Any
 import yaml
 from prefect import Flow
 
+from flows.begin import require_earlier
 from flows.errors import FlowError
 from flows.failures import AGAIN, sentence
 from flows.hub import asks_prefect
 from flows.overrides import dated
 from flows.prefect_server import reachable_server
-from flows.preflight import find_problems, refuse, silent_hub
+from flows.preflight import Problem, find_problems, refuse, silent_hub
 from flows.presets import PRESETS
 from flows.remembered import DEFAULT_PRESET, recall
 from flows.server_state import mark_interrupted
@@ -68,11 +69,20 @@ def dry_run(config: LifecycleConfig, stage: str) -> int:
     """Prints the resolved configuration, then every problem with its remedy; returns the exit status."""
     print(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120))
     refuse_other_training(config)
-    problems = find_problems(config, stage) + silent_hub(config, stage)
+    problems = _not_done(config, stage) + find_problems(config, stage) + silent_hub(config, stage)
     for problem in problems:
         print(f"* {problem}", file=sys.stderr)
     print(f"{stage} of the run {config.name}: {len(problems) or 'no'} problems", file=sys.stderr)
     return int(bool(problems))
+
+
+def _not_done(config: LifecycleConfig, stage: str) -> list[Problem]:
+    """What an earlier stage has to do first."""
+    try:
+        require_earlier(config, stage)
+    except FlowError as error:
+        return [Problem(str(error), "")]
+    return []
 
 
 def _parser(flow: Flow[..., Any]) -> argparse.ArgumentParser:

@@ -90,7 +90,7 @@ def _environment(url: str, reports: str) -> dict[str, str]:
 @contextmanager
 def _running(name: str, command: Sequence[str]) -> Iterator[Child]:
     """A command in the background, its output in a log of that name, its whole tree ended on the way out."""
-    LOGS.mkdir(exist_ok=True)
+    LOGS.mkdir(parents=True, exist_ok=True)
     with (LOGS / f"{name}.log").open("a", encoding="utf-8") as log:
         child = Child(list(command), output=log)
         try:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from prefect import Flow
 
 from flows.command import run
+from flows.evaluate import evaluate
 from flows.lifecycle import lifecycle
 from flows.publish import publish
 from flows.settings import LifecycleConfig
@@ -46,6 +49,14 @@ def test_a_dry_run_names_every_problem(capsys: pytest.CaptureFixture[str], monke
     error = capsys.readouterr().err
     assert "* train.base: " in error and "hf download" in error and "accept_licences" in error
     assert error.splitlines()[-1].startswith("lifecycle of the run ffhq-sd15: ") and error.endswith("problems\n")
+
+
+@pytest.mark.parametrize("stage", [publish, evaluate])
+def test_a_dry_run_names_the_stage_that_has_to_run_first(
+    stage: Flow[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(stage, ["--preset", "miniature", "--name", "new", "--dry-run"]) == 1
+    assert "holds no adapter: run `python -m flows.train --name new` first" in capsys.readouterr().err
 
 
 def test_a_dry_run_asks_a_server_where_the_token_may_be_in_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
