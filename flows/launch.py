@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
+from uuid import UUID
 
 from flows.child import Child, describe_status
 from flows.errors import ProcessCancelledError, ProcessFailedError, ProcessTimeoutError
@@ -92,27 +93,29 @@ def mask(line: str, secrets: Sequence[str]) -> str:
 
 
 def flow_run_cancelled() -> Callable[[], bool]:
-    """Returns a function that asks the Prefect server whether the current flow run is being cancelled.
+    """Returns a function that asks the Prefect server whether the current flow run is being cancelled, or the one that
+    a person started and that this is a part of.
 
     Prefect signals a cancelled run by SIGTERM, but not after a server outage; asking covers that. Outside a flow run
     the answer is always no, and an unreachable server counts as no.
     """
     from prefect import get_client
     from prefect.context import FlowRunContext
+    from prefect.runtime import flow_run
 
     context = FlowRunContext.get()
     if context is None or context.flow_run is None:
         return lambda: False
-    run_id = context.flow_run.id
+    runs = {context.flow_run.id, UUID(flow_run.root_flow_run_id)}
 
     def ask() -> bool:
         try:
             with get_client(sync_client=True) as client:
-                state = client.read_flow_run(run_id).state
+                states = [client.read_flow_run(run).state for run in runs]
         except Exception:  # any network or server error: the training itself is healthy
             return False
         # Not any final state: "crashed" may be a guess about a run whose worker went away, "failed" a person's wish.
-        return state is not None and (state.is_cancelling() or state.is_cancelled())
+        return any(state is not None and (state.is_cancelling() or state.is_cancelled()) for state in states)
 
     return ask
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from prefect import flow, get_client
@@ -89,3 +90,24 @@ def test_only_a_person_who_cancels_ends_a_healthy_training(server: None) -> None
     """`make ui` started again, or a heartbeat that was late, may call a living run crashed."""
     expected = {"Crashed": False, "Failed": False, "Cancelling": True, "Cancelled": True, "Running": False}
     assert watched() == expected
+
+
+@flow(name="part")
+def part(whole: str) -> list[bool]:
+    """As the training of a lifecycle: before and after a person cancels the lifecycle, whose parts keep their state."""
+    cancelled = flow_run_cancelled()
+    before = cancelled()
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(UUID(whole), Cancelling(), force=True)
+        answers = [before, cancelled()]
+        client.set_flow_run_state(UUID(whole), Running(), force=True)
+    return answers
+
+
+@flow(name="whole")
+def whole() -> list[bool]:
+    return part(flow_run.id)
+
+
+def test_who_cancels_a_lifecycle_cancels_its_training(server: None) -> None:
+    assert whole() == [False, True]
