@@ -3,8 +3,8 @@
     python -m reports runs/<name>          writes runs/<name>/report/index.html
     python -m reports --history runs/      writes runs/index.html
 
-Exit status 0; 1 when a file is broken or there is no run (the message names it). The index is written even when one
-of its runs is broken, and the status is still 1.
+Exit status 0; 1 when a file is broken, there is no run, or the page cannot be written (the message names it). The
+index is written even when one of its runs is broken, and the status is still 1.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     problems: list[str] = []
     try:
         page, problems = build_history(options.folder) if options.history else (build_report(options.folder), problems)
-    except ReportError as problem:
+    except (ReportError, OSError) as problem:
         print(f"error: {problem}", file=sys.stderr)
         return 1
     print(page)

@@ -120,7 +120,7 @@ def _entry(folder: Path, page: Path) -> Entry:
     index = folder / "report" / "index.html"
     report = Thumbnails(page.parent).href(index) if index.is_file() else ""
     try:
-        run = read_run(folder)
+        run = read_run(folder, tables=False)
     except ReportError as problem:
         return Entry(folder.name, when, None, None, None, None, report, str(problem))
     main = run.main and replace(run.main, scores=None, pairs=None, router=None)

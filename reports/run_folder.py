@@ -15,7 +15,7 @@ import pandas as pd
 
 from reports.errors import RunNotFoundError
 from reports.evaluation_format import FORMAT, MethodSummary, RouterMaps, Suite, Summary
-from reports.files import read_lines, read_mapping, read_metrics, read_model
+from reports.files import as_model, read_lines, read_mapping, read_metrics, read_model
 from reports.formats import AdapterManifest, Gate, Metric, Promotion, Publication, Rejection, ShardManifest
 from reports.score_tables import PAIRS, SCORES, read_table
 
@@ -128,9 +128,9 @@ class Run:
         return max(self.evaluations, key=lambda e: (sum(m.n for m in e.methods), e.summary.suite), default=None)
 
 
-def read_run(folder: Path) -> Run:
-    """Reads a run folder. Raises `RunNotFoundError` for a folder without any run file, `CorruptFileError` for a
-    broken one."""
+def read_run(folder: Path, *, tables: bool = True) -> Run:
+    """Reads a run folder, without `tables` of its evaluations the summaries alone: their rows cost most of the time.
+    Raises `RunNotFoundError` for a folder without any run file, `CorruptFileError` for a broken one."""
     folder = folder.resolve()
     unevaluated: list[str] = []
     lifecycle = read_mapping(folder / "lifecycle.json") or {}
@@ -140,7 +140,7 @@ def read_run(folder: Path) -> Run:
     publication = read_model(folder / "publication.json", Publication)
     promotion = read_model(folder / "promotion.json", Promotion)
     gate = read_model(folder / "gate.json", Gate)
-    evaluations = read_evaluations(folder / "evaluation", unevaluated)
+    evaluations = read_evaluations(folder / "evaluation", unevaluated, tables)
     evaluated = any(folder.glob("evaluation/*/summary.json"))  # of whatever format
     if not (lifecycle or config or metrics or adapter or evaluated):
         raise RunNotFoundError(
@@ -172,22 +172,22 @@ def read_run(folder: Path) -> Run:
     )
 
 
-def read_evaluations(folder: Path, missing: list[str]) -> list[Evaluation]:
+def read_evaluations(folder: Path, missing: list[str], tables: bool) -> list[Evaluation]:
     """Each suite below `evaluation/` that has a summary of this format, by name."""
-    read = [_read_evaluation(path, missing) for path in sorted(folder.glob("*")) if path.is_dir()]
+    read = [_read_evaluation(path, missing, tables) for path in sorted(folder.glob("*")) if path.is_dir()]
     found = [evaluation for evaluation in read if evaluation]
     if not found:
         missing.append("There is no evaluation yet: evaluation/ holds no finished suite.")
     return found
 
 
-def _read_evaluation(suite: Path, missing: list[str]) -> Evaluation | None:
+def _read_evaluation(suite: Path, missing: list[str], tables: bool) -> Evaluation | None:
     """One suite. A summary of another format is an evaluation of another day, not a broken file."""
     summary = _read_summary(suite, missing)
     if summary is None:
         return None
-    scores, pairs = read_table(suite, SCORES), read_table(suite, PAIRS)
-    if scores is None:
+    scores, pairs = (read_table(suite, SCORES), read_table(suite, PAIRS)) if tables else (None, None)
+    if tables and scores is None:
         missing.append(f"Evaluation {suite.name} has no scores.parquet or scores.csv: its images cannot be shown.")
     # Who evaluates again takes the manifest away first, and writes a new one last.
     caution = "" if (suite / "manifest.json").is_file() else BEGUN_AGAIN.format(suite.name)
@@ -205,7 +205,7 @@ def _read_summary(suite: Path, missing: list[str]) -> Summary | None:
     if written != FORMAT and str(written).startswith(FORMAT.partition("/")[0]):
         missing.append(OTHER_FORMAT.format(suite.name, written, FORMAT, suite.name))
         return None
-    return read_model(suite / "summary.json", Summary)
+    return as_model(suite / "summary.json", content, Summary)
 
 
 def shards_folder(folder: Path, config: dict[str, Any], lifecycle: dict[str, Any]) -> Path | None:

@@ -5,7 +5,9 @@ pytest tests/reports/test_files.py
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -99,3 +101,14 @@ def test_folder_in_the_place_of_a_page_is_named(tmp_path: Path) -> None:
     (tmp_path / "index.html").mkdir()
     with pytest.raises(ReportError, match=r"index\.html is a folder.*rename"):
         write_text(tmp_path / "index.html", "page")
+
+
+def test_full_disk_is_told_with_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fsync(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    page = write_text(tmp_path / "index.html", "old")
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError, match=r"No space.*index\.html"):
+        write_text(page, "new")
+    assert page.read_text() == "old" and list(tmp_path.iterdir()) == [page]

@@ -136,6 +136,13 @@ def test_index_does_not_hold_the_tables_of_all_runs(runs: Path, monkeypatch: pyt
     assert not any(entry.run.evaluations or entry.run.metrics for entry in held if entry.run)
 
 
+def test_index_reads_no_tables(runs: Path) -> None:
+    for table in runs.glob("*/evaluation/miniature/*.parquet"):
+        table.write_text("the report of the run says that this is no table")
+    index, problems = build_history(runs)
+    assert problems == [] and "7 of 9" in Page(index).text
+
+
 def test_folder_without_runs_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunNotFoundError, match="holds no run"):
         build_history(tmp_path)

@@ -345,6 +345,12 @@ def test_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     assert main([str(tmp_path / "nowhere")]) == 1
 
 
+def test_page_that_cannot_be_written_is_told_without_a_traceback(run: Path, capsys: pytest.CaptureFixture) -> None:
+    (run / "report").write_text("a file where the folder goes")
+    assert main([str(run)]) == 1
+    assert f"{run / 'report'}" in capsys.readouterr().err
+
+
 def test_same_files_give_the_same_page(run: Path) -> None:
     first = build_report(run).read_bytes()
     assert build_report(run).read_bytes() == first
