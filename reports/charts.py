@@ -77,10 +77,11 @@ def short(value: float) -> str:
     """A number for people in a hurry: 1e-04, 0.05, 3, 2k, 1.5M."""
     if 0 < abs(value) < 1e-3:
         return f"{value:.0e}"
+    rounded = float(f"{value:.3g}")  # first, so that 999.6 is 1k
     for limit, unit in ((1e6, "M"), (1e3, "k")):
-        if abs(value) >= limit:
-            return f"{value / limit:.3g}{unit}"
-    return f"{value:.3g}"
+        if abs(rounded) >= limit:
+            return f"{rounded / limit:g}{unit}"
+    return f"{rounded:g}"
 
 
 def scatter(title: str, points: Sequence[tuple[Interval, Interval]]) -> Chart | None:

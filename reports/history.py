@@ -80,12 +80,14 @@ class Entry:
 def build_history(runs_folder: Path) -> tuple[Path, list[str]]:
     """Writes the index and returns its path with the problems of runs that could not be read.
 
-    Raises `RunNotFoundError` when the folder is not there or holds no run.
+    Raises `RunNotFoundError` when the folder is not there, is itself a run, or holds none.
     """
     runs_folder = Path(runs_folder).resolve()
     page = runs_folder / "index.html"
     if not runs_folder.is_dir():
         raise RunNotFoundError(f"{runs_folder} is not a folder: give the folder that holds the runs, usually runs/")
+    if any((runs_folder / name).is_file() for name in ("lifecycle.json", "config.json")):
+        raise RunNotFoundError(f"{runs_folder} is a run: give the folder that holds the runs, usually runs/")
     found = [_entry(folder, page) for folder in sorted(runs_folder.iterdir()) if _is_run(folder)]
     if not found:
         raise RunNotFoundError(f"{runs_folder} holds no run: run the lifecycle first")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -27,7 +28,7 @@ class ReportHandler(SimpleHTTPRequestHandler):
 
     def send_head(self) -> Any:
         """The file behind the path, opened, its headers sent; None after an error was sent."""
-        if self.headers.get("Host", "").rpartition(":")[0] not in NAMES:  # another name: a page that rebinds its DNS
+        if self.headers.get("Host", "").partition(":")[0] not in NAMES:  # another name: a page that rebinds its DNS
             self.send_error(HTTPStatus.FORBIDDEN, "Ask for 127.0.0.1 or localhost")
             return None
         if not is_of_a_report(Path(self.translate_path(self.path)), Path(self.directory)):
@@ -70,7 +71,7 @@ def main() -> int:
     except OSError as error:
         print(f"error: port {given.port}: {error}", file=sys.stderr)
         return 1
-    with server:
+    with server, suppress(KeyboardInterrupt):
         print(f"http://127.0.0.1:{server.server_port}/", flush=True)
         server.serve_forever()
     return 0

@@ -127,7 +127,13 @@ def test_long_series_are_thinned_to_means() -> None:
     assert thin([1, 2], [3, 4]) == ([1, 2], [3, 4])
 
 
-@pytest.mark.parametrize(("value", "text"), [(0, "0"), (0.05, "0.05"), (1e-4, "1e-04"), (2000, "2k"), (1.5e6, "1.5M")])
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        *((0, "0"), (0.05, "0.05"), (1e-4, "1e-04"), (2000, "2k"), (1.5e6, "1.5M")),
+        *((999.4, "999"), (999.6, "1k"), (12_345, "12.3k"), (999_900, "1M"), (-2000, "-2k")),
+    ],
+)
 def test_short_numbers(value: float, text: str) -> None:
     assert short(value) == text
 

@@ -150,6 +150,12 @@ def test_folder_without_runs_is_refused(tmp_path: Path) -> None:
         build_history(tmp_path / "nowhere")
 
 
+def test_run_in_the_place_of_the_folder_of_runs_is_refused(runs: Path) -> None:
+    (runs / "week-02/export/config.json").write_text("{}")  # an adapter's, which is no run
+    with pytest.raises(RunNotFoundError, match="is a run: give the folder that holds the runs"):
+        build_history(runs / "week-02")
+
+
 def test_figures_stand_first_where_a_phone_shows_them(runs: Path) -> None:
     heads = [th.text for th in Page(build_history(runs)[0]).all("th") if th.inside("thead")]
     assert heads[:3] == ["Run", "IP ↑", "PC ↑"]

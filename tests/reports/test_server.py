@@ -88,6 +88,8 @@ def test_nothing_else_exists(address, path):
 def test_a_foreign_name_is_refused_and_nothing_is_written(address):
     assert get(address, "/index.html", host="evil.example:80")[0] == 403
     assert get(address, "/index.html", host=f"localhost:{address[1]}")[0] == 200
+    assert get(address, "/index.html", host="localhost")[0] == 200  # as browsers ask on port 80
+    assert get(address, "/index.html", host="localhost.evil.example")[0] == 403
     assert get(address, "/demo/report/index.html", method="PUT")[0] == 501
 
 
