@@ -84,7 +84,7 @@ def finding(evaluation: Evaluation) -> str:
     parts = [
         _against(evaluation, "ip", "Identity (IP)", moa, prior),
         _against(evaluation, "pc", "prompt consistency (PC)", moa, prior),
-        _against(evaluation, "context_change_outside", "change outside the person", moa, ablation),
+        _against(evaluation, "context_change_outside", "scene change", moa, ablation),
         _against(evaluation, "ip", "identity", moa, ablation) if ablation else "",  # what that rival pays, or gains
     ]
     said = "; ".join(part for part in parts if part)

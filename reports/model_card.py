@@ -11,6 +11,12 @@ from typing import Any
 from reports.evaluation_format import Statistic
 from reports.run_folder import Run
 
+PUBLIC_HUB = "https://huggingface.co"
+WAYS = (  # to a repository on a Hub that is not the public one: of this machine, and any other
+    "Its repository is on a Hub of this machine: run “python -m moa.hub.server --root {}”, and set HF_ENDPOINT to the "
+    "address it prints before Python starts.",
+    "Its repository is not on huggingface.co: set HF_ENDPOINT={} before Python starts.",
+)
 EXAMPLE = ("a photo of a man on a beach", "man")  # prompt and word of the usage example where the suite has none
 LIMITS = (
     "A small or partly hidden face in the photograph carries little identity into the picture.",
@@ -21,12 +27,14 @@ LIMITS = (
 
 @dataclass(frozen=True)
 class ModelCard:
-    """`facts` are (name, text), `scores` (name, suite, figure, percent), `files` (path, bytes, sha256)."""
+    """`facts` are (name, text), `scores` (name, suite, figure, percent), `files` (path, bytes, sha256); `way` says how
+    the example of `usage` finds the repository, "" where it does by itself."""
 
     title: str
     published: bool
     facts: list[tuple[str, str]]
     scores: list[tuple[str, str, Statistic, bool]]
+    way: str
     usage: str
     files: list[tuple[str, int, str]]
     limits: tuple[str, ...]
@@ -44,6 +52,7 @@ def model_card(run: Run) -> ModelCard | None:
         published=place is not None,
         facts=[(name, str(value)) for name, value in _facts(run, settings) if value not in (None, "")],
         scores=_scores(run),
+        way=_way(run),
         usage=_usage(run),
         files=sorted((name, file.bytes, file.sha256) for name, file in place.files.items()) if place else [],
         limits=LIMITS,
@@ -94,6 +103,14 @@ def _scores(run: Run) -> list[tuple[str, str, Statistic, bool]]:
     return made
 
 
+def _way(run: Run) -> str:
+    endpoint = run.publication.endpoint if run.publication else None
+    if endpoint is None or endpoint.rstrip("/") == PUBLIC_HUB:
+        return ""
+    own, other = WAYS
+    return own.format(f"{run.folder.parent.name}/hub") if endpoint == "local" else other.format(endpoint)
+
+
 def _usage(run: Run) -> str:
     prompt, word = EXAMPLE
     rows = run.main.scores if run.main else None
@@ -110,6 +127,7 @@ def _usage(run: Run) -> str:
             f"pipe = MoAPipeline.{source}",
             "# a photograph, or a person on a transparent background",
             f'person = Subject({word!r}, Image.open("person.png"))',
-            f"image = pipe({prompt!r}, subjects=[person]).images[0]",
+            f"prompt = {prompt!r}",
+            "image = pipe(prompt, subjects=[person]).images[0]",
         )
     )

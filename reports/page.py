@@ -50,7 +50,7 @@ def _environment() -> Environment:
     environment.filters["signed"] = signed
     environment.filters["end"] = end
     environment.filters["count"] = lambda value: f"{value:,.0f}"
-    environment.filters["number"] = lambda value: f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
+    environment.filters["number"] = number
     environment.filters["brief"] = brief
     return environment
 
@@ -66,7 +66,15 @@ def score(value: float | None, percent: bool = False) -> str:
     """A score as people read it: three decimals, or one decimal of a percentage; a dash where there is none."""
     if value is None:
         return "–"
-    return f"{value * 100:.1f} %".replace("100.0", "100") if percent else f"{value:.3f}"
+    shown = round(value * 100, 1) if percent else round(value, 3)
+    text = f"{shown:.1f} %".replace("100.0", "100") if percent else f"{shown:.3f}"
+    return text.replace("-", "−") if shown else text.removeprefix("-")
+
+
+def number(value: float) -> str:
+    """A number of any size as people read it: "12,345", "0.04996", "−0.6189", "1e-05"."""
+    shown = f"{abs(value):,}" if isinstance(value, int) else f"{abs(value):,.4g}"
+    return f"−{shown}" if value < 0 else shown
 
 
 def signed(value: float, percent: bool = False) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,7 +106,8 @@ def _suite(evaluation: Evaluation) -> Pairs:
 
 def _environment(evaluation: Evaluation) -> Pairs:
     found = evaluation.summary.environment
-    pairs: Pairs = [("Python", found.python), ("Devices", ", ".join(found.devices) or None), ("Threads", found.threads)]
+    devices = [f"{n} x {name}" if n > 1 else name for name, n in Counter(found.devices).items()]
+    pairs: Pairs = [("Python", found.python), ("Devices", ", ".join(devices) or None), ("Threads", found.threads)]
     pairs += [("Precision", found.precision), ("Scheduler", found.scheduler)]
     pairs += [("Personalization expert", found.expert_interval and _every(found.expert_interval))]
     return pairs + list(found.packages.items())

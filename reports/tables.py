@@ -114,7 +114,7 @@ def comparison_row(evaluation: Evaluation, comparison: Comparison) -> Comparison
         name: (value, judged(value, better[name])) for name, value in found.items() if value and value.mean is not None
     }
     other = before if after is evaluation.shown else after
-    return ComparisonRow(f"{after.label} minus {before.label}", other.method, comparison.n, parts)
+    return ComparisonRow(f"{after.label} minus “{before.label}”", other.method, comparison.n, parts)
 
 
 def verdict(difference: Estimate) -> str:

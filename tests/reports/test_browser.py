@@ -320,7 +320,13 @@ def test_phone_and_dark(report: Path, tmp_path: Path) -> None:
 def test_paper_cuts_nothing_off_and_holds_nothing_that_only_a_screen_can_do(report: Path, tmp_path: Path) -> None:
     with Browser(str(find_chromium()), tmp_path / "profile", width=1003, height=700) as paper:  # Letter, its long side
         paper.open(report)
-        paper.call("Emulation.setEmulatedMedia", media="print")
+        dark = {"name": "prefers-color-scheme", "value": "dark"}
+        paper.call("Emulation.setEmulatedMedia", media="print", features=[dark])
+        shade, ink = (
+            f"getComputedStyle(document.querySelector('.numbers tbody th')).{name}"
+            for name in ("backgroundColor", "color")
+        )
+        assert paper.run(shade) == "rgb(255, 255, 255)" and paper.run(ink) == "rgb(29, 31, 35)"  # whatever the screen
         wide = "[...document.querySelectorAll('table, svg')].filter(e => e.getBoundingClientRect().right > innerWidth)"
         assert paper.run(f"{wide}.map(e => e.className)") == []
         assert shown(paper, ".export, .filters, .knobs, .only-script, .toc, .view .map") == 0

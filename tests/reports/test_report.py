@@ -127,6 +127,9 @@ def test_hero_shows_the_same_prompts_and_seed_for_all_its_columns(page: Page) ->
     assert {key[0] for key in keys} == {"miniature"} and {key[3] for key in keys} == {"11"}
     assert len({key[2] for key in keys[:5]}) == 1 and len({key[2] for key in keys}) == 2
     assert len({key[1] for key in keys[1:4]}) == 3
+    captions = [caption.text for caption in page.all("figcaption") if caption.inside("table", **{"class": "hero"})]
+    assert "IP" not in captions[0] + captions[6]  # the prior was given nobody
+    assert all("PC" in caption for caption in captions) and "IP" in shots[0].attributes["data-scores"]
 
 
 def test_grid_holds_every_subject_prompt_and_method_once(page: Page) -> None:

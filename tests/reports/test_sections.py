@@ -19,7 +19,8 @@ from reports.build import build_report
 from reports.claims import claims_table
 from reports.errors import CorruptFileError
 from reports.evaluation_format import Claim, RouterMaps, Statistic
-from reports.page import score, signed
+from reports.model_card import model_card
+from reports.page import number, score, signed
 from reports.router import clearest, short_name
 from reports.run_folder import read_run
 from reports.tables import judged, verdict
@@ -187,6 +188,30 @@ def test_differences_say_on_which_side_of_zero_they_lie(value: float, percent: b
     assert signed(value, percent) == said
 
 
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(12345, "12,345"), (-3, "−3"), (0.049961, "0.04996"), (-0.61894, "−0.6189"), (1e-5, "1e-05"), (0, "0")],
+)
+def test_numbers_have_the_minus_of_a_number(value: float, said: str) -> None:
+    assert number(value) == said
+
+
+@pytest.mark.parametrize(
+    ("value", "percent", "said"),
+    [
+        (None, False, "–"),
+        (0.6124, False, "0.612"),
+        (-0.0124, False, "−0.012"),  # a cosine may be negative
+        (-0.0001, False, "0.000"),
+        (1.0, True, "100 %"),
+        (0.9388, True, "93.9 %"),
+        (-0.0001, True, "0.0 %"),
+    ],
+)
+def test_scores_have_three_decimals_and_shares_one(value: float | None, percent: bool, said: str) -> None:
+    assert score(value, percent) == said
+
+
 def test_paired_differences_of_shares_are_in_points_and_judged(page: Page, summary: dict[str, Any]) -> None:
     row = next(tr for tr in rows_of(page, "results") if tr.attributes.get("data-compared") == "no-moa")
     part = next(c for c in summary["comparisons"] if c["before"] == "no-moa")
@@ -217,9 +242,9 @@ def test_one_grid_for_each_question_of_the_ablations(page: Page) -> None:
     shots = [f for f in page.all("figure") if f.inside("table", **{"class": "ablation"})]
     lines = [p.text for p in page.all("p") if p.attributes.get("class") == "paired-line"]
     assert [line.partition(",")[0] for line in lines] == [
-        "MoA minus Without MoA layers",
-        "MoA minus Without spacetime",
-        "Ink: MoA minus Ink: prior only",
+        "MoA minus “Without MoA layers”",
+        "MoA minus “Without spacetime”",
+        "Ink: MoA minus “Ink: prior only”",
     ]
     assert "Scene change −0.1" in lines[0] and " better" in lines[0]  # the lines say what the pictures cost
     other = [f.attributes["data-method"] for f in shots][-4:]
@@ -305,6 +330,16 @@ def test_what_could_not_be_used_is_listed(page: Page) -> None:
     )
 
 
+def test_without_a_failure_one_sentence_says_so(run: Path) -> None:
+    for name in ("scores", "pairs"):
+        table = run / EVALUATION / f"{name}.parquet"
+        pd.read_parquet(table).assign(outcome="scored").to_parquet(table)
+    page = Page(build_report(run))
+    failures = page.by_id("suite0-failures")
+    assert failures is not None and "None: every image of every method was scored" in failures.text
+    assert not [tr for tr in rows_of(page, "failures") if tr.text.startswith("scored")]
+
+
 def test_failures_count_images_of_one_person_and_of_two(run: Path) -> None:
     folder = run / EVALUATION
     scores, pairs = (pd.read_parquet(folder / f"{name}.parquet") for name in ("scores", "pairs"))
@@ -388,6 +423,22 @@ def test_model_card_names_what_a_user_needs(page: Page, summary: dict[str, Any])
     assert "adapter/moa.safetensors" in card.text and "Use photographs of people who agreed" in card.text
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "said"),
+    [
+        ("local", "run “python -m moa.hub.server --root runs/hub”, and set HF_ENDPOINT to the address it prints"),
+        ("http://hub.example", "not on huggingface.co: set HF_ENDPOINT=http://hub.example before Python starts"),
+        ("https://huggingface.co", ""),
+        (None, ""),
+    ],
+)
+def test_model_card_says_how_its_example_finds_the_hub(run: Path, endpoint: str | None, said: str) -> None:
+    path = run / "publication.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"endpoint": endpoint}))
+    card = model_card(read_run(run))
+    assert card is not None and said in card.way and bool(card.way) == bool(said)
+
+
 @pytest.mark.parametrize("lost", ["router.json", "pairs.parquet", "router"])
 def test_parts_may_be_absent(run: Path, lost: str) -> None:
     path = run / EVALUATION / lost
@@ -431,7 +482,7 @@ def test_markup_in_claims_pairs_layers_and_files_shows_as_text(tmp_path: Path) -
     summary["claims"][0]["value"]["label"] = f"label{bad}"
     summary["claims"][0]["tests"][0]["quantity"] = f"quantity{bad}"
     summary["unscored"] = [{"what": f"what{bad}", "why": f"why{bad}"}]
-    summary["environment"]["devices"] = [f"device{bad}"]
+    summary["environment"]["devices"] = ["cpu", f"device{bad}", "cpu"]
     summary["pairs"][1]["label"] = f"pair{bad}"
     (folder / "summary.json").write_text(json.dumps(summary))
     router = json.loads((folder / "router.json").read_text())
@@ -446,6 +497,7 @@ def test_markup_in_claims_pairs_layers_and_files_shows_as_text(tmp_path: Path) -
     made = ("claim", "measure", "criterion", "note", "id", "label", "quantity", "what", "why", "device")
     for text in (*made, "pair", "team", "file"):
         assert text + bad in page.text, text
+    assert "2 x cpu, device" in page.text
     layers = json.loads(next(d for d in page.all("div") if "data-layers" in d.attributes).attributes["data-layers"])
     assert layers[0] == f"layer\"'{bad}"
     assert not page.all("b") or not [b for b in page.all("b") if b.text.startswith(">")]
