@@ -22,11 +22,11 @@ import torch
 from PIL import Image, ImageOps
 
 from moa.errors import PersonNotFoundError, PreparerWeightsError
+from moa.mtcnn import FaceCascade
 
 CROP_SIZE = 224  # pixels of a cut-out's side, and
 CROP_MARGIN = 0.1  # space on each side, as a share of the mask's longer side: as in the training data
 WORKING_SIDE = 1024  # larger photographs are reduced before anybody looks for people
-SMALLEST_FACE = 20  # pixels
 
 
 class SubjectPreparer(Protocol):
@@ -62,20 +62,14 @@ class PortraitPreparer:
         return cut_out(image, head_and_shoulders(largest, image.shape[:2]))
 
     @cached_property
-    def _detector(self) -> Any:
-        from facenet_pytorch import MTCNN
-
-        return MTCNN(keep_all=True, min_face_size=SMALLEST_FACE, post_process=False)
+    def _cascade(self) -> FaceCascade:
+        return FaceCascade()
 
     def _faces(self, image: np.ndarray) -> list[tuple[float, float, float, float]]:
         """Boxes of the faces, clipped to the image."""
         height, width = image.shape[:2]
-        if min(height, width) < SMALLEST_FACE:  # MTCNN has no scale to look at and raises
-            return []
-        boxes, probabilities = self._detector.detect(Image.fromarray(image))
-        if boxes is None:
-            return []
-        sure = [box for box, p in zip(boxes, probabilities, strict=True) if p is not None and p >= self.min_probability]
+        (found,) = self._cascade.detect(torch.tensor(image)[None])
+        sure = (row[:4] for row in found.tolist() if row[4] >= self.min_probability)
         clipped = [(max(x0, 0.0), max(y0, 0.0), min(x1, width), min(y1, height)) for x0, y0, x1, y1 in sure]
         return [box for box in clipped if box[2] - box[0] >= 1 and box[3] - box[1] >= 1]
 

@@ -21,17 +21,17 @@ from moa.evaluation.metrics import PersonBox
 from moa.evaluation.pixels import batch_size, by_size, stacked
 from moa.evaluation.suite import FaceModel
 from moa.evaluation.weights import checked_digest, reading
+from moa.mtcnn import FACTOR, SMALLEST_FACE, THRESHOLDS, FaceCascade
 
 VGGFACE2_URL = "https://github.com/timesler/facenet-pytorch/releases/download/v2.2.9/20180402-114759-vggface2.pt"
 VGGFACE2_SHA256 = "sha256:281cebca8662831adb987a874bdcb36e73f5b1c6dc5ee5878f305e985625d99b"
 CROP = 160  # pixels; InceptionResnetV1's input
-SMALLEST_FACE = 20  # pixels
-MTCNN_SETTINGS = {
+MTCNN_SETTINGS = {  # FastComposer's, in facenet-pytorch's names
     "image_size": CROP,
     "margin": 0,
     "min_face_size": SMALLEST_FACE,
-    "thresholds": [0.6, 0.7, 0.7],
-    "factor": 0.709,
+    "thresholds": list(THRESHOLDS),
+    "factor": FACTOR,
     "post_process": True,
     "keep_all": True,
 }
@@ -81,38 +81,31 @@ def load_faces(model: FaceModel, device: str = "cpu") -> FaceEvaluator:
 
 
 class MtcnnDetector:
-    """MTCNN with FastComposer's settings; its weights come with facenet-pytorch.
+    """MTCNN with FastComposer's settings (`moa.mtcnn`); its weights come with facenet-pytorch.
 
     How many `images` it sees in one pass changes boxes by less than 1e-4 px and face crops not at all, save for a box
     edge that lies within that of a whole pixel.
     """
 
     def __init__(self, *, device: str = "cpu", images: int | None = None):
-        from facenet_pytorch import MTCNN
-
         self.device = torch.device(device)
         self.batch_size = images or batch_size(self.device, cpu=8, gpu=64)
-        self.mtcnn = MTCNN(**MTCNN_SETTINGS, device=self.device)
+        self.cascade = FaceCascade(self.device)
 
     def detect(self, images: Sequence[Image.Image]) -> list[list[Face]]:
         """Faces of each image, largest first."""
         faces: list[list[Face]] = [[] for _ in images]
         for batch in self._batches(images):
-            # keep_all stays on, without it a batch with a faceless image raises
-            boxes, probabilities = self.mtcnn.detect(stacked([images[i] for i in batch], self.device))
-            for i, box, probability in zip(batch, boxes, probabilities, strict=True):
-                if box is not None:
-                    found = [_face(b, p) for b, p in zip(box, probability, strict=True)]
-                    faces[i] = [face for face in found if _has_pixels(face, images[i])]
+            found = self.cascade.detect(stacked([images[i] for i in batch], self.device))
+            for i, rows in zip(batch, found, strict=True):
+                faces[i] = [face for face in (_face(row[:4], row[4]) for row in rows) if _has_pixels(face, images[i])]
         return faces
 
     def _batches(self, images: Sequence[Image.Image]) -> Iterator[list[int]]:
-        """Indices of images of one size, since MTCNN stacks the images of a call; images too small for any face are
-        left out, because MTCNN, with no level in its image pyramid, raises instead of finding nothing."""
-        for size, indices in by_size(images).items():
-            if min(size) >= SMALLEST_FACE:
-                for start in range(0, len(indices), self.batch_size):
-                    yield indices[start : start + self.batch_size]
+        """Indices of images of one size."""
+        for indices in by_size(images).values():
+            for start in range(0, len(indices), self.batch_size):
+                yield indices[start : start + self.batch_size]
 
 
 class FacenetFaces:
