@@ -39,7 +39,7 @@ from moa.errors import (
     XetUnavailableError,
 )
 from moa.hub.loopback import is_loopback
-from moa.hub.store import STORAGE_DENIED
+from moa.hub.store import STORAGE_DAMAGED, STORAGE_DENIED
 
 TIME_LIMIT = httpx2.Timeout(30.0, read=300.0)  # seconds to connect and send a piece; to wait for an answer
 _BUSY = (408, 429, 500, 502, 503, 504)
@@ -163,7 +163,13 @@ def _translated(error: Exception, endpoint: str, repo_id: str) -> HubError | Non
     where, status, reason = f"{repo_id} at {endpoint}", status_of(error), reason_of(error)
     if status == 507:
         return HubStorageError(f"{where}: the Hub has no room left ({reason}); free space there, then run this again")
-    if any(_header(cause, "X-Error-Code") == STORAGE_DENIED for cause in _causes(error)):
+    codes = {_header(cause, "X-Error-Code") for cause in _causes(error)}
+    if STORAGE_DAMAGED in codes:
+        return HubStorageError(
+            f"{where}: files of the Hub are lost or damaged ({reason}); restore them there from a copy, then run this "
+            "again"
+        )
+    if STORAGE_DENIED in codes:
         return HubStorageError(
             f"{where}: the Hub may not use its own files ({reason}); give the user who runs it the right to, then run "
             "this again"

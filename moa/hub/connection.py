@@ -1,8 +1,9 @@
 """One connection to the local Hub: who may ask, how every refusal is told, how answers are sent.
 
 Errors carry the `X-Error-Code` that makes the stock client raise its own exceptions, and a status that says whether
-trying again may help: the client does so for minutes after a 5xx other than 507. A disk that is full (507) or holds
-another user's files (403) waits for a person, so it is told at once, with the path and the reason.
+trying again may help: the client does so for minutes after a 5xx other than 507. A disk that is full (507), holds
+another user's files (403) or has lost some of its own (410) waits for a person, so it is told at once, with the path
+and the reason.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 _DISK = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), reasons.STORAGE_FULL),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), reasons.STORAGE_DENIED),
+    errno.ENOENT: reasons.STORAGE_DAMAGED,  # a file that another one names
 }
 _STATUS = {
     reasons.REPO_NOT_FOUND: 404,
@@ -36,6 +38,7 @@ _STATUS = {
     reasons.STALE_PARENT: 412,
     reasons.INVALID: 400,
     reasons.STORAGE_DENIED: 403,
+    reasons.STORAGE_DAMAGED: 410,
     reasons.STORAGE_FAILED: 500,
     reasons.STORAGE_FULL: 507,
 }

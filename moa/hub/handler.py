@@ -127,7 +127,7 @@ class HubRequestHandler(HubConnection):
         start, stop = part
         if "Range" in self.headers:
             headers["Content-Range"] = f"bytes {start}-{stop - 1}/{entry.size}"
-        with open(self.store.blob_path(entry.sha256), "rb") as file:  # first: if it cannot be read, that is the answer
+        with self.store.open_blob(entry) as file:  # first: if it cannot be read, that is the answer
             self.send_head(206 if "Range" in self.headers else 200, stop - start, headers)
             if self.command == "GET":
                 self.send_part(file, start, stop)

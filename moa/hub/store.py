@@ -17,6 +17,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import os
 import re
 import secrets
 import time
@@ -34,7 +35,8 @@ from moa.hub.git_names import git_sha1, pointer_of
 
 REPO_NOT_FOUND, REVISION_NOT_FOUND, ENTRY_NOT_FOUND = "RepoNotFound", "RevisionNotFound", "EntryNotFound"
 CONFLICT, STALE_PARENT, INVALID = "Conflict", "StaleParent", "Invalid"
-STORAGE_FULL, STORAGE_DENIED, STORAGE_FAILED = "StorageFull", "StorageDenied", "StorageFailed"
+STORAGE_FULL, STORAGE_DENIED = "StorageFull", "StorageDenied"
+STORAGE_DAMAGED, STORAGE_FAILED = "StorageDamaged", "StorageFailed"
 
 GIT_ATTRIBUTES = b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n"
 _SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,95}")
@@ -193,6 +195,15 @@ class Store:
         size = self.blob_path(sha256).stat().st_size
         return Entry(blob_id=git_sha1(pointer_of(sha256, size)), sha256=sha256, size=size, lfs=True)
 
+    def open_blob(self, entry: Entry) -> BinaryIO:
+        """The bytes of a file's version, to be read; `STORAGE_DAMAGED` where some of them are gone."""
+        path = self.blob_path(entry.sha256)
+        file = path.open("rb")
+        if (size := os.fstat(file.fileno()).st_size) != entry.size:
+            file.close()
+            raise StoreError(STORAGE_DAMAGED, f"{path} has {size} of its {entry.size} bytes")
+        return file
+
     def has_blob(self, sha256: str) -> bool:
         return self.blob_path(sha256).exists()
 
@@ -260,7 +271,7 @@ class Store:
         try:
             return json.loads(data)
         except ValueError as error:
-            raise StoreError(STORAGE_FAILED, f"{path} is damaged ({error}); restore it from a copy") from error
+            raise StoreError(STORAGE_DAMAGED, f"{path} is damaged ({error})") from error
 
 
 def check_paths(paths: dict[str, Entry]) -> None:

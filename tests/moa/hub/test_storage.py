@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from moa.errors import AccessDeniedError, HubStorageError, HubUnavailableError
+from moa.hub.download import download
 from moa.hub.publish import promote, publish
-from moa.hub.store import STORAGE_DENIED, STORAGE_FAILED, STORAGE_FULL, Store
+from moa.hub.store import STORAGE_DAMAGED, STORAGE_DENIED, STORAGE_FAILED, STORAGE_FULL, Store
 from tests.moa.full_disk import full_disk
 from tests.moa.hub.faulty_hub import Fault
 from tests.moa.hub.pipeline_folder import make_card
@@ -98,6 +99,7 @@ def test_what_may_pass_is_tried_again_and_its_reason_is_told(hub, pipeline):
         (errno.EDQUOT, 507, STORAGE_FULL),
         (errno.EACCES, 403, STORAGE_DENIED),
         (errno.EROFS, 403, STORAGE_DENIED),
+        (errno.ENOENT, 410, STORAGE_DAMAGED),
         (errno.EIO, 500, STORAGE_FAILED),
     ],
 )
@@ -135,17 +137,56 @@ def test_a_damaged_or_lost_file_of_the_hub_is_named_and_no_half_answer(hub, pipe
         if blob.is_file():
             blob.unlink()
     status, headers, body = call(hub, "GET", f"/{REPO}/resolve/{publication.commit}/model_index.json")
-    assert status == 500 and "blobs" in headers["X-Error-Message"] and b"No such file" in body
+    assert status == 410 and "blobs" in headers["X-Error-Message"] and b"No such file" in body
     (root / "models" / REPO / "refs.json").write_text("{")
     status, headers, _ = call(hub, "GET", f"/api/models/{REPO}")
-    assert status == 500 and "refs.json is damaged" in headers["X-Error-Message"]
+    assert status == 410 and "refs.json is damaged" in headers["X-Error-Message"]
+    (root / "models" / REPO / "refs.json").unlink()
+    assert call(hub, "GET", f"/api/models/{REPO}")[0] == 410
 
 
-def test_a_file_cut_short_ends_the_connection(hub, pipeline):
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: os.truncate(path, 1)])
+def test_a_lost_or_cut_file_of_the_hub_is_told_to_the_client_at_the_first_answer(hub, pipeline, tmp_path, damage):
+    publication = send(hub, pipeline)
+    path = blob_of(hub, publication, "model_index.json")
+    damage(path)
+    hub.seen.clear()
+    with pytest.raises(HubStorageError, match="lost or damaged.*restore them there from a copy") as failure:
+        download(REPO, publication.commit, hub.endpoint, tmp_path / "cache")
+    assert str(path) in str(failure.value) and hub.endpoint in str(failure.value)
+    files = len(publication.files) + 1  # and .gitattributes
+    assert hub.seen.count("model_info") == 1 and hub.seen.count("resolve") < 2 * files  # asked for, fetched: each once
+    with pytest.raises(HubStorageError, match="lost or damaged"):  # with a damaged copy in the cache, too
+        download_again_over_a_damaged_copy(hub, publication, path, tmp_path / "other")
+
+
+def download_again_over_a_damaged_copy(hub, publication, path: Path, cache: Path) -> None:
+    path.write_bytes(b'{"_class_name": "MoAPipeline"}')
+    folder = download(REPO, publication.commit, hub.endpoint, cache)
+    (folder / "model_index.json").resolve().write_bytes(b"x")
+    path.unlink()
+    download(REPO, publication.commit, hub.endpoint, cache)
+
+
+def blob_of(hub, publication, name: str) -> Path:
+    return hub._server.store.blob_path(publication.files[name].sha256.removeprefix("sha256:"))
+
+
+def test_a_file_cut_short_while_it_is_sent_ends_the_connection(hub, pipeline):
     """Its length was promised: the next answer would be taken for the rest of it."""
     publication = send(hub, pipeline)
-    path = hub._server.store.blob_path(publication.files["model_index.json"].sha256.removeprefix("sha256:"))
-    os.truncate(path, 1)
+
+    def cut(handler, route) -> bool:
+        send_head = handler.send_head
+
+        def cut_first(*arguments) -> None:
+            os.truncate(blob_of(hub, publication, "model_index.json"), 1)
+            send_head(*arguments)
+
+        handler.send_head = cut_first
+        return True
+
+    hub.faults = {"resolve": [cut]}
     with pytest.raises(http.client.IncompleteRead):
         call(hub, "GET", f"/{REPO}/resolve/{publication.commit}/model_index.json")
 
