@@ -42,7 +42,7 @@ _STATUS = {
     reasons.STORAGE_FAILED: 500,
     reasons.STORAGE_FULL: 507,
 }
-_MALFORMED = (ValueError, LookupError, TypeError, AttributeError)  # what reading any part of a bad request raises
+_MALFORMED = (ValueError, LookupError, TypeError, AttributeError, RecursionError)  # of reading a bad request
 _CHUNK = 1 << 20
 logger = logging.getLogger(__name__)
 

@@ -84,11 +84,14 @@ def parse_range(header: str | None, size: int) -> tuple[int, int] | None:
 class Body:
     """The body of a request, of known length or chunked. `finished` once nothing of it is left in the connection.
 
-    Raises StoreError for a length that is none: nobody knows then where the next request begins.
+    Raises StoreError for a length that is none, and for any other encoding: nobody knows then where the next request
+    begins.
     """
 
     def __init__(self, connection: io.BufferedIOBase, headers: Message):
-        if headers.get("Transfer-Encoding", "").lower() == "chunked":
+        if encoding := headers.get("Transfer-Encoding"):
+            if encoding.lower() != "chunked":
+                raise StoreError(INVALID, f"Not a transfer encoding of this Hub: {encoding[:40]!r}")
             self._raw: _Chunked | _Sized = _Chunked(connection)
         else:
             self._raw = _Sized(connection, _length(headers.get("Content-Length") or "0", base=10))

@@ -179,7 +179,7 @@ class Store:
         """Store a large file; refused as `INVALID` unless the bytes are the announced ones."""
         digest, received = hashlib.sha256(), 0
         with replacing(self.blob_path(sha256), self._draft()) as file:
-            while chunk := stream.read(_CHUNK):
+            while received <= size and (chunk := stream.read(_CHUNK)):
                 digest.update(chunk)
                 received += len(chunk)
                 file.write(chunk)

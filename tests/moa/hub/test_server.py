@@ -19,7 +19,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from moa.errors import AccessDeniedError, HubError
+from moa.errors import AccessDeniedError, HubError, StoreError
 from moa.hub.client import hub_client
 from moa.hub.git_names import git_sha1, pointer_of
 from moa.hub.server import LocalHub, main
@@ -185,6 +185,23 @@ def test_uploads_must_be_signed_and_be_what_they_announce(api, hub):
     assert "actions" not in json.loads(body)["objects"][0]
 
 
+def test_of_an_upload_no_more_is_written_than_was_announced(tmp_path):
+    """A stream that does not end would fill the disk."""
+
+    class Endless:
+        written = 0
+
+        def read(self, size: int) -> bytes:
+            self.written += size
+            assert self.written < 10 << 20
+            return bytes(size)
+
+    store = Store(tmp_path)
+    with pytest.raises(StoreError, match="other bytes than announced"):
+        store.put_stream(Endless(), "0" * 64, 7)
+    assert not store.has_blob("0" * 64) and list(store.incoming.iterdir()) == []
+
+
 def test_chunked_bodies_are_read(hub):
     connection = http.client.HTTPConnection(urlsplit(hub.endpoint).netloc, timeout=10)
     pieces = [b'{"name": "chun', b'ked", "organization": "lab"}']
@@ -204,7 +221,7 @@ def test_malformed_commits_are_refused_and_the_server_lives(api, hub, body):
     assert api.model_info(REPO).sha == before
 
 
-@pytest.mark.parametrize("body", [{"content": 1}, ["content"], "content", {}])
+@pytest.mark.parametrize("body", [{"content": 1}, ["content"], "content", {}, b"[" * 100_000])
 def test_a_body_of_another_shape_is_the_clients_mistake(hub, body):
     assert call(hub, "POST", "/api/validate-yaml", body)[0] == 400
 
@@ -215,6 +232,7 @@ def test_a_body_of_another_shape_is_the_clients_mistake(hub, body):
         "POST /api/repos/create HTTP/1.1\r\nContent-Length: -1",
         "POST /api/repos/create HTTP/1.1\r\nContent-Length: x",
         "POST /api/repos/create HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n-5",
+        "POST /api/repos/create HTTP/1.1\r\nTransfer-Encoding: gzip, chunked",
         "GET http://[ HTTP/1.1",
     ],
 )
