@@ -38,26 +38,29 @@ class Interval:
     std: float | None
 
 
-def bootstrap_interval(values: np.ndarray, units: np.ndarray, *, draws: int = 2000, seed: int = 0) -> Interval | None:
+def bootstrap_interval(
+    values: np.ndarray, units: np.ndarray, *, images: int | None = None, draws: int = 2000, seed: int = 0
+) -> Interval | None:
     """Mean of `values [n]` with its interval over units `[n]`, or `[n, 2]` where a value is about two; None for no
-    values. Of values in 0..1 (scores, shares) the interval, too, ends there."""
+    values. Of values in 0..1 (scores, shares) the interval, too, ends there. `images` is how many distinct ones the
+    values are of, n by default: people may share an image, and it tells no more for that."""
     values = np.asarray(values, dtype=np.float64)
-    found = _mean(values, units, draws, seed, shares=_are_shares(values))
+    found = _mean(values, units, draws, seed, images, shares=_are_shares(values))
     if found is None or found.low is None or found.high is None or values.min() < 0 or values.max() > 1:
         return found
     return replace(found, low=max(0.0, found.low), high=min(1.0, found.high))
 
 
 def paired_difference(
-    a: np.ndarray, b: np.ndarray, units: np.ndarray, *, draws: int = 2000, seed: int = 0
+    a: np.ndarray, b: np.ndarray, units: np.ndarray, *, images: int | None = None, draws: int = 2000, seed: int = 0
 ) -> Interval | None:
     """Mean of b - a with its interval, for two methods scored on the same images' keys: `a`, `b`, `units` are aligned
-    `[n]`.
+    `[n]`; `images` as for `bootstrap_interval`.
 
     Pairing removes what both share (a hard prompt, a hard face), so smaller improvements can be told from noise.
     """
     difference = np.asarray(b, np.float64) - np.asarray(a, np.float64)
-    return _mean(difference, units, draws, seed, shares=_are_shares(a, b))
+    return _mean(difference, units, draws, seed, images, shares=_are_shares(a, b))
 
 
 def ratio_of_means(
@@ -79,8 +82,10 @@ def difference_of_ratios(
     return _interval(lambda a, b, c, d: _quotient(c, d) - _quotient(a, b), [*before, *after], units, draws, seed)
 
 
-def _mean(values: np.ndarray, units: np.ndarray, draws: int, seed: int, *, shares: bool) -> Interval | None:
-    found = _interval(_quotient, [values, np.ones_like(values)], units, draws, seed, shares=shares)
+def _mean(
+    values: np.ndarray, units: np.ndarray, draws: int, seed: int, images: int | None, *, shares: bool
+) -> Interval | None:
+    found = _interval(_quotient, [values, np.ones_like(values)], units, draws, seed, images, shares=shares)
     return found and replace(found, mean=float(values.mean()), std=float(values.std()))
 
 
@@ -100,32 +105,34 @@ def _interval(
     units: np.ndarray,
     draws: int,
     seed: int,
+    images: int | None = None,
     *,
     shares: bool = False,
 ) -> Interval | None:
     """A statistic of the sums of columns `[n]`, with its interval over units drawn with replacement. `shares`: it is
-    the quotient of two columns made of nothing but 0 and 1."""
+    the quotient of two columns made of nothing but 0 and 1, of `images` distinct images, n by default."""
     columns = [np.asarray(column, np.float64) for column in columns]
     whole = float(statistic(*(column.sum(keepdims=True) for column in columns))[0])
     if len(units) == 0 or np.isnan(whole):
         return None
+    images = images or len(units)
     count, sums = _resampled_sums(columns, np.asarray(units), draws, seed)
     drawn = statistic(*sums)
     known = drawn[~np.isnan(drawn)]
     if len(known) == 0 or len(known) < KNOWN * len(drawn):
-        return Interval(len(units), whole, None, None, None)
+        return Interval(images, whole, None, None, None)
     half = student.ppf(0.975, count - 1) * np.sqrt(count / (count - 1)) * known.std()
     if shares:
         above, below = columns
-        half = max(half, _least_half(above, below, whole))
-    return Interval(len(units), whole, whole - float(half), whole + float(half), None)
+        half = max(half, _least_half(above, below, whole, images))
+    return Interval(images, whole, whole - float(half), whole + float(half), None)
 
 
-def _least_half(above: np.ndarray, below: np.ndarray, whole: float) -> float:
+def _least_half(above: np.ndarray, below: np.ndarray, whole: float, images: int) -> float:
     """Half of the interval of their quotient `whole`, if images were independent and four more were off by one: about
     3.9 / n where none of n is off, of which the exact 97.5 % bound is 3.7 / n."""
-    off = above - whole * below
-    return float(norm.ppf(0.975) * np.sqrt(np.square(off).sum() + 4) / (len(off) + 4) / below.mean())
+    off = np.square(above - whole * below).sum() * (images / len(above))
+    return float(norm.ppf(0.975) * np.sqrt(off + 4) / (images + 4) / below.mean())
 
 
 def _resampled_sums(

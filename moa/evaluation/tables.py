@@ -10,7 +10,6 @@ about two people (columns `unit` and `partner`) depends on both.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -90,8 +89,7 @@ def as_swaps(swaps: pd.DataFrame, method: Method) -> pd.DataFrame:
 def interval(rows: pd.DataFrame, column: str) -> Interval | None:
     """Mean of a column of readable rows with its interval; None where nothing was measured."""
     known = rows[rows[column].notna()]
-    found = bootstrap_interval(known[column].to_numpy(np.float64), units(known))
-    return found and replace(found, n=known["image"].nunique())
+    return bootstrap_interval(known[column].to_numpy(np.float64), units(known), images=known["image"].nunique())
 
 
 def quotient(rows: pd.DataFrame, above: str, below: str) -> Interval | None:
@@ -103,8 +101,8 @@ def quotient(rows: pd.DataFrame, above: str, below: str) -> Interval | None:
 def difference(before: pd.DataFrame, after: pd.DataFrame, column: str) -> Interval | None:
     """`after - before` over the rows both have; None where there are none."""
     both = matched(before, after, [column])
-    found = paired_difference(both[f"{column}_before"].to_numpy(), both[f"{column}_after"].to_numpy(), units(both))
-    return found and replace(found, n=both["image"].nunique())
+    one, other = (both[f"{column}_{side}"].to_numpy() for side in ("before", "after"))
+    return paired_difference(one, other, units(both), images=both["image"].nunique())
 
 
 def ratio(before: pd.DataFrame, after: pd.DataFrame, column: str, of: str | None = None) -> Interval | None:

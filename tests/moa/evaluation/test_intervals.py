@@ -88,6 +88,14 @@ def test_all_and_nothing_by_hand():
     assert paired_difference(np.full(9, 0.5), np.full(9, 0.5), np.arange(9)).high == 0  # scores: bit for bit the same
 
 
+def test_people_who_share_an_image_make_no_share_surer():
+    """As those with one class word share the prior's: 15 people, 4 images."""
+    prompts, who = np.arange(4), np.tile(np.arange(4), 15)
+    assert bootstrap_interval(np.ones(60), who, images=4) == bootstrap_interval(np.ones(4), prompts)
+    shared, alone = paired_difference(np.ones(60), np.ones(60), who, images=4), np.ones(4)
+    assert shared == paired_difference(alone, alone, prompts) and shared.high > 0.4
+
+
 def test_images_of_one_person_do_not_narrow_the_interval():
     one_each = bootstrap_interval(np.array([0.2, 0.8, 0.4]), np.array(["a", "b", "c"]))
     many_each = bootstrap_interval(np.repeat([0.2, 0.8, 0.4], 50), np.repeat(["a", "b", "c"], 50))

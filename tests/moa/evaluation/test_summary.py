@@ -118,6 +118,7 @@ def test_the_priors_images_count_once_and_its_intervals_are_over_prompts(rows):
     assert prior["pc"]["mean"] == pytest.approx(known["pc"].mean())
     over_prompts = bootstrap_interval(known["pc"].to_numpy(), known["prompt_id"].to_numpy())
     assert (prior["pc"]["low"], prior["pc"]["high"]) == (over_prompts.low, over_prompts.high)
+    assert prior["detection_rate"]["low"] == bootstrap_interval(np.ones(4), np.arange(4)).low  # all of four is little
     assert prior["by_prompt"]["hat"]["pc"]["low"] is None and prior["by_subject"]["a"]["pc"]["low"] is not None
 
 
