@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from torch import Generator
 
 from moa.binding import find_words
 from moa.errors import SuiteError, WordNotFoundError
-from moa.evaluation.files import canonical_json, json_digest, write_file
+from moa.evaluation.files import canonical_json, file_name, json_digest, write_file
 from moa.evaluation.memory import MemoryBound
 from moa.evaluation.subjects import SuiteSubject, choose_pairs
 from moa.evaluation.suite import Suite
@@ -100,18 +99,14 @@ def noise_seed(prompt_id: str, seed: int) -> int:
 
 def image_path(method: Method, subject_id: str, word: str, prompt_id: str, seed: int) -> str:
     """Where an image of one person lies, relative to the evaluation folder."""
-    whose = _file_name(word) if method.kind == "prior" else subject_id
+    whose = file_name(word) if method.kind == "prior" else subject_id
     return f"images/{method.name}/{whose}/{prompt_id}/{seed}.png"
 
 
 def pair_path(method: Method, first: SuiteSubject, second: SuiteSubject, prompt_id: str, seed: int) -> str:
     """Where an image of two people lies, relative to the evaluation folder; `+` occurs in no subject's id."""
-    a, b = (_file_name(s.word) if method.kind == "prior" else s.id for s in (first, second))
+    a, b = (file_name(s.word) if method.kind == "prior" else s.id for s in (first, second))
     return f"images/{method.name}/{a}+{b}/{prompt_id}/{seed}.png"
-
-
-def _file_name(word: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_\-]", "-", word)
 
 
 def shots(suite: Suite, subjects: Sequence[SuiteSubject], method: Method) -> list[Shot]:
@@ -277,4 +272,4 @@ def _save(path: Path, image: Image.Image, shot: Shot, digest: str, seconds: floa
     }
     chunk = PngImagePlugin.PngInfo()
     chunk.add_text(CHUNK, canonical_json(record))
-    write_file(path, lambda draft: image.save(draft, format="PNG", pnginfo=chunk))
+    write_file(path, lambda file: image.save(file, format="PNG", pnginfo=chunk))

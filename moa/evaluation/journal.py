@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import Any, BinaryIO, Self
 
 from moa.evaluation.files import canonical_json, write_file
 
@@ -36,7 +36,7 @@ class Journal:
     def __enter__(self) -> Self:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         name = self.path.name if self.part is None else f"{self.path.stem}.{self.part}{self.path.suffix}"
-        self._file = self.path.with_name(name).open("a", encoding="utf-8")
+        self._file = self.path.with_name(name).open("ab")
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -54,20 +54,18 @@ class Journal:
     def add(self, key: str, measured: Measured) -> None:
         """Keeps a measurement, on disk before this returns to the operating system's care."""
         self._known[key] = measured
-        _write(self._file, key, measured)
+        self._file.write(_line(key, measured))
         self._file.flush()
 
     def _parts(self) -> list[Path]:
         return sorted(self.path.parent.glob(f"{self.path.stem}.*{self.path.suffix}"))
 
-    def _write_all(self, draft: Path) -> None:
-        with draft.open("w", encoding="utf-8") as file:
-            for key in sorted(self._known):
-                _write(file, key, self._known[key])
+    def _write_all(self, file: BinaryIO) -> None:
+        file.writelines(_line(key, self._known[key]) for key in sorted(self._known))
 
 
-def _write(file: TextIO, key: str, measured: Measured) -> None:
-    file.write(canonical_json({"key": key, "measured": measured}) + "\n")
+def _line(key: str, measured: Measured) -> bytes:
+    return f"{canonical_json({'key': key, 'measured': measured})}\n".encode()
 
 
 def _lines(path: Path) -> Iterator[tuple[str, Measured]]:

@@ -70,7 +70,7 @@ def score_pairs(scorer: Scorer, methods: Sequence[Method]) -> pd.DataFrame | Non
         for prompt in declared.prompts
         for seed in declared.seeds
     ]
-    measured = scorer.measurer(list(dict.fromkeys(cell.image for cell in cells if cell.usable)))
+    measured = scorer.measured(list(dict.fromkeys(cell.image for cell in cells if cell.usable)))
     probability = PROBABILITY[scorer.suite.evaluators.faces.kind]
     rows = []
     for cell in cells:

@@ -103,7 +103,7 @@ def _choose(scorer: Scorer, method: Method) -> list[tuple[Shot, np.ndarray]]:
     for number in range(len(table)):
         again = number // lcm(subjects, prompts)
         shot = table[number % subjects * prompts + (number + again) % prompts]
-        region = _person(scorer.measurer([shot.path])[shot.path], scorer.measurer.models.faces.person)
+        region = _person(scorer.measured([shot.path])[shot.path], scorer.measurer.models.faces.person)
         if region is not None:
             chosen[shot.path] = shot, region
         if len(chosen) == IMAGES:
@@ -139,7 +139,7 @@ def _record(path: Path, pipeline: MoAPipeline, suite: Suite, shot: Shot, region:
     chunk = PngImagePlugin.PngInfo()
     chunk.add_text(CHUNK, canonical_json(record), zip=True)
     sprite = Image.fromarray(sprite_of(maps))
-    write_file(path, lambda draft: sprite.save(draft, format="PNG", pnginfo=chunk))
+    write_file(path, lambda file: sprite.save(file, format="PNG", pnginfo=chunk))
     return True
 
 

@@ -73,6 +73,12 @@ class Scorer:
 
     def __init__(self, suite: Suite, subjects: Sequence[SuiteSubject], measurer: Measurer, texts: Texts):
         self.suite, self.subjects, self.measurer, self.texts = suite, subjects, measurer, texts
+        self._measured: dict[str, Measurement | str] = {}
+
+    def measured(self, images: Sequence[str], *, progress: Progress | None = None) -> dict[str, Measurement | str]:
+        """What the measurer says of each image, which is asked for once; `progress` follows it."""
+        self._measured |= self.measurer([i for i in images if i not in self._measured], progress=progress)
+        return {image: self._measured[image] for image in images}
 
     def score(self, methods: Sequence[Method], *, progress: Progress | None = None) -> pd.DataFrame:
         """The rows of all methods, in the order of methods, subjects, prompts, seeds. `progress(done, total, image)`
@@ -80,7 +86,7 @@ class Scorer:
         cells = self._cells(methods)
         usable = [cell for cell in cells if cell.subject.usable]
         images = list(dict.fromkeys(cell.image for cell in usable))
-        measured = self.measurer(images, progress=progress)
+        measured = self.measured(images, progress=progress)
         compared: dict[str, Columns] = {image: {} for image in images}
         for group in _groups(usable, lambda cell: (cell.method.name, cell.image.rsplit("/", 1)[0])).values():
             for image, columns in diversity_columns(_images(group), measured).items():
@@ -101,7 +107,7 @@ class Scorer:
     def swaps(self, methods: Sequence[Method]) -> pd.DataFrame:
         """The rows of each two people with one word, by method, prompt and seed; null where they cannot be compared."""
         scenes = _swaps([cell for cell in self._cells(methods) if cell.subject.usable])
-        measured = self.measurer([image for scene in scenes.values() for image in scene.images])
+        measured = self.measured([image for scene in scenes.values() for image in scene.images])
         rows = []
         with self.measurer.journal as journal:
             comparer = SceneComparer(self.measurer.folder, self.measurer.models.faces.person, journal)

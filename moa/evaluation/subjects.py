@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -23,6 +22,7 @@ from PIL import Image
 from moa.data import NO_SUBJECT, Sample, ShardDataset, unchanging
 from moa.errors import PersonNotFoundError, SuiteError
 from moa.evaluation.faces import FaceEvaluator
+from moa.evaluation.files import file_name
 from moa.evaluation.metrics import identity_preservation
 from moa.evaluation.suite import ShardSubjects, SubjectItem, Suite
 from moa.preparation import PortraitPreparer, SubjectPreparer
@@ -81,8 +81,21 @@ def resolve_subjects(suite: Suite, *, shards: Path | None = None, images: Path |
 
     `shards` is the shard folder (kind `shards`), `images` overrides the declared root (kind `folder`). A photograph in
     it that is missing or unreadable is its person's `problem`. Raises `SuiteError` naming the suite and the field when
-    the folder is not there or the shards show too few people, and the typed errors of `moa.data` for bad shards.
+    the folder is not there, the shards show too few people or two class words differ in capital letters alone, and the
+    typed errors of `moa.data` for bad shards.
     """
+    people = _people(suite, shards, images)
+    words: dict[str, str] = {}
+    for word in (person.word for person in people):
+        if (other := words.setdefault(word.lower(), word)) != word:
+            raise SuiteError(
+                f"suite {suite.name}: the class words {other!r} and {word!r} differ in capital letters alone, which "
+                "some disks do not tell apart: write them in one way"
+            )
+    return people
+
+
+def _people(suite: Suite, shards: Path | None, images: Path | None) -> list[SuiteSubject]:
     if isinstance(suite.subjects, ShardSubjects):
         if shards is None:
             raise SuiteError(f"suite {suite.name}: subjects come from shards; say which with --shards FOLDER")
@@ -118,7 +131,8 @@ def _from_shards(suite: Suite, declared: ShardSubjects, folder: Path) -> list[Su
             found[who] = replace(found[who], other=photo)
             awaited.remove(who)
         elif who not in found and len(found) < declared.count:
-            found[who] = SuiteSubject(_file_name(who), person["word"], sample.subjects[0], photo, sample.key)
+            name = file_name(who, taken={subject.id.lower() for subject in found.values()})
+            found[who] = SuiteSubject(name, person["word"], sample.subjects[0], photo, sample.key)
             awaited |= {who} if person.get("identity") else set()
     if len(found) < declared.count:
         whom = f" with {declared.where}" if declared.where else ""
@@ -127,14 +141,6 @@ def _from_shards(suite: Suite, declared: ShardSubjects, folder: Path) -> list[Su
             f"only {len(found)} people alone in their picture{whom}; lower the count or preprocess more images"
         )
     return list(found.values())
-
-
-def _file_name(identity: str) -> str:
-    """An identity as the name of files: itself where that is one, else what is left of it and a digest of all of it."""
-    if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*", identity):
-        return identity
-    left = re.sub(r"[^A-Za-z0-9_.\-]", "-", identity).strip(".-")
-    return f"{left or 'person'}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
 
 
 def _stands_alone(sample: Sample, where: dict[str, str | None]) -> bool:
@@ -215,10 +221,12 @@ def upper_bound(
 
 
 def find_photos(path: Path) -> list[Path]:
-    """`path` alone when it is a file; the photographs by name when it is a folder; else none."""
+    """`path` alone when it is a file; the photographs by name when it is a folder, without hidden files (macOS leaves
+    `._a.jpg` beside `a.jpg` on other disks); else none."""
     if path.is_file():
         return [path]
-    return sorted(p for p in path.glob("*") if p.suffix.lower() in IMAGE_SUFFIXES) if path.is_dir() else []
+    found = (p for p in path.glob("[!.]*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    return sorted(found) if path.is_dir() else []
 
 
 def open_photo(path: Path) -> Image.Image | str:

@@ -182,7 +182,7 @@ class Published(_Declaration):
 
 
 class Suite(_Declaration):
-    """A whole suite, validated: ids are unique, seeds distinct."""
+    """A whole suite, validated: ids are unique, by more than capital letters, seeds distinct."""
 
     name: Id
     version: str
@@ -205,9 +205,13 @@ class Suite(_Declaration):
         if isinstance(self.subjects, FolderSubjects):
             named["subjects.items"] = [item.id for item in self.subjects.items]
         for field, values in named.items():
-            repeated = sorted({v for v in values if values.count(v) > 1})
-            if repeated:
-                raise ValueError(f"{field} holds {repeated[0]!r} more than once")
+            on_disk = [str(value).lower() for value in values]
+            for place, value in enumerate(values):
+                first = values[on_disk.index(on_disk[place])]
+                if first != value:
+                    raise ValueError(f"{field} holds {first!r} and {value!r}, whose files some disks do not tell apart")
+                if values.index(value) < place:
+                    raise ValueError(f"{field} holds {value!r} more than once")
         return self
 
     def rivals(self, prompt: Prompt) -> tuple[str, ...]:

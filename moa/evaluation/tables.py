@@ -33,8 +33,8 @@ UNREAD = ("missing", "unreadable", "no_reference")  # outcomes of rows without a
 def write_table(folder: Path, name: str, rows: pd.DataFrame) -> list[Path]:
     """Writes `<name>.parquet` and `<name>.csv` into `folder`; a null is an empty field in the CSV."""
     return [
-        write_file(folder / f"{name}.parquet", lambda draft: rows.to_parquet(draft, index=False)),
-        write_file(folder / f"{name}.csv", lambda draft: rows.to_csv(draft, index=False)),
+        write_file(folder / f"{name}.parquet", lambda file: file.write(rows.to_parquet(index=False))),
+        write_file(folder / f"{name}.csv", lambda file: file.write(rows.to_csv(index=False).encode())),
     ]
 
 

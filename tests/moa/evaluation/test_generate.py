@@ -68,6 +68,18 @@ def test_the_prior_is_made_once_for_a_class_word(people):
     assert not any(shot.people for shot in prior)
 
 
+def test_class_words_that_look_alike_as_file_names_have_images_of_their_own(people):
+    words = ["baby boy", "baby-boy", "мать", "отец"]
+    found = shots(tiny_suite(seeds=[0]), [replace(people[0], word=word) for word in words], PRIOR)
+    assert len(found) == 8 and {shot.text for shot in found if shot.prompt_id == "hat"} == {
+        f"a {word} with a hat" for word in words
+    }
+    assert [shot.path for shot in found if "baby-boy/" in shot.path] == [
+        "images/prior/baby-boy/hat/0.png",
+        "images/prior/baby-boy/beach/0.png",
+    ]
+
+
 def test_noise_belongs_to_prompt_and_seed(people, tmp_path):
     assert generate(tmp_path, tiny_suite(), people, [PRIOR, MOA], _noise) == 16
     one = _pixels(tmp_path, "images/moa/man-0/hat/0.png")

@@ -126,7 +126,7 @@ def test_every_image_is_looked_at_once_before_none_is_found(subjects, prompts, m
             return dict.fromkeys(paths, "cannot be read")
 
     suite = SimpleNamespace(prompts=range(prompts), seeds=[0])
-    assert router._choose(SimpleNamespace(subjects=people, suite=suite, measurer=Blind()), MOA) == []
+    assert router._choose(SimpleNamespace(subjects=people, suite=suite, measurer=Blind(), measured=Blind()), MOA) == []
     assert sorted(seen) == cells
     for before, after in pairwise(seen[: min(subjects, prompts)]):
         assert before[0] != after[0] and before[1] != after[1]

@@ -294,6 +294,15 @@ def test_texts_and_references_are_embedded_once(folder):
     assert (faces.embedded, clip.texts, clip.images) == (3 + IMAGES, 6, IMAGES)
 
 
+def test_no_image_is_read_twice_for_rows_and_swaps(folder, monkeypatch):
+    read, digest = [], measure.file_digest
+    monkeypatch.setattr(measure, "file_digest", lambda path: read.append(path) or digest(path))
+    scorer = _scorer(folder)
+    scorer.score(METHODS)
+    scorer.swaps(METHODS)
+    assert len(read) == len(set(read)) == IMAGES
+
+
 def test_a_filled_journal_opens_no_image_and_gives_the_same_rows(folder, monkeypatch):
     first, seen = _score(folder), []
     monkeypatch.setattr(measure.Image, "open", lambda *_: pytest.fail("an image was opened"))

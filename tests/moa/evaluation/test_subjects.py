@@ -71,19 +71,26 @@ def test_where_asks_the_person_too_and_null_means_none(tmp_path, monkeypatch):
 def test_identities_that_look_alike_as_file_names_stay_apart(tmp_path, monkeypatch):
     """Free text: other scripts, accents, slashes. Each is a person of their own, with files of their own."""
     folder = write_shards(tmp_path)
-    identities = ["李明", "王芳", "José", "Josè", "m/1", "m-1", ".", "李明"]
+    identities = ["李明", "王芳", "José", "Josè", "m/1", "m-1", ".", "Ann", "ANN", "ann", "x" * 300, "李明"]
     samples = []
     for identity in identities:
         sample = ShardDataset(folder, "train")[0]
         sample.meta["subjects"][0]["identity"] = identity
         samples.append(sample)
     monkeypatch.setattr("moa.evaluation.subjects.ShardDataset", lambda *_: samples)
-    declared = {"kind": "shards", "split": "train", "count": 7}
+    declared = {"kind": "shards", "split": "train", "count": 11}
     people = resolve_subjects(tiny_suite(subjects=declared), shards=folder)
-    assert [person.other is not None for person in people] == [True, *[False] * 6]
-    assert len({person.id for person in people}) == 7
-    assert all(re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", person.id) for person in people)
+    assert [person.other is not None for person in people] == [True, *[False] * 10]
+    assert len({person.id.lower() for person in people}) == 11  # as some disks know them
+    assert all(re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", person.id) for person in people)
+    assert people[7].id == "Ann" and people[8].id.startswith("ANN-") and people[9].id.startswith("ann-")
     assert people[5].id == "m-1" and people[4].id.startswith("m-1-") and people[6].id.startswith("person-")
+
+
+def test_words_that_differ_in_capital_letters_alone_are_refused(photographs):
+    items = [{"id": "one", "word": "man", "image": "one"}, {"id": "two", "word": "Man", "image": "two"}]
+    with pytest.raises(SuiteError, match="class words 'man' and 'Man' differ in capital letters alone"):
+        resolve_subjects(tiny_suite(subjects={"kind": "folder", "items": items}), images=photographs)
 
 
 def test_another_photograph_is_a_later_sample_of_the_same_identity(tmp_path, monkeypatch):
@@ -129,6 +136,8 @@ def test_a_folder_gives_the_first_photograph_by_name(photographs):
     assert people[0].photo.getpixel((0, 0)) == (0, 0, 255)
     assert people[0].other is not None and people[0].other.getpixel((0, 0))[0] > 200  # one/b.jpg
     assert people[1].other is None  # its declaration names a file
+    (photographs / "one" / "._a.png").write_bytes(b"what macOS knows of a.png")
+    assert [p.source for p in resolve_subjects(_folder_suite(), images=photographs)] == ["one/a.png", "two/b.png"]
     elsewhere = resolve_subjects(_folder_suite(root="/nowhere"), images=photographs)
     assert [p.digest for p in elsewhere] == [p.digest for p in people]
 
