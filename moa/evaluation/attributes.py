@@ -33,8 +33,8 @@ class AttributeJudge:
         """Loads a folder as zoo/attributes. Raises `EvaluatorWeightsError` when it is incomplete or not the right
         one."""
         folder = Path(model.path)
-        checked_digest(folder / "config.json", None, REMEDY, "evaluators.attributes")
-        found = checked_digest(folder / "model.safetensors", model.sha256, REMEDY, "evaluators.attributes")
+        checked_digest(folder / "config.json", None, REMEDY, None)
+        found = checked_digest(folder / "model.safetensors", model.sha256, REMEDY, None)
         with reading(folder, REMEDY):
             return cls(AttributeClassifier.from_pretrained(folder), device=device, weights=found)
 

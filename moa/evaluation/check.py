@@ -2,9 +2,9 @@
 
     python -m moa.evaluation.suite datasets/suites/celeba-15.yaml --images DIR
 
-opens every photograph and looks for its face, loads the measuring models, gives every prompt to CLIP, and prints a
-table. It writes nothing. The exit status is 0 when all is there and usable, else 1; whatever is missing, all else is
-looked at.
+opens every photograph and looks for its face, loads the measuring models, looks for every subject's word in every
+prompt, gives all of them to CLIP, and prints a table. It writes nothing. The exit status is 0 when all is there and
+usable, else 1; whatever is missing, all else is looked at.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ from moa.errors import EvaluationError, MoAError
 from moa.evaluation.attributes import AttributeJudge
 from moa.evaluation.clip import load_clip
 from moa.evaluation.faces import Face, MtcnnDetector, load_faces
+from moa.evaluation.generate import Method, shots
 from moa.evaluation.score import embed_texts
-from moa.evaluation.subjects import SuiteSubject, choose_pairs, resolve_subjects
+from moa.evaluation.subjects import SuiteSubject, resolve_subjects
 from moa.evaluation.suite import Suite, load_suite
 
+PRIOR = Method("prior", "Prior only", "prior", "")  # its images are those of every method, as far as their prompts go
 LOADERS: dict[str, Callable[[Any], Any]] = {
     "faces": load_faces,
     "clip": load_clip,
@@ -39,11 +41,12 @@ def check_suite(suite: Suite, *, images: Path | None = None, shards: Path | None
     problems += _print_people(suite, subjects, models)
     for name, model in models.items():
         print(f"{name}: there: {model.describe()['weights']}")
-    if "clip" in models:
-        try:
+    try:
+        shots(suite, subjects, PRIOR)
+        if "clip" in models:
             print(f"prompts: {len(embed_texts(suite, subjects, models['clip']))} texts, all short enough for CLIP")
-        except EvaluationError as error:
-            problems.append(str(error))
+    except EvaluationError as error:
+        problems.append(str(error))
     _print_counts(suite, subjects)
     for problem in problems:
         print(f"PROBLEM {problem}")
@@ -91,8 +94,8 @@ def _said(faces: list[Face] | None) -> str:
 def _print_counts(suite: Suite, subjects: list[SuiteSubject]) -> None:
     parts = [("subjects", len(subjects), len(suite.prompts), len(suite.seeds), "images per method")]
     if suite.pairs:
-        pairs, declared = len(choose_pairs(suite, subjects)), suite.pairs
-        parts.append(("pairs", pairs, len(declared.prompts), len(declared.seeds), "images of two people per method"))
+        pairs, what = suite.pairs, "images of two people per method"
+        parts.append(("pairs", pairs.count, len(pairs.prompts), len(pairs.seeds), what))
     for who, count, prompts, seeds, what in parts:
         print(f"{count} {who} x {prompts} prompts x {seeds} seeds = {count * prompts * seeds} {what}")
     others = sum(subject.other is not None for subject in subjects)

@@ -144,12 +144,15 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         comparison = compare_runs(given.before, given.after)
+        _print_table(comparison)
+        if given.out:
+            print(write_json(given.out, comparison))
     except MoAError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    _print_table(comparison)
-    if given.out:
-        print(write_json(given.out, comparison))
+    except OSError as error:
+        print(f"error: {given.out} cannot be written ({error.strerror})", file=sys.stderr)
+        return 1
     return 0
 
 

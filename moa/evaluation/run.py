@@ -37,7 +37,7 @@ from moa.evaluation.score import Scorer, embed_texts, write_scores, write_swaps
 from moa.evaluation.subjects import SuiteSubject, resolve_subjects, upper_bound
 from moa.evaluation.suite import Precision, Suite, load_suite
 from moa.evaluation.summary import summarise
-from moa.evaluation.workers import Crew
+from moa.evaluation.workers import Crew, check_devices
 from moa.evaluation.yardstick import yardstick_digest
 from moa.models import code_commit
 from moa.pipeline import EXPERT_INTERVAL
@@ -82,6 +82,9 @@ def evaluate(
     "score" and "router". Raises `EvaluationError` and its kin for inputs that are missing or wrong; a photograph that
     cannot be had costs its own subject only.
     """
+    check_devices(devices)
+    if batch_size < 1:
+        raise EvaluationError(f"batch_size is {batch_size}: at least one image must be made at a time")
     suite = suite.for_devices(devices, precision)
     subjects = resolve_subjects(suite, shards=shards, images=images)
     if not any(subject.usable for subject in subjects):
@@ -97,8 +100,7 @@ def evaluate(
         return out / "manifest.json"
 
     texts = embed_texts(suite, subjects, models.clip)
-    (out / "manifest.json").unlink(missing_ok=True)
-    files = write_suite(out, suite, subjects)
+    files = _begin(out, suite, subjects)
     sampler = partial(open_pipeline, pipeline, precision=suite.images.precision)
     following = partial(_tell_method, progress)
     with Crew(devices) as crew:
@@ -143,6 +145,16 @@ def evaluate(
     files.append(write_json(out / "summary.json", summary))
     tables = [rows, swaps] if pairs is None else [rows, swaps, pairs]
     return write_manifest(out, suite, methods, inputs, tables, files)
+
+
+def _begin(out: Path, suite: Suite, subjects: Sequence[SuiteSubject]) -> list[Path]:
+    """Makes `out` an unfinished evaluation of the suite; returns the files that say what was asked."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "manifest.json").unlink(missing_ok=True)
+        return write_suite(out, suite, subjects)
+    except OSError as error:
+        raise EvaluationError(f"{out} cannot be written ({error.strerror}); free it, or give another --out") from error
 
 
 def _measure_by(
@@ -228,6 +240,8 @@ def _labelled(option: str, given: list[str]) -> dict[str, Path]:
     for label, sign, folder in pairs:
         if not (label and sign and folder):
             raise EvaluationError(f"{option} {label + sign + folder!r}: write it as LABEL=FOLDER")
+        if sum(label == other for other, _, _ in pairs) > 1:
+            raise EvaluationError(f"{option}: {label!r} is given more than once; give each folder a label of its own")
     return {label: Path(folder) for label, _, folder in pairs}
 
 

@@ -15,13 +15,13 @@ from moa.errors import EvaluatorWeightsError
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError)  # what libraries raise
 
 
-def checked_digest(path: Path, sha256: str | None, remedy: str, setting: str) -> str:
+def checked_digest(path: Path, sha256: str | None, remedy: str, setting: str | None) -> str:
     """`sha256:<hex>` of a weight file. Raises `EvaluatorWeightsError`, saying the remedy, when it is missing or not
-    `sha256`."""
+    `sha256`. `setting` names another place for it, None where only the suite's declaration can."""
     if not path.is_file():
+        elsewhere = f"with --{setting} (in a flow: --set evaluate.{setting}=PATH)" if setting else "in the suite"
         raise EvaluatorWeightsError(
-            f"{path}: an evaluator's weights are missing: {remedy}, or name another place with --{setting} (in a flow: "
-            f"--set evaluate.{setting}=PATH)"
+            f"{path}: an evaluator's weights are missing: {remedy}, or name another place {elsewhere}"
         )
     found = file_digest(path)
     if sha256 and found != sha256:

@@ -38,6 +38,17 @@ def devices_here(pipeline: Path) -> tuple[str, ...]:
     return gpus or ("cpu",) * max(1, min(CPU_PROCESSES, torch.get_num_threads(), room))
 
 
+def check_devices(devices: Sequence[str]) -> None:
+    """Raises `EvaluationError` naming a device that is none, or a GPU that this machine has not."""
+    for device in devices:
+        try:
+            found = torch.device(device)
+        except RuntimeError as error:
+            raise EvaluationError(f"device {device!r} is none; write cpu, cuda or cuda:0") from error
+        if found.type == "cuda" and (found.index or 0) >= (gpus := torch.cuda.device_count()):
+            raise EvaluationError(f"device {device!r}: this machine has {gpus} GPUs that PyTorch can use")
+
+
 class Crew:
     """The devices of an evaluation and, from the first item on that needs one, a process for each.
 

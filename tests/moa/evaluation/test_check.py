@@ -61,6 +61,11 @@ def test_missing_and_junk_weights_count(suite, tmp_path, capsys):
     assert "identity/model.safetensors: an evaluator's weights are missing" in faces
     assert "clip: cannot be read as a measuring model (" in clip
     assert "attributes: cannot be read as a measuring model (" in attributes
+    shutil.rmtree(tmp_path / "attributes")
+    assert main([str(path)]) == 1
+    faces, _, attributes = _problems(capsys.readouterr().out)
+    assert "name another place with --faces (in a flow: --set evaluate.faces=PATH)" in faces
+    assert attributes.endswith("or name another place in the suite")  # no option does
 
 
 def test_an_openclip_folder_is_there(suite, open_clip_folder, capsys):  # noqa: F811
@@ -83,6 +88,18 @@ def test_a_prompt_too_long_for_clip_is_named(suite, capsys):
     assert main([str(suite(prompts=prompts))]) == 1
     (problem,) = _problems(capsys.readouterr().out)
     assert "tokens CLIP takes; shorten it" in problem
+
+
+def test_what_the_generation_would_refuse_is_named_and_all_else_looked_at(suite, capsys):
+    prompts = [{"id": "two", "category": "context", "text": "a woman beside a {word}"}]
+    assert main([str(suite(prompts=prompts))]) == 1
+    (problem,) = _problems(capsys.readouterr().out)
+    assert "prompt two: in 'a woman beside a woman' the subject words ['woman'] are found elsewhere" in problem
+    pairs = {"count": 1, "prompts": [{"id": "p", "text": "a {first} and a {second}"}], "seeds": [0]}
+    items = [{"id": "absent", "word": "man", "image": "absent.png"}]
+    assert main([str(suite(pairs=pairs, subjects={"kind": "folder", "root": ".", "items": items}))]) == 1
+    absent, count = _problems(capsys.readouterr().out)
+    assert "absent.png holds no photograph" in absent and "1 people make only 0 pairs" in count
 
 
 def test_bad_input_is_one_line(tmp_path, capsys):

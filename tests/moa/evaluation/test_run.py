@@ -247,10 +247,15 @@ def test_a_subject_without_a_face_is_named_in_the_exit_status(command, tmp_path,
     [
         (["--ablation", "no folder"], "LABEL=FOLDER"),
         (["--community", "=lora"], "LABEL=FOLDER"),
+        (["--ablation", "other=a", "--ablation", "other=b"], "--ablation: 'other' is given more than once"),
+        (["--batch-size", "0"], "batch_size is 0"),
+        (["--device", "gpu"], "device 'gpu' is none"),
+        (["--device", "cpu", "--device", "cuda:99"], "device 'cuda:99': this machine has"),
         (["--champion", "absent"], "champion: absent is no adapter folder"),
         (["--suite", "absent.yaml"], "absent.yaml: cannot be read"),
         (["--shards", "absent"], "absent"),
         (["--pipeline", "absent"], "is no MoA pipeline folder"),
+        (["--out", __file__], "cannot be written (File exists)"),
     ],
 )
 def test_bad_input_ends_with_one_line(command, change, message, capsys):
