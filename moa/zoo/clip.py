@@ -1,10 +1,9 @@
 """Recipe of the text-image model: a small `CLIPModel` with its own BPE vocabulary.
 
 It serves three times, as OpenAI's CLIP does for Stable Diffusion: its text tower is the text encoder of the base
-model, its image tower the image
-encoder of MoA, and both together measure prompt consistency. So it learns from whole pictures with captions and from
-subject crops with descriptions
-of the person; the crops are prepared exactly as MoA's image encoder sees them.
+model, its image tower the image encoder of MoA, and both together measure prompt consistency. So it learns from whole
+pictures with captions and from subject crops with descriptions of the person; the crops are prepared exactly as MoA's
+image encoder sees them.
 """
 
 from __future__ import annotations
