@@ -50,10 +50,10 @@ from benchmarks._stopwatch import settle  # noqa: E402
 from moa.data import file_digest  # noqa: E402
 from moa.evaluation.clip import ClipScorer  # noqa: E402
 from moa.evaluation.clip_towers import TransformersTowers  # noqa: E402
-from moa.evaluation.environment import processor_name  # noqa: E402
 from moa.evaluation.faces import FacenetFaces  # noqa: E402
 from moa.evaluation.generate import Method, image_path  # noqa: E402
 from moa.evaluation.measure import Measurer, MeasuringModels  # noqa: E402
+from moa.evaluation.processor import processor_name  # noqa: E402
 from moa.evaluation.score import Scorer, embed_texts  # noqa: E402
 from moa.evaluation.subjects import SuiteSubject, resolve_subjects  # noqa: E402
 from moa.evaluation.suite import Suite, load_suite  # noqa: E402

@@ -62,9 +62,12 @@ def train_adapter(config: LifecycleConfig, training: TrainConfig, stage: str = "
 
 
 def follow(record: dict[str, Any], draft: Draft, steps: int, progress: Progress) -> None:
-    """Metrics lines move the progress bar; validations and events go to the log. Events also tell what was accepted."""
+    """Metrics lines move the progress bar, and before the first step the images that are encoded do; validations and
+    other events go to the log. Events also tell what was accepted."""
     draft.hear(record)
-    if "loss" in record:
+    if record.get("event") == "latents":
+        progress(record["done"], record["total"], "images encoded")
+    elif "loss" in record:
         progress(record["step"], steps, f"loss {record['loss']:.4f}" if record["loss"] is not None else "")
     elif "validation_loss" in record or "event" in record:
         get_run_logger().info("train: %s", {key: value for key, value in record.items() if key != "inputs"})

@@ -151,7 +151,8 @@ class HubUnavailableError(HubError, ConnectionError):
 
 
 class HubStorageError(HubError):
-    """The Hub has no room left, or may not use its own files: a person has to mend that, so nothing is tried again."""
+    """The Hub has no room left, may not use its own files, or has lost some: a person has to mend that, so nothing is
+    tried again."""
 
 
 class XetUnavailableError(HubError, ConnectionError):

@@ -7,15 +7,15 @@ data than the model's own image encoder does not favour that encoder, and most o
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from moa.errors import EvaluatorWeightsError
+from moa.evaluation.processor import for_processor, processor_name
 
 
 class Towers(Protocol):
@@ -73,8 +73,8 @@ class TransformersTowers:
 
     def to(self, device: torch.device) -> None:
         self.model.to(device)
-        if device.type == "cpu" and torch.backends.mkldnn.is_available():
-            self.model.vision_model = _packed(self.model.vision_model)
+        if device.type == "cpu":
+            self.model.vision_model = for_processor(self.model.vision_model, processor_name())
 
     def token_count(self, text: str) -> int:
         return len(self.tokenizer(text).input_ids)
@@ -131,16 +131,6 @@ class OpenClipTowers:
     def texts(self, texts: Sequence[str]) -> Tensor:
         tokens = self.tokenizer(list(texts), context_length=self.limit)
         return self.model.encode_text(tokens.to(next(self.model.parameters()).device))
-
-
-def _packed(model: nn.Module) -> nn.Module:
-    """The model, changed in place, with oneDNN's linear layers, whose weights are packed once: the same sums in another
-    order, on some processors in two thirds of the time."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # its modules are TorchScript's
-        from torch.utils.mkldnn import to_mkldnn
-
-        return to_mkldnn(model)
 
 
 FOLDERS: dict[str, tuple[Callable[[Path], Towers], str, tuple[str, ...]]] = {

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from moa.evaluation.processor import processor_name
 from moa.evaluation.suite import Suite
 from moa.pipeline import EXPERT_INTERVAL
 
@@ -36,10 +37,3 @@ def _device_name(device: str) -> str:
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
     return processor_name()
-
-
-def processor_name() -> str:
-    """The processor's name, where Linux tells it, else its architecture."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import httpx2
 from huggingface_hub import HfApi, constants, get_session, is_offline_mode, set_client_factory
@@ -126,12 +126,21 @@ def status_of(error: BaseException) -> int | None:
 
 
 def reason_of(error: BaseException) -> str:
-    """A failure in short: status and message of the Hub's answer; the kind of error if there was none."""
+    """A failure in short: status and message of the Hub's answer; if there was none, the kind of error and who was
+    asked, as far as the error knows."""
     status = status_of(error)
     if status is None:
-        return type(error.__cause__ or error).__name__
+        return type(error.__cause__ or error).__name__ + _asked(error)
     message = next((said for cause in _causes(error) if (said := _header(cause, "X-Error-Message"))), None)
     return f"{status}: {message}" if message else str(status)
+
+
+def _asked(error: BaseException) -> str:
+    for cause in _causes(error):
+        if isinstance(cause, httpx2.RequestError):
+            with suppress(RuntimeError):  # of one that knows of no request
+                return f", {cause.request.url.scheme}://{cause.request.url.netloc.decode()}"
+    return ""
 
 
 def _header(error: BaseException, name: str) -> str | None:

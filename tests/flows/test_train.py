@@ -17,6 +17,7 @@ from flows.files import read_json
 from flows.launch import flow_run_cancelled
 from flows.overrides import resolve
 from flows.settings import LifecycleConfig
+from flows.torchrun import Draft
 from flows.trained import run_training
 
 pytestmark = [pytest.mark.prefect, pytest.mark.slow]
@@ -84,6 +85,19 @@ def watched() -> dict[str, bool]:
             client.set_flow_run_state(flow_run.id, state(), force=True)
             answers[state.__name__] = cancelled()
     return answers
+
+
+def test_images_that_are_encoded_and_steps_move_the_bar(config: LifecycleConfig) -> None:
+    shown: list[tuple[object, ...]] = []
+    draft = Draft(run_training(config))
+    for record in (
+        {"event": "latents", "done": 128, "total": 512},
+        {"step": 3, "loss": 0.25},
+        {"step": 4, "loss": None},
+    ):
+        train.follow(record, draft, 150, lambda *values: shown.append(values))  # type: ignore[arg-type]
+    draft.discard()
+    assert shown == [(128, 512, "images encoded"), (3, 150, "loss 0.2500"), (4, 150, "")]
 
 
 def test_only_a_person_who_cancels_ends_a_healthy_training(server: None) -> None:

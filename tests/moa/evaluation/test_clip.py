@@ -14,12 +14,14 @@ from PIL import Image
 from safetensors.torch import save_file
 from torchvision import transforms
 from transformers import CLIPConfig, CLIPModel
+from transformers.activations import QuickGELUActivation
 
 from flows.files import write_json
 from moa.data import file_digest
 from moa.errors import EvaluationError, EvaluatorWeightsError
 from moa.evaluation.clip import ClipScorer, load_clip
 from moa.evaluation.clip_towers import OpenClipTowers, TransformersTowers
+from moa.evaluation.processor import OverwritingQuickGELU, for_processor
 from moa.evaluation.suite import ClipModel
 from tests.moa.absent_gpu import AbsentGPU
 from tests.tiny_models import tiny_image_encoder, tiny_image_processor, tiny_text_encoder, tiny_tokenizer
@@ -135,6 +137,24 @@ def test_the_batch_size_changes_nothing(folder, images):
     assert np.allclose(one.encode_texts(TEXTS), many.encode_texts(TEXTS), atol=1e-6)
     assert np.allclose(np.linalg.norm(one.encode_images(images), axis=1), 1, atol=1e-6)
     assert one.encode_images([]).shape == (0, 24) and one.encode_texts([]).shape == (0, 24)
+
+
+@pytest.mark.parametrize("processor", ["Intel(R) Xeon(R)", "AMD EPYC"])
+def test_each_processor_computes_the_same_in_its_own_way(folder, processor):
+    tower, pixels = CLIPModel.from_pretrained(folder).eval().vision_model, torch.randn(3, 3, 32, 32)
+    usual = [layer.mlp.activation_fn for layer in tower.encoder.layers]
+    with torch.no_grad():
+        expected = tower(pixel_values=pixels).pooler_output
+        found = for_processor(tower, processor)(pixel_values=pixels).pooler_output
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+    assert not any(layer.mlp.activation_fn is one for layer, one in zip(tower.encoder.layers, usual, strict=True))
+    assert isinstance(tower.encoder.layers[0].mlp.fc1, torch.nn.Linear) == processor.startswith("Intel")
+
+
+def test_an_activation_that_overwrites_its_input_has_the_same_bits():
+    x = 4 * torch.randn(5, 7, 64)
+    expected = QuickGELUActivation()(x)
+    assert torch.equal(OverwritingQuickGELU()(x), expected) and torch.equal(x, expected)
 
 
 def test_antialias_changes_the_input_and_is_recorded(folder, images):

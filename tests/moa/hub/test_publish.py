@@ -496,3 +496,12 @@ def test_only_what_was_published_can_be_promoted(hub, pipeline):
     with pytest.raises(PublicationMismatchError):
         promote(publication.model_copy(update={"commit": other}), tag="v1", token=None)
     assert look(hub, "main")[1] == set()
+
+
+def test_a_hub_that_does_not_answer_is_named_with_its_address():
+    asked = httpx2.Request("POST", "https://name:secret@hub.example:8443/api/repos/create")
+    assert client.reason_of(httpx2.ConnectError("refused", request=asked)) == "ConnectError, https://hub.example:8443"
+    try:
+        raise OSError("lost") from httpx2.ConnectError("refused")
+    except OSError as error:
+        assert client.reason_of(error) == "ConnectError"
