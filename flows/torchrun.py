@@ -1,4 +1,5 @@
-"""How the training processes are started (`torchrun -m moa.train`), and what they say before they fail."""
+"""How the training processes are started (`torchrun -m moa.train`), and what they say: while they train, and before
+they fail."""
 
 from __future__ import annotations
 
@@ -10,7 +11,10 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
+from prefect import get_run_logger
+
 from flows.files import write_json
+from flows.stage import Progress
 from moa.train_config import TrainConfig
 
 ACCEPTED = ("start", "resume", "finished")  # events after which the training runs, or ran, under its configuration
@@ -77,3 +81,15 @@ class LastWords:
 
     def __bool__(self) -> bool:
         return bool(self._lines)
+
+
+def follow(record: dict[str, Any], draft: Draft, steps: int, progress: Progress) -> None:
+    """Metrics lines move the progress bar, and before the first step the images that are encoded do; validations and
+    other events go to the log. Events also tell what was accepted."""
+    draft.hear(record)
+    if record.get("event") == "latents":
+        progress(record["done"], record["total"], "images encoded")
+    elif "loss" in record:
+        progress(record["step"], steps, f"loss {record['loss']:.4f}" if record["loss"] is not None else "")
+    elif "validation_loss" in record or "event" in record:
+        get_run_logger().info("train: %s", {key: value for key, value in record.items() if key != "inputs"})

@@ -10,9 +10,8 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
-from prefect import flow, get_run_logger, task
+from prefect import flow, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
@@ -25,7 +24,7 @@ from flows.presets import PresetName
 from flows.retries import RETRIES
 from flows.settings import LifecycleConfig
 from flows.stage import Progress, announced
-from flows.torchrun import Draft, LastWords, torchrun
+from flows.torchrun import Draft, LastWords, follow, torchrun
 from flows.trained import refuse_other_data, run_training
 from moa.train_config import TrainConfig
 
@@ -59,18 +58,6 @@ def train_adapter(config: LifecycleConfig, training: TrainConfig, stage: str = "
     finally:
         draft.discard()
     return manifest
-
-
-def follow(record: dict[str, Any], draft: Draft, steps: int, progress: Progress) -> None:
-    """Metrics lines move the progress bar, and before the first step the images that are encoded do; validations and
-    other events go to the log. Events also tell what was accepted."""
-    draft.hear(record)
-    if record.get("event") == "latents":
-        progress(record["done"], record["total"], "images encoded")
-    elif "loss" in record:
-        progress(record["step"], steps, f"loss {record['loss']:.4f}" if record["loss"] is not None else "")
-    elif "validation_loss" in record or "event" in record:
-        get_run_logger().info("train: %s", {key: value for key, value in record.items() if key != "inputs"})
 
 
 @task(cache_policy=NO_CACHE)

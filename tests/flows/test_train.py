@@ -17,7 +17,7 @@ from flows.files import read_json
 from flows.launch import flow_run_cancelled
 from flows.overrides import resolve
 from flows.settings import LifecycleConfig
-from flows.torchrun import Draft
+from flows.torchrun import Draft, follow
 from flows.trained import run_training
 
 pytestmark = [pytest.mark.prefect, pytest.mark.slow]
@@ -95,7 +95,7 @@ def test_images_that_are_encoded_and_steps_move_the_bar(config: LifecycleConfig)
         {"step": 3, "loss": 0.25},
         {"step": 4, "loss": None},
     ):
-        train.follow(record, draft, 150, lambda *values: shown.append(values))  # type: ignore[arg-type]
+        follow(record, draft, 150, lambda *values: shown.append(values))  # type: ignore[arg-type]
     draft.discard()
     assert shown == [(128, 512, "images encoded"), (3, 150, "loss 0.2500"), (4, 150, "")]
 
