@@ -3,7 +3,7 @@
 facenet-pytorch cuts every candidate (a hundred in a photograph) out by itself and shrinks it with a kernel of its own.
 Here one summed-area table of the images (Crow 1984) gives the mean of any rectangle by four numbers, so that a level of
 the image pyramid, and the crops of all candidates, are four gathers. Sums are of whole numbers, so they are exact;
-boxes are facenet-pytorch's within 1e-4 px, probabilities within 1e-6 (tests/moa/test_mtcnn.py).
+boxes are facenet-pytorch's within about 1e-4 px, probabilities within 1e-6 (LOG.md).
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def _edges(low: Tensor, high: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 def _standardised(pixels: Tensor) -> Tensor:
-    return (pixels - 127.5) * 0.0078125
+    return (pixels - 127.5) / 128
 
 
 def _largest_first(faces: np.ndarray) -> np.ndarray:

@@ -21,8 +21,8 @@ def processor_name() -> str:
 def for_processor(model: nn.Module, processor: str) -> nn.Module:
     """The model, changed in place, for forward passes without gradients on a processor of this name.
 
-    oneDNN's linear layers pack their weights once: the same sums in another order, on AMD's processors in two thirds of
-    the time that MKL takes. On Intel's MKL is the faster by a fifth (LOG.md).
+    oneDNN's linear layers pack their weights once: the same sums in another order, on an AMD processor with AVX-512 in
+    two thirds of MKL's time, without it in as much. On Intel's MKL is the faster by a tenth to a fifth (LOG.md).
     """
     for parent in list(model.modules()):
         for name, child in parent.named_children():

@@ -22,11 +22,7 @@ from moa.preparation import (
 from preprocessing.frame import Box
 from preprocessing.segmentation import silhouette
 from preprocessing.subjects import subject_crop
-
-PHOTOGRAPHS = Path(__file__).resolve().parents[2].parent / "shared" / "data"
-needs_photographs = pytest.mark.skipif(
-    not PHOTOGRAPHS.is_dir(), reason=f"real photographs (CelebA is not redistributable) are looked for in {PHOTOGRAPHS}"
-)
+from tests.moa.photographs import DATA, needs_photographs
 
 
 def noise(height: int, width: int) -> np.ndarray:
@@ -119,7 +115,7 @@ def test_real_photographs_give_their_people():
     preparer = PortraitPreparer()
     two_people = "celeba-15/002937/000000002.jpg"
     for name in ("celeba-15/000001/000000023.jpg", two_people, "portraits/einstein.jpeg"):
-        found = preparer.prepare(Image.open(PHOTOGRAPHS / name), name)
+        found = preparer.prepare(Image.open(DATA / name), name)
         alpha = np.asarray(found)[..., 3]
         assert found.mode == "RGBA" and found.size == (CROP_SIZE, CROP_SIZE)
         assert 0.25 < (alpha > 0).mean() < 0.75, name

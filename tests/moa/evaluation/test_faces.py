@@ -28,12 +28,9 @@ from moa.evaluation.metrics import person_region
 from moa.evaluation.suite import FaceModel
 from preprocessing.world import World
 from tests.moa.absent_gpu import AbsentGPU
+from tests.moa.photographs import CELEBA, needs_photographs
 
 PROJECT = Path(__file__).resolve().parents[3]
-PHOTOGRAPHS = PROJECT.parent / "shared" / "data" / "celeba-15"
-needs_photographs = pytest.mark.skipif(
-    not PHOTOGRAPHS.is_dir(), reason=f"the 15 CelebA photographs are not at {PHOTOGRAPHS} (non-commercial licence)"
-)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +42,7 @@ def embedder() -> torch.nn.Module:
 
 @pytest.fixture(scope="module")
 def photographs() -> list[Image.Image]:
-    return [Image.open(path).convert("RGB") for path in sorted(PHOTOGRAPHS.glob("*/*.jpg"))]
+    return [Image.open(path).convert("RGB") for path in sorted(CELEBA.glob("*/*.jpg"))]
 
 
 @needs_photographs
@@ -110,7 +107,7 @@ def test_the_preflight_looks_at_the_photographs_without_weights(tmp_path, capsys
     suite = str(PROJECT / "datasets" / "suites" / "celeba-15.yaml")
     people = tmp_path / "people"
     people.mkdir()
-    for folder in sorted(PHOTOGRAPHS.iterdir()):
+    for folder in sorted(CELEBA.iterdir()):
         (people / folder.name).symlink_to(folder)
     assert check([suite, "--images", str(people)]) == 1
     printed = capsys.readouterr().out

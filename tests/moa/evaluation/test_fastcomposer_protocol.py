@@ -29,13 +29,12 @@ from moa.evaluation.score import Scorer, embed_texts
 from moa.evaluation.subjects import SuiteSubject, resolve_subjects
 from moa.evaluation.suite import load_suite
 from moa.evaluation.summary import summarise
+from tests.moa.photographs import CELEBA as PHOTOGRAPHS
+from tests.moa.photographs import needs_photographs
 from tests.tiny_models import tiny_image_encoder, tiny_image_processor, tiny_text_encoder, tiny_tokenizer
 
 PROJECT = Path(__file__).resolve().parents[3]
-PHOTOGRAPHS = PROJECT.parent / "shared" / "data" / "celeba-15"
-pytestmark = pytest.mark.skipif(
-    not PHOTOGRAPHS.is_dir(), reason=f"the 15 CelebA photographs are not at {PHOTOGRAPHS} (non-commercial licence)"
-)
+pytestmark = needs_photographs
 METHOD = Method("images", "Images", "moa", "sha256:none")
 PEOPLE = ("000001", "000667")  # a man, a woman
 # The class word is followed by the method's own token, which is empty when scoring; hence the two spaces.
