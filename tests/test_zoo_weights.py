@@ -104,15 +104,18 @@ def test_the_classifiers_see_what_the_world_shows():
 PROMPTS = ("a {word} on a beach", "a {word} on the moon", "a watercolour painting of a {word} on a beach")
 
 
-def draw(pipe: MoAPipeline, word: str, cut: Image.Image | None) -> list[Image.Image]:
-    """A person, or with None anybody, at each prompt; its seed is its number."""
-    options = {"num_inference_steps": 10, "guidance_scale": 3.0, "height": 64, "width": 64}
-    subjects = None if cut is None else [Subject(word=word, image=cut)]
+def draw(pipe: MoAPipeline, people: list[tuple[str, Image.Image, Image.Image]], given: bool) -> list[Image.Image]:
+    """Each person, or where none is given anybody, at each prompt, in one batch; the seed is the prompt's number."""
     pipe.set_progress_bar_config(disable=True)
-    return [
-        pipe(prompt.format(word=word), subjects, generator=torch.manual_seed(seed), **options).images[0]
-        for seed, prompt in enumerate(PROMPTS)
-    ]
+    return pipe(
+        [prompt.format(word=word) for word, _, _ in people for prompt in PROMPTS],
+        [[Subject(word=word, image=cut)] for word, cut, _ in people for _ in PROMPTS] if given else None,
+        generator=[torch.Generator().manual_seed(seed) for _ in people for seed in range(len(PROMPTS))],
+        num_inference_steps=10,
+        guidance_scale=3.0,
+        height=64,
+        width=64,
+    ).images
 
 
 def test_moa_shows_the_person_and_keeps_the_scene_better_than_without_moa_layers(people):
@@ -127,15 +130,15 @@ def test_moa_shows_the_person_and_keeps_the_scene_better_than_without_moa_layers
         return max(0.0, float(first @ second))
 
     scores = defaultdict(list)
-    for word, cut, photo in people:
-        priors = draw(pipes["moa"], word, None)
-        scores["IP of the prior"] += [similarity(prior, photo) for prior in priors]
-        for name, pipe in pipes.items():
-            for image, prior in zip(draw(pipe, word, cut), priors, strict=True):
-                box, _ = faces.detect([prior])[0][0]
-                region = person_region(box, MINIATURE_PERSON, 64, 64)
-                scores[f"scene of {name}"].append(change(np.asarray(image), np.asarray(prior), region)[1])
-                scores[f"IP of {name}"].append(similarity(image, photo))
+    photos = [photo for _, _, photo in people for _ in PROMPTS]
+    priors = draw(pipes["moa"], people, given=False)
+    scores["IP of the prior"] = [similarity(*pair) for pair in zip(priors, photos, strict=True)]
+    for name, pipe in pipes.items():
+        for image, prior, photo in zip(draw(pipe, people, given=True), priors, photos, strict=True):
+            box, _ = faces.detect([prior])[0][0]
+            region = person_region(box, MINIATURE_PERSON, 64, 64)
+            scores[f"scene of {name}"].append(change(np.asarray(image), np.asarray(prior), region)[1])
+            scores[f"IP of {name}"].append(similarity(image, photo))
     means = {name: float(np.mean(values)) for name, values in scores.items()}
     assert means["IP of moa"] > means["IP of the prior"] + 0.3, means
     assert means["scene of moa"] < 0.75 * means["scene of single-branch"], means
