@@ -1,4 +1,4 @@
-"""One complete run, made once; tests that change it get their own copy."""
+"""Two runs, made once, a complete one to look at and a small one; tests that change it get their own copy."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from reports.build import build_report
-from tests.reports.fake_run import make_run
+from tests.reports.fake_run import PROMPTS, make_run
 
 
 @pytest.fixture(scope="session")
@@ -23,9 +23,15 @@ def report(complete_run: Path) -> Path:
     return build_report(complete_run)
 
 
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with every part of the complete one and a quarter of its pictures. Not to be changed."""
+    return make_run(tmp_path_factory.mktemp("small"), prompts=[PROMPTS[0], PROMPTS[2]], seeds=[11])
+
+
 @pytest.fixture
-def run(complete_run: Path, tmp_path: Path) -> Path:
-    """A copy of the complete run that a test may break."""
-    shutil.copytree(complete_run.parent.parent, tmp_path / "root", ignore=shutil.ignore_patterns("report"))
-    (tmp_path / "root" / "runs" / complete_run.name / "lifecycle.json").unlink()  # its path leads to the original
-    return tmp_path / "root" / "runs" / complete_run.name
+def run(small_run: Path, tmp_path: Path) -> Path:
+    """A copy of the small run that a test may break."""
+    shutil.copytree(small_run.parent.parent, tmp_path / "root")
+    (tmp_path / "root" / "runs" / small_run.name / "lifecycle.json").unlink()  # its path leads to the original
+    return tmp_path / "root" / "runs" / small_run.name

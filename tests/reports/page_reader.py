@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,7 +13,13 @@ class Element:
     """A tag, its attributes, its ancestors' tags and all text inside it."""
 
     def __init__(self, tag: str, attributes: dict[str, str], parents: list[Element]) -> None:
-        self.tag, self.attributes, self.parents, self.text = tag, attributes, parents, ""
+        self.tag, self.attributes, self.parents = tag, attributes, parents
+        self.pieces: list[str] = []
+
+    @cached_property
+    def text(self) -> str:
+        """All text inside; read it when the page was read."""
+        return "".join(self.pieces)
 
     def inside(self, tag: str, **attributes: str) -> bool:
         """Whether an ancestor has that tag and those attributes."""
@@ -46,7 +53,7 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         for element in self._open:
-            element.text += data
+            element.pieces.append(data)
 
     def all(self, tag: str) -> list[Element]:
         """Every element of that tag."""
@@ -59,7 +66,7 @@ class Page(HTMLParser):
     @property
     def text(self) -> str:
         """The text of the body, runs of white space as one space, without the script."""
-        body = next(element for element in self.elements if element.tag == "body")
+        text = next(element for element in self.elements if element.tag == "body").text
         for script in self.all("script"):
-            body.text = body.text.replace(script.text, "")
-        return " ".join(body.text.split())
+            text = text.replace(script.text, "")
+        return " ".join(text.split())

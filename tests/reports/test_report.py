@@ -381,12 +381,12 @@ def test_command_is_printed_as_one_would_type_it(page: Page) -> None:
     assert any("git checkout c0ffee" in pre.text for pre in page.all("pre"))
 
 
-def test_reports_need_no_torch(complete_run: Path, tmp_path: Path) -> None:
+def test_reports_need_no_torch(run: Path, tmp_path: Path) -> None:
     code = (
         "import sys; from reports.__main__ import main; status = main(sys.argv[1:]); assert 'torch' not in sys.modules"
     )
     page = subprocess.run(
-        [sys.executable, "-c", code, str(complete_run)], capture_output=True, text=True, cwd=tmp_path, env=os.environ
+        [sys.executable, "-c", code, str(run)], capture_output=True, text=True, cwd=tmp_path, env=os.environ
     )
     assert page.returncode == 0, page.stderr
     assert page.stdout.strip().endswith("index.html")
@@ -401,11 +401,11 @@ def test_method_without_rows_leaves_the_hero_out(run: Path) -> None:
     assert "nothing to rank" in page.text and page.by_id("suite0-grid") is not None
 
 
-def test_large_grids_are_thinned_and_say_so(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_grids_are_thinned_and_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "reports.size.ROOMS", (Room(70, 1.0, NOTE),)
     )  # of 112: all 4 prompts, then as many subjects as fit
-    page = Page(build_report(run))
+    page = Page(build_report(make_run(tmp_path, seeds=[1])))
     grid = [f for f in page.all("figure") if f.inside("table", **{"class": "grid"})]
     assert len(grid) == 56
     assert "2 of 4 subjects and 4 of 4 prompts are shown" in page.text and NOTE in page.text
