@@ -109,7 +109,8 @@ def _fetch(api: HfApi, repo_id: str, commit: str, cache_dir: Path, wanted: str |
 
     folder = retrying(fetch, what=f"download {repo_id}")
     for path in _damaged(repo_id, commit, cache_dir, folder, wanted):
-        api.hf_hub_download(repo_id, path, revision=commit, cache_dir=cache_dir, force_download=True)
+        again = partial(api.hf_hub_download, repo_id, path, revision=commit, cache_dir=cache_dir, force_download=True)
+        retrying(again, what=f"download {path} of {repo_id} again")
     if damaged := _damaged(repo_id, commit, cache_dir, folder, wanted):
         raise PublicationMismatchError(f"{repo_id}@{commit}: {', '.join(damaged[:5])}: not the bytes the Hub lists")
     return folder

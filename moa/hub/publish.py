@@ -261,9 +261,12 @@ def _check_visibility(api: HfApi, repo_id: str, private: bool) -> None:
 def _check_tag(api: HfApi, repo_id: str, tag: str, wanted: Mapping[str, frozenset[str]]) -> None:
     """A tag never moves: it may exist only on what is about to be promoted."""
     refs = retrying(lambda: api.list_repo_refs(repo_id), what=f"read tags of {repo_id}")
-    for existing in refs.tags:
-        if existing.name == tag and not holds(remote_files(api, repo_id, existing.target_commit), wanted):
-            raise RepositoryConflictError(f"{repo_id}: tag {tag} already stands for another model; choose another tag")
+    there = next((existing.target_commit for existing in refs.tags if existing.name == tag), None)
+    if there is None:
+        return
+    tagged = retrying(lambda: remote_files(api, repo_id, there), what=f"read tag {tag} of {repo_id}")
+    if not holds(tagged, wanted):
+        raise RepositoryConflictError(f"{repo_id}: tag {tag} already stands for another model; choose another tag")
 
 
 def _verify(publication: Publication, token: str | None, cache_dir: Path | None, progress: Tell | None) -> None:

@@ -48,6 +48,21 @@ def test_a_damaged_copy_is_fetched_again(hub, published, tmp_path, damage):
     assert (download(REPO, published.commit, hub.endpoint, tmp_path) / WEIGHTS).read_bytes() == good
 
 
+def test_fetching_a_damaged_copy_again_survives_a_failure(hub, published, tmp_path):
+    folder, refused = download(REPO, published.commit, hub.endpoint, tmp_path), []
+    good, blob = (folder / WEIGHTS).read_bytes(), (folder / WEIGHTS).resolve()
+    blob.write_bytes(bytes(len(good)))
+
+    def busy_for_a_while(handler, route) -> bool:
+        if (handler.command, route.arguments["path"]) != ("GET", WEIGHTS) or len(refused) == 2:
+            return True
+        refused.append(route)
+        return busy(handler, route)
+
+    hub.faults = {"resolve": [busy_for_a_while] * 100}
+    assert (download(REPO, published.commit, hub.endpoint, tmp_path) / WEIGHTS).read_bytes() == good and refused
+
+
 def test_wrong_bytes_from_the_hub_are_refused(hub, published, tmp_path):
     store = hub._server.store
     sha256 = published.files[WEIGHTS].sha256.removeprefix("sha256:")

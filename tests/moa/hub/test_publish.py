@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import os
+import time
 import traceback
 from pathlib import Path
 
@@ -451,6 +452,17 @@ def test_a_failing_promotion_is_finished_and_main_is_never_half(hub, pipeline, e
     hub.faults = {endpoint: [fault]}
     promotion = promote(publication, tag="v1", token=None)
     assert look(hub, "main") == look(hub, "v1") == (promotion.commit, set(publication.files))
+
+
+@pytest.mark.parametrize("listing", ["candidate", "tag", "main"])
+def test_a_listing_that_the_client_gave_up_is_asked_for_again(hub, pipeline, listing, monkeypatch):
+    """The stock client asks six times, within seconds; a Hub that restarts takes longer."""
+    publication = send(hub, pipeline)
+    first = promote(publication, tag="v1", token=None)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    before = ("candidate", "tag", "main").index(listing)
+    hub.faults = {"tree": [*[lambda *_: True] * before, *[busy] * 6]}
+    assert promote(publication, tag="v1", token=None) == first and not hub.faults["tree"]
 
 
 def test_a_push_to_main_during_promotion_is_a_conflict(hub, pipeline):
