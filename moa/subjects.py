@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import index
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +45,7 @@ class Subject:
                encoder all of it, e.g. for a thing or an animal
 
     Give exactly one of image and features; `MoAPipeline.encode_subjects` makes features from images. Raises
-    `SubjectError` otherwise, and for a word that is none.
+    `SubjectError` otherwise, and for a word that is no text or a position that is no whole number.
     """
 
     word: str
@@ -58,6 +59,19 @@ class Subject:
             raise SubjectError(f"the word of a subject is a {type(self.word).__name__}: give Subject(word, image)")
         if (self.image is None) == (self.features is None):
             raise SubjectError(f"subject {self.word!r} needs either an image or features, and not both")
+        if not (self.position is None or _is_whole(self.position)):
+            raise SubjectError(
+                f"the position of subject {self.word!r} is {self.position!r}, a {type(self.position).__name__}: give "
+                "the index of its token in the prompt, a whole number, or leave it out"
+            )
+
+
+def _is_whole(value: object) -> bool:
+    """Whether it is an integer, NumPy's and a tensor's of one element included; a truth value is none."""
+    try:
+        return not isinstance(value, bool) and index(value) is not None  # type: ignore[arg-type]
+    except TypeError:
+        return False
 
 
 def encoder_pixels(images: Sequence[Image.Image], image_processor: CLIPImageProcessor) -> Tensor:

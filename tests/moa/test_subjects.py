@@ -111,3 +111,14 @@ def test_a_subject_has_an_image_or_features():
             Subject("man", **fields)
     with pytest.raises(SubjectError, match=r"word of a subject is a Image: give Subject\(word, image\)"):
         Subject(Image.new("RGB", (1, 1)), "man")
+
+
+@pytest.mark.parametrize("position", ["2", 2.0, True, [2], torch.tensor(2.0), torch.tensor([2, 3])])
+def test_a_position_is_a_whole_number(position):
+    with pytest.raises(SubjectError, match=r"position of subject 'man' is .*give the index of its token"):
+        Subject("man", features=torch.zeros(2), position=position)
+
+
+@pytest.mark.parametrize("position", [None, 2, np.int64(2), torch.tensor(2)])
+def test_any_whole_number_is_a_position(position):
+    assert Subject("man", features=torch.zeros(2), position=position).position == position
