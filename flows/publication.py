@@ -8,13 +8,17 @@ import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-from flows.errors import MissingInputError, RunInUseError, SettingsChangedError
+from flows.errors import BrokenFileError, MissingInputError, RunInUseError, SettingsChangedError
+from flows.files import read_json, write_json
 from flows.hub import hub_token
 from flows.settings import LifecycleConfig
 from flows.stage import require
 from flows.trained import Trained, require_trained
+from moa.data import file_digest
 from moa.errors import HubError
 from moa.file_lock import locked
 from moa.hub.card import CardInput, render_card
@@ -22,6 +26,7 @@ from moa.hub.licences import licence_files
 from moa.hub.publication import Publication
 from moa.hub.publish import is_current
 
+STAGED = ".staged.json"  # of a pipeline folder that is whole: what it was made from, and its files; never published
 logger = logging.getLogger(__name__)
 
 
@@ -66,23 +71,57 @@ def require_published(config: LifecycleConfig) -> None:
 def built_pipeline(config: LifecycleConfig) -> Iterator[Path]:
     """The whole pipeline as a folder below the run, for as long as it is needed: gigabytes, so not in /tmp.
 
-    Raises RunInUseError while the run is published by somebody else.
+    It goes when the block ends well. After a failure it stays, and the next call takes it as it is where it is whole:
+    every file as it was built, from the same files, by the same code. Else it is built anew. Raises RunInUseError while
+    the run is published by somebody else.
     """
     from moa.pipeline import MoAPipeline  # torch
 
-    folder = config.run / ".pipeline"
-    check_prior(config, require_trained(config))
+    folder, trained = config.run / ".pipeline", require_trained(config)
+    check_prior(config, trained)
     busy = RunInUseError(
         f"{config.run} is being published by another command: wait for it or stop it, then publish again"
     )
     with locked(config.run / ".publish.lock", busy, logger.warning):
-        shutil.rmtree(folder, ignore_errors=True)
-        try:
-            pipeline = MoAPipeline.from_base(config.train.base, config.run / "export", config.train.image_encoder)
-            pipeline.save_pretrained(folder)
-            yield folder
-        finally:
+        made_from = _made_from(config, trained)
+        if _is_whole(folder, made_from):
+            logger.info("%s was built by an earlier try: it is whole, and published as it is", folder)
+        else:
             shutil.rmtree(folder, ignore_errors=True)
+            try:
+                pipeline = MoAPipeline.from_base(config.train.base, config.run / "export", config.train.image_encoder)
+                pipeline.save_pretrained(folder)
+                write_json(folder / STAGED, {"made_from": made_from, "files": _digests(folder)})
+            except BaseException:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+        yield folder
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _made_from(config: LifecycleConfig, trained: Trained) -> dict[str, Any]:
+    """All that the files of a pipeline folder depend on: the adapter and what it was trained on, by digest; what else
+    of the base goes along; and the code that writes them."""
+    from moa.models import code_commit, folder_digest  # torch
+    from moa.pipeline_folder import INDEX, OPTIONAL
+
+    versions = {name: version(name) for name in ("diffusers", "transformers", "safetensors")}
+    along = {"optional": folder_digest(config.train.base, OPTIONAL), INDEX: file_digest(config.train.base / INDEX)}
+    inputs = {name: trained.inputs[name] for name in ("base", "image_encoder")}
+    return {"adapter": trained.digest, **inputs, **along, "commit": code_commit(), "versions": versions}
+
+
+def _is_whole(folder: Path, made_from: dict[str, Any]) -> bool:
+    """Whether a folder holds all of a pipeline that was made from these, and nothing else."""
+    try:
+        return read_json(folder / STAGED) == {"made_from": made_from, "files": _digests(folder)}
+    except (OSError, BrokenFileError):  # there is none, or its building was interrupted
+        return False
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / STAGED)
+    return {path.relative_to(folder).as_posix(): file_digest(path) for path in files}
 
 
 def check_prior(config: LifecycleConfig, trained: Trained) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,11 @@ from flows.hub import fetch, hub_cache, hub_endpoint
 from flows.overrides import resolve
 from flows.promotion import promote_candidate
 from flows.settings import LifecycleConfig, runs_root
-from moa.errors import HubError, RepositoryConflictError
-from moa.hub.publish import publish
+from moa.errors import HubError, HubUnavailableError, RepositoryConflictError
+from moa.hub.publish import publish, published_files
 from moa.hub.server import LocalHub
 from tests.flows.exports import write_export, write_shards
+from tests.moa.full_disk import full_disk
 from tests.moa.hub.pipeline_folder import write_pipeline
 
 BETTER, WORSE = 0.05, -0.05
@@ -236,17 +237,68 @@ def test_a_candidate_is_not_judged_by_the_evaluation_of_another(tmp_path: Path) 
         pass_gate.fn(run)
 
 
-def test_two_commands_do_not_publish_a_run_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def builds(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The pipeline folders that were built, of a few bytes each."""
+    built: list[Path] = []
+
     class Pipeline:
         @classmethod
         def from_base(cls, *_: Path) -> Pipeline:
             return cls()
 
         def save_pretrained(self, folder: Path) -> None:
-            folder.mkdir()
+            built.append(write_pipeline(folder))
 
     monkeypatch.setattr("moa.pipeline.MoAPipeline", Pipeline)
     monkeypatch.setattr(publication, "check_prior", lambda *_: None)
+    return built
+
+
+@pytest.mark.parametrize(
+    ("since", "again"),
+    [
+        (lambda run, folder: None, 1),
+        (lambda run, folder: (folder / "unet/config.json").write_text("[]"), 2),
+        (lambda run, folder: (folder / "unet/config.json").unlink(), 2),
+        (lambda run, folder: (folder / "unet/left-over.safetensors").touch(), 2),
+        (lambda run, folder: (folder / publication.STAGED).write_text("{"), 2),
+        (lambda run, folder: (folder / publication.STAGED).unlink(), 2),
+        (lambda run, folder: shutil.rmtree(folder), 2),
+        (lambda run, folder: write_export(run, "sha256:trained-further"), 2),
+    ],
+    ids=["whole", "changed", "gone", "more", "half a record", "no record", "nothing", "another adapter"],
+)
+def test_what_a_failed_publication_built_is_taken_where_it_is_whole(
+    tmp_path: Path, builds: list[Path], since: Callable[[LifecycleConfig, Path], Any], again: int
+) -> None:
+    run = published(tmp_path, "run")
+    with pytest.raises(HubUnavailableError), publication.built_pipeline(run) as folder:
+        raise HubUnavailableError("503")
+    since(run, folder)
+    with publication.built_pipeline(run) as same:
+        assert same == folder and len(builds) == again
+        assert (same / "unet/config.json").read_text() == "{}" and not (same / "unet/left-over.safetensors").exists()
+    assert not folder.exists(), "what is published needs it no more"
+
+
+def test_what_is_taken_from_a_failed_try_is_published_without_its_record(tmp_path: Path, builds: list[Path]) -> None:
+    run = published(tmp_path, "run")
+    with pytest.raises(HubUnavailableError), publication.built_pipeline(run):
+        raise HubUnavailableError("503")
+    with publication.built_pipeline(run) as folder:
+        files = published_files(folder, model_card(run), "lab/moa", "run-run", "https://huggingface.co")
+    assert "unet/config.json" in files and publication.STAGED not in files
+
+
+def test_of_a_build_that_fails_nothing_is_left(tmp_path: Path, builds: list[Path]) -> None:
+    run = published(tmp_path, "run")
+    with full_disk(10), pytest.raises(OSError, match="File too large"), publication.built_pipeline(run):
+        pass
+    assert not (run.run / ".pipeline").exists()
+
+
+def test_two_commands_do_not_publish_a_run_at_once(tmp_path: Path, builds: list[Path]) -> None:
     run, other = published(tmp_path, "run"), published(tmp_path, "other")
     with publication.built_pipeline(run) as folder:
         with pytest.raises(RunInUseError, match="being published"), publication.built_pipeline(run):
