@@ -4,6 +4,7 @@
 3. publish:    adapter -> a revision on the Hub     4. evaluate: that revision -> runs/<name>/evaluation/<suite>/
 5. gate:       that revision becomes `main`, or not: runs/<name>/gate.json
 6. report:     runs/<name>/report/index.html, whose path is printed at the end
+7. older runs of the schedule lose their checkpoints, where `runs_with_checkpoints` is set (flows/retention.py)
 
 A stage whose inputs have not changed is up to date and does nothing; an interrupted one goes on where it stopped.
 """
@@ -25,6 +26,7 @@ from flows.preprocess import preprocess
 from flows.presets import PresetName
 from flows.publish import publish
 from flows.report import show_report, write_report
+from flows.retention import thin_checkpoints
 from flows.stage import conclude
 from flows.train import train
 
@@ -46,6 +48,8 @@ def lifecycle(
         stage(preset=preset, overrides=overrides, name=config.name)
     report = write_report(config)
     show_report(report)
+    if config.runs_with_checkpoints:
+        thin_checkpoints(config)
     return conclude(report, told(unscored(evaluation_folder(config))))
 
 

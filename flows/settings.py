@@ -193,6 +193,12 @@ class LifecycleConfig(_Group):
     train_from: Literal["init", "promoted"] = Field(
         "init", description="promoted: start from the repository's promoted adapter, and from train.init without one"
     )
+    runs_with_checkpoints: int | None = Field(
+        None,
+        ge=1,
+        description="of the runs of this preset and repository that have this setting, how many keep their checkpoints: the "
+        "newest, and the one promoted last (flows/retention.py); null: all",
+    )
     launch: LaunchSettings
     publish: PublishSettings
     evaluate: EvaluateSettings

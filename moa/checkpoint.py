@@ -88,10 +88,7 @@ def save(
             f"cannot write {final} ({error}): make room or fix permissions, then run again"
         ) from error
     for path in _superfluous(folder, step, keep, warn):
-        try:
-            shutil.rmtree(path)
-        except OSError as error:
-            warn(f"{path} could not be deleted ({error}): delete it yourself, it is not needed any more")
+        _delete(path, warn)
     return final
 
 
@@ -111,6 +108,25 @@ def latest(folder: Path, warn: Callable[[str], None] = print) -> Checkpoint | No
 def at_step(folder: Path, step: int) -> Checkpoint:
     """The checkpoint of `step`, which `latest` found on another rank. Raises `CheckpointError` if it is not whole."""
     return _open(Path(folder) / f"step-{step:08d}", step)
+
+
+def steps(folder: Path) -> list[int]:
+    """The steps there are checkpoints of, newest first, whole or not."""
+    return [step for step, _ in _candidates(Path(folder))]
+
+
+def delete(folder: Path, warn: Callable[[str], None] = print) -> int:
+    """Deletes all checkpoints under `folder`, the oldest first; returns how many. What cannot be is told to `warn`."""
+    return sum(_delete(path, warn) for _, path in reversed(_candidates(Path(folder))))
+
+
+def _delete(path: Path, warn: Callable[[str], None]) -> bool:
+    try:
+        shutil.rmtree(path)
+        return True
+    except OSError as error:
+        warn(f"{path} could not be deleted ({error}): delete it yourself, it is not needed any more")
+        return False
 
 
 def _open(path: Path, step: int) -> Checkpoint:

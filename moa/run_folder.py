@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -71,9 +71,43 @@ def is_exported(config: TrainConfig, record: dict[str, Any], done: int, warn: Wa
         warn(f"the exported adapter is not usable, and made again: {error}")
         return False
     if done or origin.get("step") != config.steps:
+        if not done:
+            warn(
+                f"{export} was trained to step {origin.get('step')}, but no checkpoint of it is left to go on from: "
+                f"all {config.steps} steps are trained"
+            )
         return done == config.steps == origin.get("step")
     inputs = {**origin.get("inputs", {}), "image_encoder": origin.get("image_encoder")}
     return not changed_settings({**origin.get("training", {}), "inputs": inputs}, record)
+
+
+def drop_checkpoints(folder: Path, warn: Warn) -> int:
+    """Deletes the checkpoints of a finished training, which can then be trained no further; returns how many.
+
+    None goes, and 0 is returned, while one is needed: `folder` is in use, it was asked for more steps than were
+    exported, or its export is not whole. On a file system without locks nobody can tell, so none goes either. What
+    cannot be deleted is told to `warn`.
+    """
+    busy = RunFolderError(f"{folder} is in use")
+
+    def refuse(_: str) -> None:
+        raise busy
+
+    try:
+        with locked(folder / LOCK, busy, refuse):
+            found = checkpoints.steps(folder / "checkpoints")
+            return checkpoints.delete(folder / "checkpoints", warn) if _is_done(folder, found) else 0
+    except OSError:  # RunFolderError is one; or there is no such folder, or it may not be written to
+        return 0
+
+
+def _is_done(folder: Path, steps: Sequence[int]) -> bool:
+    """Whether a run's newest checkpoint is of the last step it was asked for, and that step is exported whole."""
+    try:
+        asked = json.loads((folder / "config.json").read_text(encoding="utf-8"))["steps"]
+        return bool(steps) and max(steps) == asked == read_adapter(folder / "export").provenance.get("step")
+    except (OSError, ValueError, KeyError, TypeError):  # AdapterError is a ValueError
+        return False
 
 
 def add_metrics(path: Path, line: dict[str, Any]) -> None:

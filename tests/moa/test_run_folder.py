@@ -17,7 +17,7 @@ import moa.train
 from moa import checkpoint
 from moa.data import unchanging
 from moa.errors import MissingInputError, RunFolderError, ShardDataError
-from moa.run_folder import LOCK, alone_in
+from moa.run_folder import LOCK, alone_in, drop_checkpoints
 from tests.moa.training import ALONE, MakeConfig, run
 
 HOLD = (
@@ -108,6 +108,39 @@ def may_change(shards: Path) -> bool:
             return True
         except BlockingIOError:
             return False
+
+
+def test_checkpoints_are_dropped_when_nobody_needs_them(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = make_config(steps=2, checkpoint_every=1)
+    folder, record = config.run_folder, config.run_folder / "config.json"
+    run(config)
+    kept = checkpoint.steps(folder / "checkpoints")
+    assert kept == [2, 1] and drop_checkpoints(folder, print) == 0, "nobody knows how far it was to go"
+    record.write_text(config.model_copy(update={"steps": 3}).model_dump_json())
+    assert drop_checkpoints(folder, print) == 0, "it goes on from them"
+    record.write_text(config.model_dump_json())
+    weights = folder / "export/moa.safetensors"
+    weights.rename(weights.with_suffix(".gone"))
+    assert drop_checkpoints(folder, print) == 0, "the export is made of them"
+    weights.with_suffix(".gone").rename(weights)
+    with alone_in(folder, ALONE, print):
+        assert drop_checkpoints(folder, print) == 0, "somebody trains"
+    with monkeypatch.context() as without_locks:
+        without_locks.setattr(fcntl, "flock", no_locks)
+        assert drop_checkpoints(folder, print) == 0, "who knows whether somebody trains"
+    assert checkpoint.steps(folder / "checkpoints") == kept and drop_checkpoints(folder / "none", print) == 0
+
+    assert drop_checkpoints(folder, print) == 2 and checkpoint.steps(folder / "checkpoints") == []
+    capsys.readouterr()
+    assert run(config) == 0 and '"finished"' in capsys.readouterr().out
+    assert run(config.model_copy(update={"steps": 3})) == 0
+    assert "trained to step 2, but no checkpoint of it is left to go on from: all 3 steps" in capsys.readouterr().out
+
+
+def no_locks(*_: object) -> None:
+    raise OSError(errno.ENOLCK, "No locks available")
 
 
 def test_shards_are_held_until_the_training_ends(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
