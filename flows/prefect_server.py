@@ -11,12 +11,15 @@ import http.client
 import json
 import os
 import socket
+import ssl
 import sys
 import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import httpx
 
 from flows.child import Child
 from flows.errors import ServeError
@@ -67,14 +70,41 @@ def _lost_server_told(which: str, remedy: str) -> Iterator[None]:
 
 
 def _answers(url: str | None) -> bool:
-    """Whether a Prefect server is there; whatever else may listen at that port is none."""
+    """Whether a Prefect server is there; whatever else may listen at that port is none.
+
+    Raises ServeError for one that no safe connection can be made to: it is there, and a person can mend that at once.
+    """
     if not url:
         return False
     try:
-        with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=2) as answer:
+        with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=2, context=_trusted(url)) as answer:
             return json.load(answer) is True
-    except (OSError, ValueError, http.client.HTTPException):
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        if isinstance(reason := getattr(error, "reason", None), ssl.SSLError):
+            raise ServeError(
+                f"There is no safe connection to the Prefect server at {url} ({reason}). If its certificate is of a "
+                "private authority, set PREFECT_API_SSL_CERT_FILE to the file of that authority's certificate; "
+                "PREFECT_API_TLS_INSECURE_SKIP_VERIFY=true trusts whoever answers. If it does not speak TLS, write "
+                "http:// in PREFECT_API_URL, or unset that for a run that is not shown in its UI"
+            ) from error
         return False
+
+
+def _trusted(url: str) -> ssl.SSLContext | None:
+    """Whose certificates are trusted: those that Prefect's own client trusts. Raises ServeError for a file of none."""
+    from prefect.settings import PREFECT_API_SSL_CERT_FILE, PREFECT_API_TLS_INSECURE_SKIP_VERIFY
+
+    file = PREFECT_API_SSL_CERT_FILE.value()
+    if not url.startswith("https:"):
+        return None
+    if PREFECT_API_TLS_INSECURE_SKIP_VERIFY.value() or not file:
+        return httpx.create_ssl_context(verify=not PREFECT_API_TLS_INSECURE_SKIP_VERIFY.value())
+    try:
+        return ssl.create_default_context(cafile=file)
+    except OSError as error:
+        raise ServeError(
+            f"PREFECT_API_SSL_CERT_FILE: {file} holds no certificates ({error}): name a PEM file"
+        ) from error
 
 
 def _private_server() -> str:

@@ -6,18 +6,32 @@ import os
 import signal
 import socket
 import sqlite3
+import ssl
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from contextlib import contextmanager
+from datetime import datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+from prefect.settings import (
+    PREFECT_API_SSL_CERT_FILE,
+    PREFECT_API_TLS_INSECURE_SKIP_VERIFY,
+    PREFECT_API_URL,
+    temporary_settings,
+)
 
 from flows.errors import ServeError
 from flows.prefect_environment import declared
@@ -43,10 +57,9 @@ with reachable_server():
 """
 
 
-@pytest.fixture
-def answering(request: pytest.FixtureRequest) -> Iterator[str]:
+@contextmanager
+def serving(status: int, body: bytes, tls: ssl.SSLContext | None = None) -> Iterator[str]:
     """An HTTP server that answers every request with the given status and body."""
-    status, body = request.param
 
     class Server(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -57,10 +70,20 @@ def answering(request: pytest.FixtureRequest) -> Iterator[str]:
 
         def log_message(self, *_: object) -> None: ...
 
-    with HTTPServer(("127.0.0.1", 0), Server) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
+        server.handle_error = lambda *_: None  # type: ignore[method-assign]  # a handshake that fails
+        if tls:
+            server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/api"
+        yield f"http{'s' if tls else ''}://127.0.0.1:{server.server_port}/api"
         server.shutdown()
+
+
+@pytest.fixture
+def answering(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The address of a server that answers so."""
+    with serving(*request.param) as url:
+        yield url
 
 
 @pytest.mark.parametrize("answering", [(200, b"true")], indirect=True)
@@ -92,6 +115,49 @@ def test_nobody_is_none() -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     assert not _answers(f"http://127.0.0.1:{port}/api") and not _answers(None)
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """A PEM file of a key and a certificate for 127.0.0.1 that no authority has signed."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a private authority")])
+    built = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    built = built.not_valid_before(datetime(2020, 1, 1)).not_valid_after(datetime(2120, 1, 1))
+    here = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+    signed = built.add_extension(here, critical=False).sign(key, hashes.SHA256())
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    file = tmp_path / "certificate.pem"
+    file.write_bytes(private + signed.public_bytes(Encoding.PEM))
+    return file
+
+
+def test_a_server_whose_certificate_is_of_a_private_authority_is_not_taken_for_absent(
+    certificate: Path, tmp_path: Path
+) -> None:
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate)
+    with serving(200, b"true", tls) as url:
+        with pytest.raises(
+            ServeError, match=r"no safe connection .*CERTIFICATE_VERIFY_FAILED.*PREFECT_API_SSL_CERT_FILE"
+        ):
+            _answers(url)
+        with temporary_settings({PREFECT_API_URL: url}), pytest.raises(ServeError), reachable_server():
+            pass
+        with temporary_settings({PREFECT_API_SSL_CERT_FILE: str(certificate)}):
+            assert _answers(url)
+        with temporary_settings({PREFECT_API_TLS_INSECURE_SKIP_VERIFY: True}):
+            assert _answers(url)
+        with (
+            temporary_settings({PREFECT_API_SSL_CERT_FILE: str(tmp_path / "none.pem")}),
+            pytest.raises(ServeError, match=r"PREFECT_API_SSL_CERT_FILE: .*none.pem holds no certificates"),
+        ):
+            _answers(url)
+
+
+def test_a_server_that_does_not_speak_tls_is_not_taken_for_absent() -> None:
+    with serving(200, b"true") as url, pytest.raises(ServeError, match="does not speak TLS, write http://"):
+        _answers(url.replace("http:", "https:"))
 
 
 @pytest.mark.parametrize("answering", [(200, b"true")], indirect=True)
