@@ -34,6 +34,7 @@ from moa.evaluation.suite import (
     Suite,
     load_suite,
 )
+from moa.hub.client import TRUST, is_untrusted
 from moa.hub.licences import LICENCES, require_acceptance
 from moa.hub.loopback import is_loopback
 from preprocessing.config import FolderSource, load_dataset
@@ -86,10 +87,12 @@ def silent_hub(config: LifecycleConfig, stage: str) -> list[Problem]:
     if stage not in ON_THE_HUB or endpoint == "local" or (_is_offline() and not here):
         return []
     try:
-        httpx2.head(endpoint, timeout=HUB_SECONDS, trust_env=not here)
+        httpx2.head(endpoint, timeout=HUB_SECONDS, trust_env=not here, verify=httpx2.create_ssl_context())
     except (httpx2.TransportError, httpx2.InvalidURL) as error:
         what = f"publish.endpoint: {endpoint} does not answer ({error or type(error).__name__})"
         start = "start it (python -m moa.hub.server)" if here else "see to the network"
+        if is_untrusted(error):
+            what, start = f"publish.endpoint: {endpoint} is not trusted ({error})", TRUST
         return [Problem(what, f"{start}, or --set publish.endpoint=local: a Hub in runs/hub")]
     return []
 

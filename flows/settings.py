@@ -196,8 +196,8 @@ class LifecycleConfig(_Group):
     runs_with_checkpoints: int | None = Field(
         None,
         ge=1,
-        description="how many runs keep their checkpoints, of those of this preset and repository that have this setting: "
-        "the newest, and the one promoted last (flows/retention.py); null: all",
+        description="how many runs of this preset and repository that have this setting keep their checkpoints: the "
+        "newest, and the one promoted last (flows/retention.py); null: all",
     )
     launch: LaunchSettings
     publish: PublishSettings

@@ -150,6 +150,10 @@ class HubUnavailableError(HubError, ConnectionError):
     """The Hub did not answer, or answered with server errors, until the retries were used up."""
 
 
+class HubUntrustedError(HubError, ConnectionError):
+    """The Hub's certificate is of an authority that this machine does not trust."""
+
+
 class HubStorageError(HubError):
     """The Hub has no room left, may not use its own files, or has lost some: a person has to mend that, so nothing is
     tried again."""

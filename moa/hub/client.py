@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import re
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -33,6 +34,7 @@ from moa.errors import (
     HubOfflineError,
     HubStorageError,
     HubUnavailableError,
+    HubUntrustedError,
     MissingTokenError,
     RepositoryConflictError,
     RepositoryMissingError,
@@ -42,6 +44,7 @@ from moa.hub.loopback import is_loopback
 from moa.hub.store import STORAGE_DAMAGED, STORAGE_DENIED
 
 TIME_LIMIT = httpx2.Timeout(30.0, read=300.0)  # seconds to connect and send a piece; to wait for an answer
+TRUST = "if it is of a private authority, set SSL_CERT_FILE to the file of that authority's certificate"
 _BUSY = (408, 429, 500, 502, 503, 504)
 _MISSING = {RepositoryNotFoundError: "repository", RevisionNotFoundError: "revision", EntryNotFoundError: "file"}
 _XET_STATUS = re.compile(r"HTTP status (?:client|server) error \((\d{3})")  # how hf_xet tells of an answer
@@ -103,11 +106,18 @@ def _refuse_network_when_offline(request: httpx2.Request) -> None:
 
 def is_transient(error: BaseException) -> bool:
     """Whether trying again may help: no answer, or an answer that says busy or broken."""
+    if is_untrusted(error):
+        return False
     status = status_of(error)
     lost = (httpx2.TimeoutException, httpx2.NetworkError, httpx2.RemoteProtocolError)
     if status is not None:
         return status in _BUSY
     return is_xet_lost(error) or any(isinstance(cause, lost) for cause in _causes(error))
+
+
+def is_untrusted(error: BaseException) -> bool:
+    """Whether the Hub's certificate is of an authority that this machine does not trust."""
+    return any(isinstance(cause.__context__, ssl.SSLCertVerificationError) for cause in _causes(error))
 
 
 def is_xet_lost(error: BaseException) -> bool:
@@ -170,6 +180,8 @@ def _translated(error: Exception, endpoint: str, repo_id: str) -> HubError | Non
     if isinstance(error, HubError):
         return None
     where, status, reason = f"{repo_id} at {endpoint}", status_of(error), reason_of(error)
+    if is_untrusted(error):
+        return HubUntrustedError(f"{where}: its certificate is not trusted ({reason}): {TRUST}")
     if status == 507:
         return HubStorageError(f"{where}: the Hub has no room left ({reason}); free space there, then run this again")
     codes = {_header(cause, "X-Error-Code") for cause in _causes(error)}

@@ -6,26 +6,16 @@ import os
 import signal
 import socket
 import sqlite3
-import ssl
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from ipaddress import ip_address
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
 from prefect.settings import (
     PREFECT_API_SSL_CERT_FILE,
     PREFECT_API_TLS_INSECURE_SKIP_VERIFY,
@@ -36,6 +26,7 @@ from prefect.settings import (
 from flows.errors import ServeError
 from flows.prefect_environment import declared
 from flows.prefect_server import _answers, reachable_server
+from tests.web_server import serving, write_certificate
 
 COMMAND = """
 import logging
@@ -55,28 +46,6 @@ with reachable_server():
     print(PREFECT_API_URL.value(), flush=True)
     small()
 """
-
-
-@contextmanager
-def serving(status: int, body: bytes, tls: ssl.SSLContext | None = None) -> Iterator[str]:
-    """An HTTP server that answers every request with the given status and body."""
-
-    class Server(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None: ...
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
-        server.handle_error = lambda *_: None  # type: ignore[method-assign]  # a handshake that fails
-        if tls:
-            server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http{'s' if tls else ''}://127.0.0.1:{server.server_port}/api"
-        server.shutdown()
 
 
 @pytest.fixture
@@ -117,27 +86,11 @@ def test_nobody_is_none() -> None:
     assert not _answers(f"http://127.0.0.1:{port}/api") and not _answers(None)
 
 
-@pytest.fixture
-def certificate(tmp_path: Path) -> Path:
-    """A PEM file of a key and a certificate for 127.0.0.1 that no authority has signed."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a private authority")])
-    built = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-    built = built.not_valid_before(datetime(2020, 1, 1)).not_valid_after(datetime(2120, 1, 1))
-    here = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
-    signed = built.add_extension(here, critical=False).sign(key, hashes.SHA256())
-    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    file = tmp_path / "certificate.pem"
-    file.write_bytes(private + signed.public_bytes(Encoding.PEM))
-    return file
-
-
 def test_a_server_whose_certificate_is_of_a_private_authority_is_not_taken_for_absent(
-    certificate: Path, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(certificate)
-    with serving(200, b"true", tls) as url:
+    certificate = write_certificate(tmp_path / "certificate.pem")
+    with serving(200, b"true", certificate) as url:
         with pytest.raises(
             ServeError, match=r"no safe connection .*CERTIFICATE_VERIFY_FAILED.*PREFECT_API_SSL_CERT_FILE"
         ):

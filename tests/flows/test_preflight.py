@@ -17,6 +17,7 @@ from flows.preflight import BASE_PARTS, check, find_problems, silent_hub
 from flows.presets import PRESETS
 from moa.hub.server import LocalHub
 from moa.models import BASE_PARTS as NEEDED_PARTS
+from tests.web_server import serving, write_certificate
 
 
 @pytest.fixture(autouse=True)
@@ -176,6 +177,18 @@ def test_a_hub_that_does_not_answer_is_named_in_seconds(
         assert silent_hub(there, stage) == []
     (problem,) = silent_hub(there, stage)
     assert f"{hub.endpoint} does not answer" in problem.what and "python -m moa.hub.server" in problem.remedy
+
+
+def test_a_hub_whose_certificate_is_not_trusted_is_told_as_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate = write_certificate(tmp_path / "certificate.pem")
+    with serving(200, b"", certificate) as url:
+        there = resolve("miniature", [f"publish.endpoint={url}"])
+        (problem,) = silent_hub(there, "publish")
+        assert f"{url} is not trusted (" in problem.what and "set SSL_CERT_FILE" in problem.remedy
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        assert silent_hub(there, "publish") == []
 
 
 def test_the_hub_is_asked_only_where_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ from moa.errors import (
     HubError,
     HubOfflineError,
     HubUnavailableError,
+    HubUntrustedError,
     LicenceRefusedError,
     MissingTokenError,
     NothingToPublishError,
@@ -40,6 +41,7 @@ from moa.hub.publication import Publication
 from moa.hub.publish import is_current, promote, publish
 from tests.moa.hub.faulty_hub import FaultyHub, busy, lost_answer
 from tests.moa.hub.pipeline_folder import make_card, write_pipeline
+from tests.web_server import serving, write_certificate
 
 REPO = "lab/moa"
 GENERATED = {"README.md", "LICENSE.md", "licences.json"}
@@ -508,6 +510,13 @@ def test_only_what_was_published_can_be_promoted(hub, pipeline):
     with pytest.raises(PublicationMismatchError):
         promote(publication.model_copy(update={"commit": other}), tag="v1", token=None)
     assert look(hub, "main")[1] == set()
+
+
+def test_a_hub_whose_certificate_is_not_trusted_is_told_as_that_at_once(pipeline, tmp_path, caplog):
+    told = r"certificate is not trusted .*ConnectError.*set SSL_CERT_FILE"
+    with serving(200, b"", write_certificate(tmp_path / "c.pem")) as url, pytest.raises(HubUntrustedError, match=told):
+        publish(pipeline, repo_id=REPO, endpoint=url, token=None, branch="run-a", card=make_card())
+    assert "again in" not in caplog.text
 
 
 def test_a_hub_that_does_not_answer_is_named_with_its_address():
