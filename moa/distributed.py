@@ -23,7 +23,9 @@ import torch.distributed as dist
 
 from moa.errors import TrainConfigError
 
-TIMEOUT = timedelta(minutes=10)
+# How long a rank waits for another one that lives; one that ended is noticed at once. On CPUs one rank may encode images
+# at 512 pixels for hours (a part, in moa/latents.py) while the others have none left to encode.
+TIMEOUTS = {"nccl": timedelta(minutes=10), "gloo": timedelta(days=1)}
 _PR_SET_PDEATHSIG = 1
 _NUMBERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")  # set by torchrun
 
@@ -98,7 +100,8 @@ def ranks() -> Iterator[Ranks]:
     if gpus:
         torch.cuda.set_device(device)
     if launched:
-        dist.init_process_group("nccl" if gpus else "gloo", timeout=TIMEOUT, device_id=device if gpus else None)
+        backend = "nccl" if gpus else "gloo"
+        dist.init_process_group(backend, timeout=TIMEOUTS[backend], device_id=device if gpus else None)
     yield Ranks(rank, world, device)
     if launched:  # not after an error: the other ranks may be waiting in a collective, and torchrun ends them
         dist.destroy_process_group()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -44,6 +46,29 @@ def test_more_ranks_than_gpus_is_an_error(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(TrainConfigError, match="4 ranks on a machine with 2 GPU.*--nproc_per_node 2"), ranks():
         pass
+
+
+@pytest.mark.parametrize(("gpus", "backend", "hours"), [(0, "gloo", 5), (4, "nccl", 0)])
+def test_ranks_on_cpus_wait_while_another_encodes_a_part(
+    gpus: int, backend: str, hours: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """512 images of 512 pixels at half a minute each; Stable Diffusion's autoencoder took more on two loaded cores."""
+    for name, value in {"RANK": 0, "WORLD_SIZE": 4, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 4}.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "somebody")
+    monkeypatch.setattr(distributed, "die_with_parent", lambda: None)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    joined: list[tuple[str, timedelta]] = []
+    group = SimpleNamespace(
+        init_process_group=lambda name, *, timeout, device_id: joined.append((name, timeout)),
+        destroy_process_group=lambda: None,
+    )
+    monkeypatch.setattr(distributed, "dist", group)
+    with ranks():
+        pass
+    ((name, waits),) = joined
+    assert name == backend and (waits > timedelta(hours=hours)) and (backend == "gloo" or waits < timedelta(hours=1))
 
 
 def test_a_lone_process_is_rank_0_whatever_is_left_in_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
