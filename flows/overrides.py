@@ -96,6 +96,11 @@ def field_of(override: str) -> str:
     return _split(override)[0]
 
 
+def fields_of(config: LifecycleConfig) -> list[str]:
+    """The fields that an override may replace, groups included."""
+    return [name for name, _ in _fields(config) if name not in GIVEN]
+
+
 def dated(name: str | None, moment: datetime) -> str | None:
     """In a run's name `{date}` stands for the day of `moment` and `{time}` for its hour and minute, so that each run of
     a schedule has a folder of its own: 2026-03-07 and 0230."""
@@ -131,7 +136,7 @@ def _holds_text(annotation: Any) -> bool:
 
 def _replace(values: dict[str, Any], field: str, text: str, base: LifecycleConfig) -> None:
     """Sets the field `a.b.c` of the nested dictionary; raises OverrideError when there is no such field."""
-    fields = [name for name, _ in _fields(base) if name not in GIVEN]
+    fields = fields_of(base)
     if field not in fields:
         raise OverrideError(f"There is no field {field!r}. {_suggest(field, fields)}")
     model: BaseModel = base

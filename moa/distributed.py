@@ -23,8 +23,8 @@ import torch.distributed as dist
 
 from moa.errors import TrainConfigError
 
-# How long a rank waits for another one that lives; one that ended is noticed at once. On CPUs one rank may encode images
-# at 512 pixels for hours (a part, in moa/latents.py) while the others have none left to encode.
+# How long a rank waits for another that lives; one that ended is noticed at once. On CPUs one may encode images of 512
+# pixels for hours (a part, in moa/latents.py) while the others have none left to encode.
 TIMEOUTS = {"nccl": timedelta(minutes=10), "gloo": timedelta(days=1)}
 _PR_SET_PDEATHSIG = 1
 _NUMBERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")  # set by torchrun

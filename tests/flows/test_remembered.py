@@ -9,7 +9,7 @@ import pytest
 from flows.errors import OverrideError
 from flows.files import read_json, write_json
 from flows.overrides import merged
-from flows.remembered import kept_settings, recall
+from flows.remembered import kept_settings, main, recall
 from flows.settings import write_lifecycle
 
 
@@ -59,6 +59,38 @@ def test_a_remembered_setting_that_is_none_any_more_is_named() -> None:
     with pytest.raises(
         OverrideError, match=r"no field 'publish.token_env'(?s:.*)Remembered from .*mine/lifecycle.json"
     ):
+        recall(None, [], "mine")
+
+
+def test_a_remembered_setting_that_is_none_any_more_is_forgotten_by_the_command_that_is_told(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    record = write_lifecycle(recall("miniature", ["train.steps=9"], "mine"))
+    write_json(record, read_json(record) | {"overrides": ["publish.token_env=X", "train.steps=9", "train.gone=1"]})
+    with pytest.raises(OverrideError) as error:
+        recall(None, [], "mine")
+    command = str(error.value).splitlines()[-1]
+    assert command.endswith("python -m flows.remembered mine --forget publish.token_env train.gone")
+    assert main(command.partition("flows.remembered ")[2].split()) == 0
+    assert capsys.readouterr().out == "train.steps=9\n"
+    assert recall(None, [], "mine").train.steps == 9
+
+
+def test_settings_are_forgotten_one_by_one_or_not_at_all(capsys: pytest.CaptureFixture[str]) -> None:
+    record = write_lifecycle(recall("miniature", ["train.steps=9", "publish.private=false"], "mine"))
+    before = record.read_bytes()
+    for wrong in (["mine", "--forget", "train.steps", "train.seed"], ["other"], [".."]):
+        assert main(wrong) == 2 and capsys.readouterr().err.startswith("error: ")
+    assert main(["mine"]) == 0 and record.read_bytes() == before
+    assert main(["mine", "--forget", "train.steps"]) == 0
+    assert recall(None, [], "mine").train.steps == recall("miniature", [], "new").train.steps
+    assert not recall(None, [], "mine").publish.private
+
+
+def test_a_preset_that_is_none_any_more_is_named_with_the_record() -> None:
+    record = write_lifecycle(recall("miniature", [], "mine"))
+    write_json(record, read_json(record) | {"preset": "small"})
+    with pytest.raises(OverrideError, match=r"no preset 'small'(?s:.*)Remembered from .*mine/lifecycle.json"):
         recall(None, [], "mine")
 
 
