@@ -36,13 +36,18 @@ def hub_token(config: LifecycleConfig) -> str | None:
         return None
     if is_loopback(endpoint):
         return os.environ.get(TOKEN_VARIABLE)
-    return _secret_block() if asks_prefect(config) else os.environ[HUGGING_FACE_TOKEN]
+    return _secret_block() if asks_prefect(config) else environment_token()
+
+
+def environment_token() -> str:
+    """HF_TOKEN without the line break that files of secrets end with; empty where there is none."""
+    return os.environ.get(HUGGING_FACE_TOKEN, "").strip()
 
 
 def asks_prefect(config: LifecycleConfig) -> bool:
     """Whether the token is looked for in a Prefect block, for which a Prefect server is needed."""
     endpoint = config.publish.endpoint
-    return not (endpoint == "local" or is_loopback(endpoint) or os.environ.get(HUGGING_FACE_TOKEN))
+    return not (endpoint == "local" or is_loopback(endpoint) or environment_token())
 
 
 def _secret_block() -> str | None:
@@ -52,7 +57,8 @@ def _secret_block() -> str | None:
         block: Any = Secret.load(SECRET_BLOCK)
     except ValueError:  # there is no such block
         return None
-    return block.get()
+    found = block.get()
+    return (found.strip() or None) if isinstance(found, str) else None  # a block may hold any JSON
 
 
 def hub_cache() -> Path:

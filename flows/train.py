@@ -7,7 +7,6 @@ export/; run again, they resume, or find the export finished. A process that was
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from prefect.cache_policies import NO_CACHE
 from flows.begin import begin
 from flows.command import run
 from flows.errors import ProcessFailedError, TrainingCrashedError, TrainingFailedError
-from flows.hub import HUGGING_FACE_TOKEN
+from flows.hub import environment_token
 from flows.launch import flow_run_cancelled, run_process
 from flows.presets import PresetName
 from flows.retries import RETRIES
@@ -49,7 +48,7 @@ def train_adapter(config: LifecycleConfig, training: TrainConfig, stage: str = "
                 on_record=lambda record: follow(record, draft, training.steps, progress),
                 on_line=words.hear,
                 cancelled=flow_run_cancelled(),
-                secrets=[os.environ.get(HUGGING_FACE_TOKEN, "")],
+                secrets=[environment_token()],
                 time_limit=config.launch.hours and config.launch.hours * 3600,
             )
     except ProcessFailedError as error:

@@ -66,6 +66,7 @@ def hub_client(endpoint: str, *, token: str | None, repo_id: str, writing: bool)
     """
     endpoint = endpoint.rstrip("/")
     local = is_loopback(endpoint)
+    token = _sendable(token, endpoint)
     if not local and is_offline_mode():
         raise HubOfflineError(
             f"{endpoint}: HF_HUB_OFFLINE is set; unset it, or use a local Hub (python -m moa.hub.server)"
@@ -88,6 +89,15 @@ def hub_client(endpoint: str, *, token: str | None, repo_id: str, writing: bool)
             raise translated from error
         finally:
             constants.HF_HUB_DISABLE_XET = xet
+
+
+def _sendable(token: str | None, endpoint: str) -> str | None:
+    """A token without the line break that files of secrets end with. The HTTP client would print one that it cannot
+    send, so that is refused here."""
+    token = token.strip() if token else None
+    if token and not (token.isascii() and token.isprintable()):
+        raise AccessDeniedError(f"{endpoint}: the access token holds characters that none has; check HF_TOKEN")
+    return token
 
 
 class LoopbackClient(httpx2.Client):

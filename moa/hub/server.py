@@ -85,6 +85,7 @@ class LocalHub:
     handler: type[HubRequestHandler] = HubRequestHandler
 
     def __init__(self, root: Path, *, port: int = 0, token: str | None = None, host: str = "127.0.0.1"):
+        token = (token or "").strip() or None  # a variable may be empty, and files of secrets end with a line break
         if host not in LOOPBACK_NAMES and not token:
             raise HubError(f"host: binding to {host} opens this Hub to other machines; set {TOKEN_VARIABLE} first")
         try:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from flows import hub
 from flows.overrides import resolve
 from flows.settings import LifecycleConfig
+
+SECRET_BLOCK_OF_PREFECT = hub._secret_block
 
 
 def to(endpoint: str) -> LifecycleConfig:
@@ -24,6 +28,21 @@ def test_hugging_face_gets_the_token_of_the_environment_else_of_the_block(monkey
     assert hub.hub_token(to("https://huggingface.co")) == "hf_of_the_environment"
     monkeypatch.delenv("HF_TOKEN")
     assert hub.hub_token(to("https://huggingface.co")) == "hf_of_the_block"
+
+
+def test_a_token_is_without_the_line_break_of_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With it, it could not be sent, nor be found in what a training prints."""
+    monkeypatch.setenv("HF_TOKEN", "hf_of_the_environment\n")
+    assert hub.hub_token(to("https://huggingface.co")) == hub.environment_token() == "hf_of_the_environment"
+    monkeypatch.setenv("HF_TOKEN", "\n")
+    assert hub.hub_token(to("https://huggingface.co")) == "hf_of_the_block", "there is none"
+
+
+@pytest.mark.parametrize(("kept", "token"), [("hf_x\n", "hf_x"), ("", None), ({"token": "hf_x"}, None)])
+def test_a_secret_block_holds_a_text(kept: object, token: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    block = SimpleNamespace(get=lambda: kept)
+    monkeypatch.setattr("prefect.blocks.system.Secret.load", lambda name: block)
+    assert SECRET_BLOCK_OF_PREFECT() == token
 
 
 @pytest.mark.parametrize("endpoint", ["http://127.0.0.1:9999", "http://localhost:9999", "https://[::1]:9999"])

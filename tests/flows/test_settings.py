@@ -118,7 +118,8 @@ def test_the_presets_own_name_is_no_override() -> None:
         ("steps=7", "Did you mean 'train.steps'?"),
         (
             "nonsense.field=7",
-            "Valid are: ablate, evaluate, launch, name, preprocess, promote, publish, runs_with_checkpoints, train, train_from",
+            "Valid are: ablate, evaluate, launch, name, preprocess, promote, publish, runs_with_checkpoints, train, "
+            "train_from",
         ),
         ("train.steps", "has no '='"),
         ("train.steps=0", "train.steps: Input should be greater than or equal to 1"),

@@ -401,6 +401,20 @@ def test_the_token_is_in_no_message_and_no_file(tmp_path, pipeline, caplog):
     assert not [path for path in written if secret.encode() in path.read_bytes()]
 
 
+def test_a_token_from_a_file_with_a_line_break_is_sent_without_it(tmp_path, pipeline):
+    with FaultyHub(tmp_path / "hub", token="hf_secret\n") as hub:
+        assert send(hub, pipeline, token="hf_secret\n").commit
+    with FaultyHub(tmp_path / "open", token="\n") as hub:
+        assert send(hub, pipeline).commit, "a variable that is empty asks for no token"
+
+
+@pytest.mark.parametrize("token", ["hf_secret\nhf_other", "hf_sécret", "hf_secret\0"])
+def test_a_token_that_cannot_be_sent_is_refused_without_being_told(hub, pipeline, token):
+    with pytest.raises(AccessDeniedError, match="characters that none has; check HF_TOKEN") as refused:
+        send(hub, pipeline, token=token)
+    assert "cret" not in "".join(traceback.format_exception(refused.value))
+
+
 # promotion
 
 
