@@ -33,6 +33,7 @@ from flows.settings import REPORTS_URL, runs_root
 
 LOGS = Path(os.environ["PREFECT_HOME"])
 POOLS = ("cpu", "gpu")
+PORTS = range(1, 65535)  # of the server; the reports have the next
 START_SECONDS = 300  # a fresh database on a slow machine takes 40 s
 STOP_SECONDS = 10.0
 PREFECT = [sys.executable, "-m", "prefect"]
@@ -40,6 +41,8 @@ PREFECT = [sys.executable, "-m", "prefect"]
 
 def serve(port: int, pools: Sequence[str]) -> None:
     """Runs server and workers until one of them ends or a signal comes. Raises ServeError, naming the log to read."""
+    if port not in PORTS:
+        raise ServeError(f"{port} and the port after it cannot be had: choose one of {PORTS[0]} to {PORTS[-1]}")
     for wanted in (port, port + 1):
         if _is_taken(wanted):
             raise ServeError(f"Port {wanted} is in use: another server? Stop it, or choose others: make ui PORT=4300")

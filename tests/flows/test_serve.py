@@ -9,6 +9,12 @@ import pytest
 from flows.serve import main
 
 
+@pytest.mark.parametrize("port", ["0", "-1", "65535", "70000"])
+def test_a_port_that_is_none_or_has_no_next_is_named(port: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([f"--port={port}"]) == 1
+    assert f"error: {port} and the port after it cannot be had: choose one of 1 to 65534" in capsys.readouterr().err
+
+
 def test_a_taken_port_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
