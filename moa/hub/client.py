@@ -126,8 +126,13 @@ def is_transient(error: BaseException) -> bool:
 
 
 def is_untrusted(error: BaseException) -> bool:
-    """Whether the Hub's certificate is of an authority that this machine does not trust."""
-    return any(isinstance(cause.__context__, ssl.SSLCertVerificationError) for cause in _causes(error))
+    """Whether the Hub's certificate is none that this machine trusts."""
+    return _distrust(error) is not None
+
+
+def _distrust(error: BaseException) -> ssl.SSLCertVerificationError | None:
+    found = (cause.__context__ for cause in _causes(error))
+    return next((reason for reason in found if isinstance(reason, ssl.SSLCertVerificationError)), None)
 
 
 def is_xet_lost(error: BaseException) -> bool:
@@ -190,8 +195,8 @@ def _translated(error: Exception, endpoint: str, repo_id: str) -> HubError | Non
     if isinstance(error, HubError):
         return None
     where, status, reason = f"{repo_id} at {endpoint}", status_of(error), reason_of(error)
-    if is_untrusted(error):
-        return HubUntrustedError(f"{where}: its certificate is not trusted ({reason}): {TRUST}")
+    if distrust := _distrust(error):
+        return HubUntrustedError(f"{where}: its certificate is not trusted ({distrust.verify_message}): {TRUST}")
     if status == 507:
         return HubStorageError(f"{where}: the Hub has no room left ({reason}); free space there, then run this again")
     codes = {_header(cause, "X-Error-Code") for cause in _causes(error)}
