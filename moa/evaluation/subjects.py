@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image
+from PIL import Image, ImageOps
 
 from moa.data import NO_SUBJECT, Sample, ShardDataset, unchanging
 from moa.errors import PersonNotFoundError, SuiteError
@@ -230,14 +230,22 @@ def find_photos(path: Path) -> list[Path]:
 
 
 def open_photo(path: Path) -> Image.Image | str:
-    """The photograph as RGB, or what is wrong with it: it cannot be decoded, or is far too large.
-
-    Neither EXIF rotation nor resizing is applied: the published protocol scores the stored pixels.
-    """
+    """The photograph as RGB, upright, in its own size; or what is wrong with it: it cannot be decoded, or is far too
+    large."""
     try:
         with Image.open(path) as image:
             if image.width * image.height > MAX_PIXELS:
                 return f"has {image.width}x{image.height} pixels; scale it down first"
-            return image.convert("RGB")
+            return _upright(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         return f"cannot be read as an image ({type(error).__name__})"
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The image as RGB, turned as its EXIF data say; as it is stored, and without them, where they are junk."""
+    try:
+        return ImageOps.exif_transpose(image).convert("RGB")
+    except Exception:  # SyntaxError, struct.error, ...: what a parser meets in them; pixels are asked for once more
+        plain = image.convert("RGB")
+        plain.info.clear()
+        return plain

@@ -172,6 +172,17 @@ def test_a_picture_like_a_bomb_is_not_opened(photographs, monkeypatch):
     assert "has 30x20 pixels; scale it down first" in resolve_subjects(_folder_suite(), images=photographs)[0].problem
 
 
+def test_a_photograph_stands_upright_as_a_phone_stored_it(photographs):
+    turned = Image.Exif()
+    turned[0x0112] = 6  # "rotate by 90 degrees clockwise to display"
+    Image.new("RGB", (30, 20)).save(photographs / "two" / "b.png", exif=turned)
+    Image.new("RGB", (30, 20)).save(photographs / "one" / "a.png", exif=b"Exif\0\0junkjunkjunk")
+    assert [person.photo.size for person in resolve_subjects(_folder_suite(), images=photographs)] == [
+        (30, 20),
+        (20, 30),
+    ]
+
+
 def test_a_folder_that_is_not_there_is_no_persons_problem(photographs):
     with pytest.raises(SuiteError, match="subjects.root: .*absent is no folder"):
         resolve_subjects(_folder_suite(), images=photographs / "absent")
