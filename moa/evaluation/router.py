@@ -1,7 +1,7 @@
 """What the router does: prior shares over layers and denoising steps for a few images, and their maps as pictures.
 
-Each image is made once more with a recorder, from the same noise. Its maps become one sprite, `router/<subject>-
-<prompt>-<seed>.png`: a grey tile for each layer (rows) and step (columns), white where the prior alone decides. The
+Each image is made once more with a recorder, from the same noise. Its maps become one sprite, `router/<subject>/
+<prompt>/<seed>.png`: a grey tile for each layer (rows) and step (columns), white where the prior alone decides. The
 person is where the face model finds it in the image. A sprite carries its figures in a `moa` text chunk, so that
 `router.json` is recomputed from the sprites, and a second run makes only those that are missing or out of date.
 """
@@ -165,7 +165,7 @@ def _size(share: Tensor) -> int | list[int]:
 
 
 def _sprite_path(shot: Shot) -> str:
-    return f"router/{shot.people[0].id}-{shot.prompt_id}-{shot.seed}.png"
+    return f"router/{shot.people[0].id}/{shot.prompt_id}/{shot.seed}.png"
 
 
 def _example(shot: Shot, record: dict[str, Any]) -> dict[str, Any]:

@@ -86,7 +86,7 @@ def test_a_second_run_makes_only_what_is_missing(done, people, pipeline):
     again = partial(record_router, _scorer(done, people), MOA)
     again(lambda *_: pytest.fail("a pipeline was opened"))
     assert (done / "router.json").read_bytes() == before
-    (done / "router" / "man-0-hat-0.png").unlink()
+    (done / "router" / "man-0" / "hat" / "0.png").unlink()
     opened = []
     again(lambda *given: opened.append(given) or open_pipeline(pipeline, *given))
     assert opened == [(MOA, "cpu")] and (done / "router.json").read_bytes() == before
