@@ -120,11 +120,11 @@ def _context_kept(run: Evidence) -> Judgement:
         measures.append(
             "change outside the person, MoA against the prior, and the prior against itself at another seed"
         )
-        criteria.append(f"MoA changes less than {SCENE_LIMIT:.0%} of what another seed changes")
+        criteria.append(f"MoA changes less than {percent(SCENE_LIMIT)} of what another seed changes")
     if shown:
         tests.append(ClaimTest("scenes shown, MoA's share of the prior's", "share", shown, KEPT, "above"))
         measures.append("share of images that show the prompt's scene, by a classifier")
-        criteria.append(f"MoA shows it in {KEPT:.0%} of the prior's share")
+        criteria.append(f"MoA shows it in {percent(KEPT)} of the prior's share")
     if not tests:
         return unmeasured("the suite has one seed and no classifier of scenes")
     value, against = run.figure(run.moa, "context_change_outside"), None
@@ -139,7 +139,8 @@ def _identity_preserved(run: Evidence) -> Judgement:
     found = compared(run, run.prior, run.moa, "above", [("ip", "IP")], "the prior")
     share, reached = _upper_bound_share(run), "no second photographs, so no upper bound"
     if share:
-        reached = f"{percent(share)} of the upper bound, the IP of another photograph of the same person"
+        bounds = "" if share.low is None else f" ({percent(share.low)} to {percent(share.high)})"
+        reached = f"{percent(share.mean)}{bounds} of the upper bound, the IP of another photograph of the same person"
     return Judgement(found.value, found.against, found.tests, "; ".join(filter(None, (found.note, reached))))
 
 
@@ -179,12 +180,12 @@ def _items_shown(run: Evidence) -> Judgement:
     if run.figure(run.moa, "item_shown"):
         found = kept(run, "item_shown", "items shown")
         measure = "share of images that show the prompt's item, by a classifier that sees pixels only"
-        criterion = f"MoA reaches {KEPT:.0%} of the prior's share on the same prompts"
+        criterion = f"MoA reaches {percent(KEPT)} of the prior's share on the same prompts"
     else:
         asked = {name: rows[rows["category"].isin(["accessory", "action"])] for name, rows in run.rows.items()}
         found = kept(replace(run, rows=asked), "followed", "prompts ranked first")
         measure = "share of images of an accessory or action whose prompt CLIP ranks first of its category"
-        criterion = f"MoA reaches {KEPT:.0%} of the prior's share; whether the thing is there was not looked at"
+        criterion = f"MoA reaches {percent(KEPT)} of the prior's share; whether the thing is there was not looked at"
     return Judgement(found.value, found.against, found.tests, found.note, measure, criterion)
 
 
@@ -229,16 +230,16 @@ CLAIMS = (
         "C2",
         "The scene stays the prior's",
         "change outside the person against another seed's; share of images that show the prompt's scene",
-        f"less than {SCENE_LIMIT:.0%} of the one, {KEPT:.0%} of the prior's of the other",
+        f"less than {percent(SCENE_LIMIT)} of the one, {percent(KEPT)} of the prior's of the other",
         _context_kept,
     ),
     Claim("C3", "The identity is preserved", "IP", "MoA's is above the prior's", _identity_preserved),
-    Claim("C4", "The prompt is followed", "PC", f"MoA reaches {KEPT:.0%} of the prior's", _prompt_kept),
+    Claim("C4", "The prompt is followed", "PC", f"MoA reaches {percent(KEPT)} of the prior's", _prompt_kept),
     Claim(
         "C5",
         "Layouts vary over seeds as the prior's do",
         "layout diversity over seeds",
-        f"MoA reaches {KEPT:.0%} of the prior's",
+        f"MoA reaches {percent(KEPT)} of the prior's",
         _layout_diverse,
     ),
     Claim(
@@ -252,7 +253,7 @@ CLAIMS = (
         "C7",
         "Accessories and actions of the prompt appear",
         "share of images that show the prompt's item",
-        f"MoA reaches {KEPT:.0%} of the prior's share",
+        f"MoA reaches {percent(KEPT)} of the prior's share",
         _items_shown,
     ),
     Claim(

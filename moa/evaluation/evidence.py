@@ -196,7 +196,6 @@ def unmeasured(why: str, value: Figure | None = None, against: Figure | None = N
     return Judgement(value, against, (), f"not measured: {why}")
 
 
-def percent(found: Interval) -> str:
-    """A share for a note: `97% (95% to 99%)`."""
-    bounds = "" if found.low is None else f" ({found.low:.0%} to {found.high:.0%})"
-    return f"{found.mean:.0%}{bounds}"
+def percent(share: float) -> str:
+    """A share as people read it: `95 %`."""
+    return f"{100 * share:.0f} %"

@@ -175,7 +175,7 @@ def test_c2_the_scene_changes_less_than_by_another_seed(moa, verdict):
     assert claim["verdict"] == verdict and claim["tests"][0]["mean"] == pytest.approx(moa / 0.2)
     assert (claim["value"]["mean"], claim["against"]["mean"]) == pytest.approx((moa, 0.2))
     assert claim["against"]["label"] == "Prior only, another seed" and claim["against"]["n"] == 4  # one man's images
-    assert "less than 50% of what another seed changes" in claim["criterion"] and "classifier" not in claim["measure"]
+    assert "less than 50 % of what another seed changes" in claim["criterion"] and "classifier" not in claim["measure"]
 
 
 @pytest.mark.parametrize(("moa", "verdict"), [(1, "yes"), (0.5, "no")])
@@ -183,7 +183,7 @@ def test_c2_with_one_seed_is_judged_by_what_the_classifier_sees(moa, verdict):
     claim = _claim("C2", _share("scene_shown", _rows(seeds=SEEDS), prior=1, moa=moa))
     assert claim["verdict"] == verdict and claim["value"]["mean"] == moa and claim["against"]["mean"] == 1
     assert claim["measure"] == "share of images that show the prompt's scene, by a classifier"
-    assert "95% of the prior's share" in claim["criterion"]
+    assert "95 % of the prior's share" in claim["criterion"]
 
 
 def test_c2_with_both_needs_both():
@@ -214,7 +214,7 @@ def test_c3_identity_against_the_prior_and_the_upper_bound():
     claim = _claim("C3", rows, upper_bound=bound)
     assert claim["verdict"] == "yes" and claim["tests"][0]["quantity"] == "IP, MoA minus Prior only"
     assert claim["tests"][0]["mean"] == pytest.approx(0.3) and claim["tests"][0]["n"] == 16
-    assert claim["note"].startswith("50% (33% to 67%) of the upper bound")  # a and b have 0.37 and 0.39
+    assert claim["note"].startswith("50 % (33 % to 67 %) of the upper bound")  # a and b have 0.37 and 0.39
     assert "no second photographs" in _claim("C3", rows)["note"]
     assert _claim("C3", _rows(ip=_by_method(0.4, 0.1)))["verdict"] == "no"
 
