@@ -1,5 +1,5 @@
 """The first screen in numbers: four figures with their intervals, of how many people and prompts they are, and the
-finding in a few sentences made from the paired comparisons, so that they say no more than the tables below them."""
+finding in two sentences made from the paired comparisons, so that they say no more than the tables below them."""
 
 from __future__ import annotations
 
@@ -75,36 +75,46 @@ def scope(evaluation: Evaluation) -> str:
 
 
 def finding(evaluation: Evaluation) -> str:
-    """What the numbers say, in words that follow from them: higher or lower only where the paired interval excludes
-    0."""
-    moa, prior = evaluation.first("moa"), evaluation.prior
+    """What the numbers say of MoA beside its prior, and then beside its first ablation, in words that follow from them:
+    higher or lower only where the paired interval excludes 0."""
+    moa, prior, ablation = evaluation.first("moa"), evaluation.prior, next(iter(evaluation.ablations), None)
     if moa is None:
         return "This evaluation holds no MoA method; the figures are those of its last method."
-    ablation = next(iter(evaluation.ablations), None)
-    parts = [
-        _against(evaluation, "ip", "Identity (IP)", moa, prior),
-        _against(evaluation, "pc", "prompt consistency (PC)", moa, prior),
-        _against(evaluation, "context_change_outside", "scene change", moa, ablation),
-        _against(evaluation, "ip", "identity", moa, ablation) if ablation else "",  # what that rival pays, or gains
-    ]
-    said = "; ".join(part for part in parts if part)
-    return f"{said[0].upper()}{said[1:]}." if said else "No image could be scored."
+    identity = _against(evaluation, "ip", "identity (IP)", moa, prior, "the prior’s")
+    prompt = _against(evaluation, "pc", "prompt consistency (PC)", moa, prior, "the prior’s")
+    scene = _against(evaluation, "context_change_outside", "scene change", moa, ablation, "its")
+    paid = _against(evaluation, "ip", "identity", moa, ablation, "its", known=True)
+    first, second = ("; ".join(filter(None, parts)) for parts in ((identity, prompt), (scene, paid)))
+    if second and ablation:
+        second = f"beside “{ablation.label}”, {second}"
+    said = " ".join(f"{part[0].upper()}{part[1:]}." for part in (first, second) if part)
+    return said or "No image could be scored."
 
 
-def _against(evaluation: Evaluation, name: str, title: str, moa: MethodSummary, rival: MethodSummary | None) -> str:
-    """One score of MoA beside that of a rival, with the paired difference where it tells the two apart."""
-    ours: Statistic | None = getattr(moa, name)
+def _against(
+    evaluation: Evaluation,
+    name: str,
+    title: str,
+    moa: MethodSummary,
+    rival: MethodSummary | None,
+    whose: str,
+    known: bool = False,
+) -> str:
+    """One score of MoA beside that of a rival, with the paired difference where it tells the two apart; `known`: its
+    own figure has been said."""
+    ours, theirs = getattr(moa, name), getattr(rival, name, None)
     if ours is None or ours.mean is None:
         return ""
-    theirs: Statistic | None = getattr(rival, name) if rival else None
+    own = f"{title} is" if known else f"{title} is {ours.mean:.3f}"
     if rival is None or theirs is None or theirs.mean is None:
-        return f"{title} is {ours.mean:.3f}"
-    whose = f"the prior’s {theirs.mean:.3f}" if rival.kind == "prior" else f"{theirs.mean:.3f} of “{rival.label}”"
+        return "" if known else own
     paired = next((c for c in evaluation.summary.comparisons if c.before == rival.method), None)
-    found: Statistic | None = getattr(paired, name) if paired else None
-    if found is None or found.mean is None:
-        return f"{title} is {ours.mean:.3f} beside {whose}, not compared in pairs"
-    said = verdict(found)
-    if said in UNDECIDED:
-        return f"{title} is {ours.mean:.3f}, not told apart from {whose}"
-    return f"{title} is {ours.mean:.3f}, {said} by {abs(found.mean):.3f} than {whose}"
+    return f"{own}{'' if known else ','} {_said(getattr(paired, name, None))} {whose} {theirs.mean:.3f}"
+
+
+def _said(difference: Statistic | None) -> str:
+    """What a paired difference says, before the figure it is to."""
+    if difference is None or difference.mean is None:
+        return "not compared in pairs with"
+    found = verdict(difference)
+    return "not told apart from" if found in UNDECIDED else f"{found} by {abs(difference.mean):.3f} than"

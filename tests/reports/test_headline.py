@@ -48,20 +48,20 @@ def evaluation(*comparisons: Comparison) -> Evaluation:
 def test_identity_is_held_against_the_prior() -> None:
     found = finding(evaluation(Comparison(before="prior", after="moa", n=8, ip=statistic(0.4))))
     assert found.startswith("Identity (IP) is 0.500, higher by 0.400 than the prior’s 0.100; ")
-    assert "prompt consistency (PC) is 0.600 beside the prior’s 0.600, not compared in pairs" in found
+    assert "prompt consistency (PC) is 0.600, not compared in pairs with the prior’s 0.600. Beside" in found
 
 
 @pytest.mark.parametrize(
     ("mean", "spread", "words"),
     [
-        (-0.04, 0.01, "is 0.020, lower by 0.040 than 0.060 of “without X”"),
-        (-0.04, 0.05, "is 0.020, not told apart from 0.060 of “without X”"),  # though the two intervals are apart
-        (0.001, 0.0005, "is 0.020, higher by 0.001 than 0.060 of “without X”"),
+        (-0.04, 0.01, "is 0.020, lower by 0.040 than its 0.060"),
+        (-0.04, 0.05, "is 0.020, not told apart from its 0.060"),  # though the two intervals are apart
+        (0.001, 0.0005, "is 0.020, higher by 0.001 than its 0.060"),
     ],
 )
 def test_methods_are_told_apart_by_their_paired_difference_alone(mean: float, spread: float, words: str) -> None:
     compared = Comparison(before="ablation", after="moa", n=8, context_change_outside=statistic(mean, spread))
-    assert words in finding(evaluation(compared))
+    assert f"Beside “without X”, scene change {words}" in finding(evaluation(compared))
 
 
 def test_the_rival_of_the_scene_is_named_for_identity_too() -> None:
@@ -69,7 +69,16 @@ def test_the_rival_of_the_scene_is_named_for_identity_too() -> None:
         before="ablation", after="moa", n=8, context_change_outside=statistic(-0.04), ip=statistic(-0.08)
     )
     found = finding(evaluation(compared))
-    assert "is 0.020, lower by 0.040 than 0.060 of “without X”; identity is 0.500, lower by 0.080 than" in found
+    assert found.endswith(
+        "scene change is 0.020, lower by 0.040 than its 0.060; identity is lower by 0.080 than its 0.500."
+    )
+    assert found.count("0.500") == 2  # its own identity once, and that of the rival
+
+
+def test_without_an_ablation_scene_change_stands_alone() -> None:
+    found = evaluation()
+    alone = replace(found, summary=found.summary.model_copy(update={"methods": found.methods[:2]}))
+    assert finding(alone).endswith("with the prior’s 0.600. Scene change is 0.020.")
 
 
 def test_a_figure_nobody_measured_stays_in_its_place_and_has_none() -> None:
