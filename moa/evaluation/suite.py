@@ -12,7 +12,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -22,10 +22,13 @@ from moa.errors import SuiteError
 # Ids become folder and file names, so nothing that could leave the folder is allowed in them.
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}$")]
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+Seeds = Annotated[
+    tuple[Annotated[int, Field(ge=0, lt=2**63)], ...], Field(min_length=1)
+]  # a table's integers are 64 bits
 
 
 class _Declaration(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Shows(_Declaration):
@@ -88,7 +91,7 @@ class Pairs(_Declaration):
 
     count: int = Field(ge=1)
     prompts: tuple[PairPrompt, ...] = Field(min_length=1)
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
+    seeds: Seeds
 
 
 class ShardSubjects(_Declaration):
@@ -190,7 +193,7 @@ class Suite(_Declaration):
     licence: str
     subjects: ShardSubjects | FolderSubjects = Field(discriminator="kind")
     prompts: tuple[Prompt, ...] = Field(min_length=1)
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
+    seeds: Seeds
     images: ImageSettings
     evaluators: Evaluators
     pairs: Pairs | None = None
@@ -244,11 +247,16 @@ def load_suite(path: Path | str, *, faces: Path | None = None, clip: Path | None
     try:
         suite = Suite.model_validate(declared)
     except ValidationError as error:
-        lines = [f"{'.'.join(map(str, e['loc'])) or 'suite'}: {e['msg']}" for e in error.errors()]
-        raise SuiteError(f"{path}: " + "; ".join(lines)) from error
+        raise SuiteError(f"{path}: " + "; ".join(map(_described, error.errors()))) from error
     suite = _with_absolute_paths(suite, path.resolve().parent, faces, clip)
     _check_vocabulary(path, suite)
     return suite
+
+
+def _described(problem: Any) -> str:
+    """A problem that pydantic found. YAML makes of `no` a boolean, of `6` a number and of `2024-01-01` a date."""
+    quotes = f", in quotes here (found {problem['input']!r})" if problem["type"] == "string_type" else ""
+    return f"{'.'.join(map(str, problem['loc'])) or 'suite'}: {problem['msg']}{quotes}"
 
 
 def _in_scene(prompt: Prompt, scene: str | None) -> str:

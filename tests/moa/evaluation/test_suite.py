@@ -141,6 +141,11 @@ FOLDER = {"kind": "folder", "items": [{"id": "a", "word": "man", "image": "a"}]}
         ({"prompts": _prompts() + _prompts(id="P")}, "prompts holds 'p' and 'P', whose files some disks"),
         ({"seeds": [1, 1]}, "seeds holds 1 more than once"),
         ({"seeds": []}, "seeds"),
+        ({"seeds": [2**63]}, "seeds.0"),  # more than a table holds: it would fail when all images are made
+        ({"version": 6}, "version: Input should be a valid string, in quotes here (found 6)"),
+        ({"prompts": _prompts(id=False)}, "prompts.0.id: Input should be a valid string, in quotes here (found False)"),
+        ({"published": [{"method": "MoA", "ip": float("nan"), "source": "?"}]}, "published.0.ip"),
+        ({"images": {"size": 32, "steps": 2, "guidance": float("inf")}}, "images.guidance"),
         ({"images": {"size": 30, "steps": 2, "guidance": 1}}, "images.size"),
         ({"subjects": {"kind": "cloud"}}, "subjects"),
         ({"subjects": {**FOLDER, "items": FOLDER["items"] * 2}}, "subjects.items holds 'a' more than once"),
