@@ -20,7 +20,8 @@ def list_files(root: Path, place: Path) -> list[str]:
     """
     found = []
     for folder, files in _folders(place):
-        found += [(folder.relative_to(root) / name).as_posix() for name in files if not name.startswith(".")]
+        prefix = "" if folder == root else f"{folder.relative_to(root).as_posix()}/"
+        found += [f"{prefix}{name}" for name in files if not name.startswith(".")]
     return sorted(found)
 
 

@@ -134,8 +134,9 @@ def preprocess(
 
 def _plans(config: DatasetConfig, source: Source, items: list[Item]) -> list[ShardPlan]:
     """The shards that the items become, in order."""
+    drawn_by = source.digest()
     return [
-        ShardPlan(name=name, split=split, items=chunk, inputs=inputs_digest(config, source.digest(), chunk))
+        ShardPlan(name=name, split=split, items=chunk, inputs=inputs_digest(config, drawn_by, chunk))
         for name, split, chunk in chunk_items(items, config.shard_size)
     ]
 

@@ -12,7 +12,7 @@ import sys
 import tarfile
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -67,22 +67,24 @@ def _verify_shard(path: Path, entry: dict[str, Any], config: dict[str, Any]) -> 
         raise ShardError(f"{index_path}: cannot be read ({error}); run preprocessing again") from error
     _check(index_path, len(index) == entry["samples"], f"lists {len(index)} samples, not {entry['samples']}")
     counts: Counter[str] = Counter()
-    data = path.read_bytes()
     keys = [record["key"] for record in index]
     _check(index_path, keys == sorted(set(keys)), "keys are not sorted or not unique")
-    for record in index:
-        members = _members(path, data[record["offset"] : record["offset"] + record["size"]], record["key"])
-        counts["subjects"] += _verify_sample(f"{path}: {record['key']}", members, record["key"], config)
+    with path.open("rb") as shard:
+        for record in index:
+            members = _members(path, shard, record)
+            counts["subjects"] += _verify_sample(f"{path}: {record['key']}", members, record["key"], config)
     counts["samples"] = counts[entry["split"]] = len(index)
     return counts
 
 
-def _members(path: Path, data: bytes, key: str) -> dict[str, bytes]:
-    """The files of one sample by suffix, read from the bytes that the index points to."""
+def _members(path: Path, shard: BinaryIO, record: dict[str, Any]) -> dict[str, bytes]:
+    """The files of one sample by suffix, read from the bytes that its entry in the index points to."""
+    key = record["key"]
     try:
-        with tarfile.open(fileobj=io.BytesIO(data + bytes(1024))) as archive:
+        shard.seek(record["offset"])
+        with tarfile.open(fileobj=io.BytesIO(shard.read(record["size"]) + bytes(1024))) as archive:
             files = {info.name: archive.extractfile(info).read() for info in archive}  # type: ignore[union-attr]
-    except tarfile.TarError as error:
+    except (OSError, tarfile.TarError) as error:
         raise ShardError(f"{path}: the index entry of {key} does not point to a sample ({error})") from error
     strange = [name for name in files if not name.startswith(f"{key}.")]
     _check(path, not strange, f"the index entry of {key} also holds {strange}")

@@ -81,7 +81,7 @@ def test_wrong_content_behind_right_digests_is_found(out: Path) -> None:
 def test_a_wrong_index_is_found(out: Path) -> None:
     path = out / "shards/train-00000.json"
     record = json.loads(path.read_text())
-    for change in ({"offset": 512}, {"size": 512}, {"key": "x"}):
+    for change in ({"offset": 512}, {"offset": -512}, {"size": 512}, {"key": "x"}):
         entries = [record["index"][0] | change, *record["index"][1:]]
         write_json(path, record | {"index": entries})
         with pytest.raises(ShardError, match="train-00000"):
