@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from moa.evaluation import intervals
 from moa.evaluation.intervals import bootstrap_interval, difference_of_ratios, paired_difference, ratio_of_means
 
 MANY = 20_000  # draws
@@ -20,32 +21,35 @@ def classical(residuals: np.ndarray, scale: float = 1.0) -> float:
 
 
 @pytest.mark.parametrize("people", [3, 8, 40])
-def test_the_interval_is_students_when_every_identity_has_one_image(people):
+def test_the_interval_is_students_when_every_identity_has_one_image(people, monkeypatch):
+    monkeypatch.setattr(intervals, "DRAWS", MANY)
     values = np.random.default_rng(3).normal(50, 0.1, people)
-    ours, half = bootstrap_interval(values, np.arange(people), draws=MANY), classical(values)
+    ours, half = bootstrap_interval(values, np.arange(people)), classical(values)
     assert (ours.mean, ours.std) == (pytest.approx(values.mean()), pytest.approx(values.std()))
     assert (ours.low - ours.mean, ours.high - ours.mean) == pytest.approx((-half, half), rel=0.02)
 
 
 @pytest.mark.parametrize("people", [4, 6, 15])
-def test_of_a_hundred_suites_about_five_miss_the_truth(people):
+def test_of_a_hundred_suites_about_five_miss_the_truth(people, monkeypatch):
     """The draws' percentiles would miss it in 18, 16 and 7."""
+    monkeypatch.setattr(intervals, "DRAWS", 300)
     suites = np.random.default_rng(people).normal(-1, 1, (400, people))
-    found = [bootstrap_interval(values, np.arange(people), draws=300) for values in suites]
+    found = [bootstrap_interval(values, np.arange(people)) for values in suites]
     missed = np.mean([not each.low <= -1 <= each.high for each in found])
     assert 0.025 <= missed <= 0.085  # 400 suites: three standard deviations about 0.05
 
 
 @pytest.mark.parametrize("groups", [(6,), (3, 3), (2, 2, 2, 2)], ids=str)
-def test_comparisons_that_share_people_are_not_independent(groups):
+def test_comparisons_that_share_people_are_not_independent(groups, monkeypatch):
     """Each is of two people, who are off by something of their own. Over the people's own means, as if these were
     independent, four in ten suites of (6,) would miss the truth."""
+    monkeypatch.setattr(intervals, "DRAWS", 300)
     rng = np.random.default_rng(sum(groups))
     first = np.cumsum((0, *groups[:-1]))
     two = np.array([(a + f, b + f) for f, g in zip(first, groups, strict=True) for a, b in combinations(range(g), 2)])
     missed = []
     for off in rng.normal(0, 1, (400, sum(groups))):
-        found = bootstrap_interval(off[two].sum(axis=1) + rng.normal(-1, 0.5, len(two)), two, draws=300)
+        found = bootstrap_interval(off[two].sum(axis=1) + rng.normal(-1, 0.5, len(two)), two)
         missed.append(not found.low <= -1 <= found.high)
     assert np.mean(missed) <= 0.1
 
@@ -63,15 +67,16 @@ def test_an_interval_of_scores_and_shares_ends_where_they_do():
 
 
 @pytest.mark.parametrize(("people", "share", "images"), [(4, 0.95, 2), (6, 0.97, 6), (15, 0.97, 10), (15, 0.995, 40)])
-def test_shares_near_one_are_not_certain(people, share, images):
+def test_shares_near_one_are_not_certain(people, share, images, monkeypatch):
     """Many of these suites show it in all images; by the draws alone 65 and 34 % of the first two miss the truth."""
+    monkeypatch.setattr(intervals, "DRAWS", 200)
     who = np.repeat(np.arange(people), images)
     suites = (np.random.default_rng(people).random((200, 2, people * images)) < share).astype(float)
-    found = [bootstrap_interval(a, who, draws=200) for a, _ in suites]
-    differences = [paired_difference(a, b, who, draws=200) for a, b in suites]
-    ratios = [ratio_of_means(b, a, who, draws=200) for a, b in suites]
-    for truth, intervals in ((share, found), (0, differences), (1, ratios)):
-        assert np.mean([not each.low <= truth <= each.high for each in intervals]) <= 0.085
+    found = [bootstrap_interval(a, who) for a, _ in suites]
+    differences = [paired_difference(a, b, who) for a, b in suites]
+    ratios = [ratio_of_means(b, a, who) for a, b in suites]
+    for truth, each_interval in ((share, found), (0, differences), (1, ratios)):
+        assert np.mean([not each.low <= truth <= each.high for each in each_interval]) <= 0.085
 
 
 def test_all_and_nothing_by_hand():
@@ -102,10 +107,12 @@ def test_images_of_one_person_do_not_narrow_the_interval():
     assert (many_each.low, many_each.high) == pytest.approx((one_each.low, one_each.high))
 
 
-def test_the_interval_is_deterministic_and_absent_for_one_identity():
+def test_the_interval_is_deterministic_and_absent_for_one_identity(monkeypatch):
     values, who = np.random.default_rng(5).normal(size=40), np.arange(40) // 2
     assert bootstrap_interval(values, who) == bootstrap_interval(values, who)
-    assert bootstrap_interval(values, who) != bootstrap_interval(values, who, seed=1)
+    before = bootstrap_interval(values, who)
+    monkeypatch.setattr(intervals, "SEED", 1)
+    assert bootstrap_interval(values, who) != before
     single = bootstrap_interval(values, np.zeros(40))
     assert (single.low, single.high, single.mean) == (None, None, pytest.approx(values.mean()))
     assert bootstrap_interval(np.array([]), np.array([])) is None
@@ -120,21 +127,23 @@ def test_pairing_finds_a_small_improvement_in_spread_out_scores():
     assert unpaired.high - unpaired.low > 0.02
 
 
-def test_a_ratio_is_of_means_and_its_interval_students():
+def test_a_ratio_is_of_means_and_its_interval_students(monkeypatch):
+    monkeypatch.setattr(intervals, "DRAWS", MANY)
     rng = np.random.default_rng(4)
     below = rng.uniform(0.5, 1.5, 40)
     above = 0.3 * below + rng.normal(0, 0.05, 40)
-    ours, ratio = ratio_of_means(above, below, np.arange(40), draws=MANY), above.mean() / below.mean()
+    ours, ratio = ratio_of_means(above, below, np.arange(40)), above.mean() / below.mean()
     half = classical(above - ratio * below, below.mean())
     assert ours.mean == pytest.approx(ratio) and ours.std is None
     assert (ours.low - ratio, ours.high - ratio) == pytest.approx((-half, half), rel=0.05)
 
 
-def test_a_difference_of_ratios_is_drawn_together():
+def test_a_difference_of_ratios_is_drawn_together(monkeypatch):
+    monkeypatch.setattr(intervals, "DRAWS", MANY)
     rng = np.random.default_rng(6)
     below = rng.uniform(0.5, 1.5, (2, 40))
     above = np.stack([0.3 * below[0] + rng.normal(0, 0.05, 40), 0.2 * below[1] + rng.normal(0, 0.05, 40)])
-    ours = difference_of_ratios((above[0], below[0]), (above[1], below[1]), np.arange(40), draws=MANY)
+    ours = difference_of_ratios((above[0], below[0]), (above[1], below[1]), np.arange(40))
     ratios, means = above.mean(axis=1) / below.mean(axis=1), below.mean(axis=1)
     half = classical((above[1] - ratios[1] * below[1]) / means[1] - (above[0] - ratios[0] * below[0]) / means[0])
     assert ours.mean == pytest.approx(ratios[1] - ratios[0])
