@@ -1,5 +1,5 @@
-"""An evaluation folder as frozen pydantic models: suite.json, summary.json and router.json of datasets/FORMAT.md
-section 6, format `moa-evaluation/5`.
+"""An evaluation folder as frozen pydantic models: what a report shows of suite.json, summary.json and router.json of
+datasets/FORMAT.md section 6, format `moa-evaluation/5`.
 
 Units: IP 0..1, PC -1..1, rates, shares and changes 0..1; `low` and `high` bound the 95 % interval over
 subjects (over prompts for a prior's own statistics). A measurement nobody took is None.
@@ -34,10 +34,9 @@ InsidePath = Annotated[str, AfterValidator(inside)]
 
 class Statistic(Estimate):
     """A mean over `n` distinct images (of a comparison: pairs of images), None for none, with its 95 % interval, None
-    where there are too few identities for one, and its standard deviation over images."""
+    where there are too few identities for one."""
 
     n: int = Field(ge=0)
-    std: float | None = None
 
 
 class Breakdown(FileModel):
@@ -232,44 +231,24 @@ class Summary(FileModel):
         return self
 
 
-class Shows(FileModel):
-    """What must be seen in the images of a prompt, in its own words."""
-
-    item: str | None = None
-    scene: str | None = None
-
-
 class SuitePrompt(FileModel):
     """`text` holds `{word}` where the class word of the subject goes."""
 
     id: str
     category: str
     text: str
-    shows: Shows = Shows()
-
-
-class SuitePerson(FileModel):
-    """A subject of the suite; `digest` is that of the word and the photograph, `problem` says why there is no
-    reference, None where there is one."""
-
-    id: str
-    word: str
-    source: str | None = None
-    digest: str | None = None
-    problem: str | None = None
 
 
 class Suite(FileModel):
-    """`evaluation/<suite>/suite.json`, the parts a report shows."""
+    """`evaluation/<suite>/suite.json`. Of its people only their number is shown."""
 
     name: str
     title: str | None = None
-    licence: str | None = None
     prompts: list[SuitePrompt] = []
     seeds: list[int] = []
     images: dict[str, Any] = {}
     evaluators: dict[str, Any] = {}
-    people: list[SuitePerson] = []
+    people: list[Any] = []
     published_pairs: list[PublishedRow] = []
 
 
@@ -301,7 +280,6 @@ class RouterMaps(FileModel):
     background: list[list[float | None]]
     foreground: list[list[float | None]]
     n: int = Field(ge=0)
-    tile: int = Field(gt=0)
     examples: list[RouterExample] = []
 
     @model_validator(mode="after")

@@ -31,7 +31,6 @@ class Metric(FileModel):
     router_background: float | None = None
     router_foreground: float | None = None
     samples_per_second: float | None = None
-    seconds: float | None = None
     validation_loss: float | None = None
     validation_masked: float | None = None
     validation_masked_wrong: float | None = None
@@ -68,8 +67,6 @@ class Promotion(FileModel):
     """`promotion.json`, the parts a report shows: `tag` names the revision that became `main`."""
 
     repo_id: str
-    commit: str | None = None
-    previous: str | None = None
     tag: str | None = None
 
 
@@ -89,17 +86,12 @@ class Estimate(FileModel):
 class Rival(FileModel):
     """What a candidate was compared with."""
 
-    method: str
     label: str
-    kind: str
 
 
 class Candidate(FileModel):
     """The model that was judged."""
 
-    repo_id: str | None = None
-    branch: str | None = None
-    commit: str | None = None
     adapter_digest: str | None = None
 
 
@@ -142,13 +134,10 @@ class ShardManifest(FileModel):
     dataset: DatasetName
     counts: ShardCounts
     commit: str | None = None
-    inputs: str | None = None
     digest: str
 
 
 class Rejection(FileModel):
-    """One line of `rejected.jsonl`."""
+    """One line of `rejected.jsonl`, the part a report counts. The file's name is not asked for: it may be no UTF-8."""
 
-    name: str
     reason: str
-    detail: str | None = None

@@ -16,8 +16,15 @@ import pytest
 
 from reports.errors import CorruptFileError, ReportError
 from reports.evaluation_format import Summary
-from reports.files import read_metrics, write_text
+from reports.files import read_lines, read_metrics, write_text
+from reports.formats import Rejection
 from reports.score_tables import SCORES, read_table
+
+
+def test_a_dropped_photograph_may_have_a_name_that_is_no_utf8(tmp_path: Path) -> None:
+    path = tmp_path / "rejected.jsonl"
+    path.write_text(json.dumps({"name": os.fsdecode(b"na\xefve.jpg"), "reason": "no_face", "detail": "x"}) + "\n")
+    assert [line.reason for line in read_lines(path, Rejection)] == ["no_face"]
 
 
 def test_resumed_training_keeps_the_later_line(tmp_path: Path) -> None:
