@@ -139,7 +139,7 @@ def _identity_preserved(run: Evidence) -> Judgement:
     found = compared(run, run.prior, run.moa, "above", [("ip", "IP")], "the prior")
     share, reached = _upper_bound_share(run), "no second photographs, so no upper bound"
     if share:
-        bounds = "" if share.low is None else f" ({percent(share.low)} to {percent(share.high)})"
+        bounds = "" if share.low is None or share.high is None else f" ({percent(share.low)} to {percent(share.high)})"
         reached = f"{percent(share.mean)}{bounds} of the upper bound, the IP of another photograph of the same person"
     return Judgement(found.value, found.against, found.tests, "; ".join(filter(None, (found.note, reached))))
 

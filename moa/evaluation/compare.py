@@ -21,7 +21,7 @@ import pandas as pd
 from moa.errors import EvaluationError, MoAError, ScoresError
 from moa.evaluation.files import write_json
 from moa.evaluation.generate import Method
-from moa.evaluation.score import KEY, read_scores
+from moa.evaluation.score_tables import SCORES
 from moa.evaluation.summary import FORMAT as EVALUATION
 from moa.evaluation.summary import compare
 from moa.evaluation.tables import readable
@@ -57,7 +57,7 @@ class Finished:
                 f"{folder / 'summary.json'}: has format {summary.get('format')}, and only {EVALUATION} can be "
                 "compared: evaluate again"
             )
-        return cls(folder, suite, summary, read_scores(folder))
+        return cls(folder, suite, summary, SCORES.read(folder))
 
     def described(self) -> dict[str, Any]:
         origin = {key: self.summary["provenance"].get(key) for key in ("commit", "adapter_digest")}
@@ -101,7 +101,7 @@ def compare_runs(before: Path, after: Path) -> dict[str, Any]:
 
 def _compared(before: pd.DataFrame, after: pd.DataFrame, method: Method) -> dict[str, Any]:
     tables = [rows[rows["method"] == method.name] for rows in (before, after)]
-    keys = [set(table[KEY].itertuples(index=False, name=None)) for table in tables]
+    keys = [set(table[SCORES.key].itertuples(index=False, name=None)) for table in tables]
     if keys[0] != keys[1]:
         alone = len(keys[0] ^ keys[1])
         raise ScoresError(

@@ -18,8 +18,7 @@ from moa.data import file_digest
 from moa.errors import EvaluationError
 from moa.evaluation.files import json_digest, write_file, write_json
 from moa.evaluation.generate import SAMPLING, Method
-from moa.evaluation.pairs import read_pairs
-from moa.evaluation.score import read_scores, read_swaps
+from moa.evaluation.score_tables import PAIRS, SCORES, SWAPS
 from moa.evaluation.subjects import SuiteSubject
 from moa.evaluation.suite import FolderSubjects, Suite
 from moa.evaluation.summary import FORMAT
@@ -61,11 +60,11 @@ def is_complete(out: Path, suite: Suite, inputs: str) -> bool:
         manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
         intact = all(file_digest(out / name) == digest for name, digest in manifest["files"].items())
         summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
-        scores = [read_scores(out), *([read_pairs(out)] if suite.pairs else [])]
-        tables = [scores[0], read_swaps(out), *scores[1:]]
+        tables = [table.read(out) for table in (SCORES, SWAPS, *([PAIRS] if suite.pairs else []))]
     except (OSError, ValueError, KeyError, EvaluationError):
         return False
-    images = {i for rows in scores for i in rows.loc[~rows["outcome"].isin(["missing", "no_reference"]), "image"]}
+    of_images = [rows[~rows["outcome"].isin(["missing", "no_reference"])] for rows in tables if "outcome" in rows]
+    images = {image for rows in of_images for image in rows["image"]}
     return (
         manifest["inputs"] == inputs
         and intact

@@ -1,15 +1,14 @@
-"""Scores images of two people: one row per (method, pair, prompt, seed), `pairs.parquet` and `pairs.csv`.
+"""Scores images of two people: one row per (method, pair, prompt, seed), the table of pairs.
 
 The published protocol for several people looks for all faces of an image, matches them with the references and takes
 the smaller of the two similarities, so that one good likeness cannot make up for a bad one. Who is matched with whom
-is `metrics.match_faces`. Columns: datasets/FORMAT.md, section 6.
+is `metrics.match_faces`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,20 +18,15 @@ from moa.evaluation import metrics
 from moa.evaluation.generate import Method, pair_path
 from moa.evaluation.measure import Measurement
 from moa.evaluation.score import Scorer
+from moa.evaluation.score_tables import PAIRS
 from moa.evaluation.subjects import SuiteSubject, choose_pairs
 from moa.evaluation.suite import PairPrompt
-from moa.evaluation.tables import read_table, write_table
 
 # A false face would be matched like a true one, and a detector's largest-first order does not protect two people.
 # MTCNN: the 16 faces of the 15 CelebA photographs have 0.996 and more, a false one in a picture of two people had 0.76.
 # Miniature model, 240 pictures: 0.7 keeps 97 % of 341 true faces and 3 of 6 false ones.
 PROBABILITY = {"facenet": 0.9, "miniature": 0.7}
 SIZE = 1 / 3  # of the height of the image's largest face; false faces are small, two people of one picture are alike
-
-TEXT_COLUMNS = ["method", "first", "second", "first_word", "second_word", "prompt_id", "prompt", "image", "outcome"]
-NUMBER_COLUMNS = ["faces", "ip_first", "ip_second", "ip", "leakage", "assigned", "reference_similarity", "pc"]
-COLUMNS = [*TEXT_COLUMNS[:7], "seed", *TEXT_COLUMNS[7:], *NUMBER_COLUMNS]
-KEY = ["method", "first", "second", "prompt_id", "seed"]
 
 
 @dataclass(frozen=True)
@@ -76,7 +70,7 @@ def score_pairs(scorer: Scorer, methods: Sequence[Method]) -> pd.DataFrame | Non
     for cell in cells:
         found = measured[cell.image] if cell.usable else "no_reference"
         rows.append(_row(cell, found, scorer.references, scorer.texts[cell.text], probability))
-    return pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(NUMBER_COLUMNS, "float64"))
+    return PAIRS.of(rows)
 
 
 def true_faces(found: Measurement, probability: float) -> np.ndarray:
@@ -120,13 +114,3 @@ def _row(
     if match is None:
         return row | {"outcome": "too_few_faces", "ip": 0.0, "assigned": 0.0}
     return row | {"outcome": "scored"} | asdict(match)
-
-
-def write_pairs(folder: Path, rows: pd.DataFrame) -> list[Path]:
-    """Writes `pairs.parquet` and `pairs.csv` into `folder`."""
-    return write_table(folder, "pairs", rows)
-
-
-def read_pairs(folder: Path) -> pd.DataFrame:
-    """The rows of `pairs.parquet`. Raises `ScoresError` naming the file, and the column at fault."""
-    return read_table(folder / "pairs.parquet", COLUMNS, KEY)

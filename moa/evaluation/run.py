@@ -31,9 +31,10 @@ from moa.evaluation.generate import Method, Progress, generate, shots
 from moa.evaluation.manifest import check_version, inputs_digest, is_complete, resolved, write_manifest, write_suite
 from moa.evaluation.measure import Measurer, MeasuringModels, measured_together
 from moa.evaluation.methods import DTYPES, find_methods, open_pipeline
-from moa.evaluation.pairs import score_pairs, write_pairs
+from moa.evaluation.pairs import score_pairs
 from moa.evaluation.router import record_router
-from moa.evaluation.score import Scorer, embed_texts, write_scores, write_swaps
+from moa.evaluation.score import Scorer, embed_texts
+from moa.evaluation.score_tables import PAIRS, SCORES, SWAPS
 from moa.evaluation.subjects import SuiteSubject, resolve_subjects, upper_bound
 from moa.evaluation.suite import Precision, Suite, load_suite
 from moa.evaluation.summary import summarise
@@ -136,15 +137,13 @@ def evaluate(
         environment=describe_environment(suite, pipeline, devices),
         yardstick=yardstick_digest(resolved(suite, subjects), evaluators, EXPERT_INTERVAL),
     )
-    write_scores(out, rows)
-    write_swaps(out, swaps)
-    if pairs is not None:
-        write_pairs(out, pairs)
+    tables = [(SCORES, rows), (SWAPS, swaps), *([(PAIRS, pairs)] if pairs is not None else [])]
+    for table, found in tables:
+        table.write(out, found)
     if router is not None:
         files += [out / "router.json", *(out / example["sprite"] for example in router["examples"])]
     files.append(write_json(out / "summary.json", summary))
-    tables = [rows, swaps] if pairs is None else [rows, swaps, pairs]
-    return write_manifest(out, suite, methods, inputs, tables, files)
+    return write_manifest(out, suite, methods, inputs, [found for _, found in tables], files)
 
 
 def _begin(out: Path, suite: Suite, subjects: Sequence[SuiteSubject]) -> list[Path]:

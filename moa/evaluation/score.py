@@ -1,9 +1,9 @@
-"""Scores the generated images: one row per (method, subject, prompt, seed), `scores.parquet` and `scores.csv`, and one
-per two images that differ by their subject alone, `swaps.parquet` and `swaps.csv`.
+"""Scores the generated images: one row per (method, subject, prompt, seed), the table of scores, and one per two images
+that differ by their subject alone, the table of swaps (`moa.evaluation.score_tables`).
 
-Columns: datasets/FORMAT.md, section 6. What the models say of each image comes from a `Measurer`; here images are
-compared with one another and with what was asked for. A missing or unreadable image costs its own row only, and so does
-a subject without a reference: `outcome` says what happened.
+What the models say of each image comes from a `Measurer`; here images are compared with one another and with what was
+asked for. A missing or unreadable image costs its own row only, and so does a subject without a reference: `outcome`
+says what happened.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,24 +22,10 @@ from moa.evaluation.clip import ClipScorer
 from moa.evaluation.context import Columns, Scene, SceneComparer, diversity_columns
 from moa.evaluation.generate import Method, image_path
 from moa.evaluation.measure import Measurement, Measurer, Progress
+from moa.evaluation.score_tables import FACE_COLUMNS, SCORES, SWAPS
 from moa.evaluation.subjects import SuiteSubject, choose_pairs
 from moa.evaluation.suite import Prompt, Suite
-from moa.evaluation.tables import read_table, write_table
 
-KEY = ["method", "subject", "prompt_id", "seed"]
-TEXT_COLUMNS = ["method", "subject", "word", "prompt_id", "category", "prompt", "image", "outcome"]
-FACE_COLUMNS = ["face_x0", "face_y0", "face_x1", "face_y1", "face_probability", "face_size"]
-SHOWN_COLUMNS = ["item_shown", "scene_shown"]
-CHANGES = ("context_change", "swap_change", "seed_change")
-CHANGE_COLUMNS = [f"{change}_{side}" for change in CHANGES for side in ("inside", "outside")]
-DIVERSITY_COLUMNS = ["diversity_layout", "diversity_content"]
-NUMBER_COLUMNS = [
-    *["ip", "pc", "pc_rank", *SHOWN_COLUMNS, *FACE_COLUMNS],
-    *[*CHANGE_COLUMNS, *DIVERSITY_COLUMNS, "generation_seconds"],
-]
-COLUMNS = [*TEXT_COLUMNS[:6], "seed", *TEXT_COLUMNS[6:], *NUMBER_COLUMNS]
-SWAP_KEY = ["method", "first", "second", "prompt_id", "seed"]
-SWAP_COLUMNS = [*SWAP_KEY, "image", "other", "change_inside", "change_outside"]
 Texts = Mapping[str, np.ndarray]  # unit CLIP embeddings `[d]` of everything that images are compared with
 
 
@@ -102,7 +87,7 @@ class Scorer:
             else self._row(cell, "no_reference")
             for cell in cells
         ]
-        return pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(NUMBER_COLUMNS, "float64"))
+        return SCORES.of(rows)
 
     def swaps(self, methods: Sequence[Method]) -> pd.DataFrame:
         """The rows of each two people with one word, by method, prompt and seed; null where they cannot be compared."""
@@ -115,7 +100,7 @@ class Scorer:
                 for image, other, (inside, outside) in comparer.between(scene, measured):
                     people = (scene.people[image], scene.people[other])
                     rows.append([method, *people, prompt, seed, image, other, inside, outside])
-        return pd.DataFrame(rows, columns=SWAP_COLUMNS).astype(dict.fromkeys(SWAP_COLUMNS[-2:], "float64"))
+        return SWAPS.of(rows)
 
     @cached_property
     def references(self) -> dict[str, np.ndarray | None]:
@@ -173,26 +158,6 @@ class Scorer:
         if reference is None:
             return row | {"outcome": "no_reference_face"}
         return row | {"ip": metrics.identity_preservation(next(iter(found.identities), None), reference)}
-
-
-def write_scores(folder: Path, rows: pd.DataFrame) -> list[Path]:
-    """Writes `scores.parquet` and `scores.csv` into `folder`."""
-    return write_table(folder, "scores", rows)
-
-
-def read_scores(folder: Path) -> pd.DataFrame:
-    """The rows of `scores.parquet`. Raises `ScoresError` naming the file, and the column at fault."""
-    return read_table(folder / "scores.parquet", COLUMNS, KEY)
-
-
-def write_swaps(folder: Path, rows: pd.DataFrame) -> list[Path]:
-    """Writes `swaps.parquet` and `swaps.csv` into `folder`."""
-    return write_table(folder, "swaps", rows)
-
-
-def read_swaps(folder: Path) -> pd.DataFrame:
-    """The rows of `swaps.parquet`. Raises `ScoresError` naming the file, and the column at fault."""
-    return read_table(folder / "swaps.parquet", SWAP_COLUMNS, SWAP_KEY)
 
 
 def _scenes(cells: Sequence[_Cell]) -> list[Scene]:

@@ -19,7 +19,7 @@ from moa.errors import ScoresError
 from moa.evaluation.claims import make_claims
 from moa.evaluation.generate import Method
 from moa.evaluation.intervals import Interval, bootstrap_interval
-from moa.evaluation.score import CHANGE_COLUMNS, DIVERSITY_COLUMNS, SHOWN_COLUMNS
+from moa.evaluation.score_tables import CHANGE_COLUMNS, DIVERSITY_COLUMNS, SHOWN_COLUMNS
 from moa.evaluation.subjects import SuiteSubject
 from moa.evaluation.suite import Suite
 from moa.evaluation.tables import MATCH, as_people, as_swaps, difference, interval, readable, with_followed

@@ -1,5 +1,4 @@
-"""Tables of rows on disk, and their statistics: the interval of a column, and the difference and ratio of two tables
-matched by key.
+"""Statistics of tables: the interval of a column, and the difference and ratio of two tables matched by key.
 
 Images that could not be had or read are in no statistic, null measurements in none of their column. A prior's images
 do not know the subject: people with one class word share them. Means are over the rows all the same, so that they fit
@@ -10,13 +9,10 @@ about two people (columns `unit` and `partner`) depends on both.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from moa.errors import ScoresError
-from moa.evaluation.files import write_file
 from moa.evaluation.generate import Method
 from moa.evaluation.intervals import (
     Interval,
@@ -28,29 +24,6 @@ from moa.evaluation.intervals import (
 
 MATCH = ["subject", "prompt_id", "seed"]  # what rows of two methods, or of two runs, are matched by
 UNREAD = ("missing", "unreadable", "no_reference")  # outcomes of rows without an image
-
-
-def write_table(folder: Path, name: str, rows: pd.DataFrame) -> list[Path]:
-    """Writes `<name>.parquet` and `<name>.csv` into `folder`; a null is an empty field in the CSV."""
-    return [
-        write_file(folder / f"{name}.parquet", lambda file: file.write(rows.to_parquet(index=False))),
-        write_file(folder / f"{name}.csv", lambda file: file.write(rows.to_csv(index=False).encode())),
-    ]
-
-
-def read_table(path: Path, columns: Sequence[str], key: Sequence[str]) -> pd.DataFrame:
-    """The rows of a parquet file that must hold `columns`, and each `key` once. Raises `ScoresError` naming the file,
-    and the column at fault."""
-    try:
-        rows = pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise ScoresError(f"{path}: cannot be read ({error}); run the evaluation again") from error
-    missing = [column for column in columns if column not in rows]
-    if missing:
-        raise ScoresError(f"{path}: lacks column {missing[0]}; run the evaluation again")
-    if rows.duplicated(list(key)).any():
-        raise ScoresError(f"{path}: holds a ({', '.join(key)}) more than once; run the evaluation again")
-    return rows
 
 
 def readable(rows: pd.DataFrame, method: Method) -> pd.DataFrame:

@@ -14,7 +14,7 @@ import pytest
 from moa.evaluation.claims import make_claims
 from moa.evaluation.evidence import ClaimTest, Judgement
 from moa.evaluation.intervals import Interval
-from moa.evaluation.score import COLUMNS, NUMBER_COLUMNS
+from moa.evaluation.score_tables import SCORES
 from tests.moa.evaluation.fakes import MOA, NO_MOA, NO_SPACETIME, PRIOR
 
 METHODS = [PRIOR, MOA, NO_MOA, NO_SPACETIME]
@@ -29,8 +29,8 @@ def _rows(categories=("accessory", "context"), seeds=2, **columns) -> pd.DataFra
     table = pd.DataFrame(
         [(m.name, s, c, c, seed) for m in METHODS for s in PEOPLE for c in categories for seed in range(seeds)],
         columns=["method", "subject", "prompt_id", "category", "seed"],
-    ).reindex(columns=COLUMNS)
-    table = table.astype(dict.fromkeys(NUMBER_COLUMNS, "float64")).assign(outcome="scored")
+    ).reindex(columns=SCORES.columns)
+    table = table.astype(dict.fromkeys(SCORES.numbers, "float64")).assign(outcome="scored")
     whose = table["subject"].where(table["method"] != "prior", "man")
     table["image"] = table["method"] + whose + table["prompt_id"] + table["seed"].astype(str)
     for name, by_method in columns.items():

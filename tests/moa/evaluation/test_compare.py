@@ -13,7 +13,7 @@ import pytest
 from flows.files import write_json
 from moa.errors import EvaluationError
 from moa.evaluation.compare import compare_runs, main
-from moa.evaluation.score import COLUMNS, NUMBER_COLUMNS, write_scores
+from moa.evaluation.score_tables import SCORES
 from tests.moa.evaluation.test_summary import _table
 
 
@@ -22,7 +22,7 @@ def _evaluation(folder: Path, better: float = 0.0, precision: str = "fp32") -> P
     folder.mkdir()
     rows = _table(("prior", "moa"))
     rows["ip"] += better * (rows["method"] == "moa")
-    write_scores(folder, rows.reindex(columns=COLUMNS).astype(dict.fromkeys(NUMBER_COLUMNS, "float64")))
+    SCORES.write(folder, rows.reindex(columns=SCORES.columns).astype(dict.fromkeys(SCORES.numbers, "float64")))
     people = [{"id": who, "word": "man", "digest": f"sha256:{who}"} for who in "abc"]
     write_json(folder / "suite.json", {"name": "tiny", "version": "1", "people": people})
     methods = [("prior", "Prior only", "prior"), ("moa", "MoA", "moa")]
@@ -97,11 +97,11 @@ def test_what_cannot_be_compared_is_refused(before, tmp_path, capsys, name, chan
 
 def test_unfinished_and_damaged_runs_are_refused(before, tmp_path, capsys):
     after = _evaluation(tmp_path / "after")
-    rows = _table(("prior", "moa")).reindex(columns=COLUMNS)
-    write_scores(after, rows[:-1])
+    rows = _table(("prior", "moa")).reindex(columns=SCORES.columns)
+    SCORES.write(after, rows[:-1])
     assert main([str(before), str(after)]) == 1
     assert "1 rows of MoA are in one run only" in capsys.readouterr().err
-    write_scores(after, rows.drop(columns="item_shown"))
+    SCORES.write(after, rows.drop(columns="item_shown"))
     assert main([str(before), str(after)]) == 1
     assert "scores.parquet: lacks column item_shown" in capsys.readouterr().err
     (after / "manifest.json").unlink()
@@ -114,5 +114,5 @@ def test_lost_images_are_in_no_pair(before, tmp_path):
     shutil.copytree(before, after)
     rows = _table(("prior", "moa"))
     rows.loc[rows.index[-1], ["outcome", "ip"]] = ["missing", np.nan]
-    write_scores(after, rows.reindex(columns=COLUMNS))
+    SCORES.write(after, rows.reindex(columns=SCORES.columns))
     assert [method["n"] for method in compare_runs(before, after)["methods"]] == [12, 11]

@@ -11,13 +11,14 @@ from PIL import Image
 from moa.errors import ScoresError
 from moa.evaluation.faces import Face
 from moa.evaluation.measure import LAYOUT, Measurement, Measurer
-from moa.evaluation.pairs import COLUMNS, read_pairs, score_pairs, true_faces, write_pairs
+from moa.evaluation.pairs import score_pairs, true_faces
 from moa.evaluation.score import Scorer, embed_texts
+from moa.evaluation.score_tables import PAIRS
 from moa.evaluation.subjects import SuiteSubject
 from tests.moa.evaluation.fakes import MOA, PRIOR, ColourClip, colour_models, text_direction, tiny_suite
 
-PAIRS = {"count": 1, "prompts": [{"id": "park", "text": "a {first} and a {second} in the park"}], "seeds": [0, 1]}
-SUITE = tiny_suite(pairs=PAIRS)
+TWO = {"count": 1, "prompts": [{"id": "park", "text": "a {first} and a {second} in the park"}], "seeds": [0, 1]}
+SUITE = tiny_suite(pairs=TWO)
 GREY = np.ones(3) / np.sqrt(3)
 
 
@@ -60,7 +61,7 @@ def test_each_face_goes_to_its_person_and_the_weaker_likeness_counts(tmp_path):
     swapped = _seen(([0, 0.9, 0.1], 0.99, 12), ([0.6, 0.8, 0], 0.99, 11))
     prior, moa = _paths("prior", "woman+man"), _paths("moa", "ann+bob")
     rows = _score(tmp_path, dict(zip([*prior, *moa], [both, both, both, swapped], strict=True)))
-    assert list(rows.columns) == COLUMNS and list(rows["image"]) == [*prior, *moa]
+    assert list(rows.columns) == PAIRS.columns and list(rows["image"]) == [*prior, *moa]
     row = rows.iloc[2]
     assert (row.method, row["first"], row.second, row.first_word, row.second_word) == (
         "moa",
@@ -93,7 +94,7 @@ def test_what_cannot_be_scored_says_why(tmp_path):
 def test_a_pair_with_a_lost_person_keeps_its_place(tmp_path):
     """Who is paired with whom does not depend on whose photograph is there."""
     lost = SuiteSubject("kim", "man", None, None, "kim", problem="kim holds no photograph")
-    suite = tiny_suite(pairs={**PAIRS, "count": 3, "seeds": [0]})
+    suite = tiny_suite(pairs={**TWO, "count": 3, "seeds": [0]})
     told = {"images/prior/woman+man/park/0.png": _seen(), "images/moa/ann+bob/park/0.png": _seen()}
     rows = _score(tmp_path, told, (ANN, BOB, lost), suite)
     assert rows.groupby(["first", "second"])["outcome"].unique().map(list).to_dict() == {
@@ -120,13 +121,13 @@ def test_false_faces_are_unsure_or_tiny(probability, height, kept):
 def test_tables_are_read_back_and_damage_is_named(tmp_path):
     told = dict.fromkeys([*_paths("prior", "woman+man"), *_paths("moa", "ann+bob")], _seen())
     rows = _score(tmp_path, told)
-    write_pairs(tmp_path, rows)
-    assert read_pairs(tmp_path).equals(rows) and (tmp_path / "pairs.csv").read_text().startswith("method,first,second")
-    write_pairs(tmp_path, rows.drop(columns="leakage"))
+    PAIRS.write(tmp_path, rows)
+    assert PAIRS.read(tmp_path).equals(rows) and (tmp_path / "pairs.csv").read_text().startswith("method,first,second")
+    PAIRS.write(tmp_path, rows.drop(columns="leakage"))
     with pytest.raises(ScoresError, match="pairs.parquet: lacks column leakage"):
-        read_pairs(tmp_path)
-    write_pairs(tmp_path, rows.iloc[[0, 0]])
+        PAIRS.read(tmp_path)
+    PAIRS.write(tmp_path, rows.iloc[[0, 0]])
     with pytest.raises(ScoresError, match="more than once"):
-        read_pairs(tmp_path)
+        PAIRS.read(tmp_path)
     with pytest.raises(ScoresError, match="cannot be read"):
-        read_pairs(tmp_path / "absent")
+        PAIRS.read(tmp_path / "absent")

@@ -19,12 +19,11 @@ from moa.evaluation import run
 from moa.evaluation.compare import Finished
 from moa.evaluation.files import json_digest, write_json
 from moa.evaluation.manifest import is_complete
-from moa.evaluation.pairs import read_pairs
 from moa.evaluation.run import Source, evaluate
-from moa.evaluation.score import read_scores
+from moa.evaluation.score_tables import PAIRS, SCORES
 from tests.moa.evaluation.fakes import ColourClip, ColourFaces, colour_models, declaration, tiny_suite
 
-PAIRS = {"count": 1, "prompts": [{"id": "park", "text": "a {first} and a {second} in the park"}], "seeds": [0]}
+TWO = {"count": 1, "prompts": [{"id": "park", "text": "a {first} and a {second} in the park"}], "seeds": [0]}
 ZOO = Path(__file__).resolve().parents[3] / "zoo"
 
 
@@ -36,7 +35,7 @@ FOLDER = tiny_suite(
 def _evaluate(pipeline, shards, adapters, out, suite=None, **options) -> Path:
     ablations = {"Other adapter": adapters[1]} if adapters else {}
     given = {"shards": shards, "ablations": ablations, "models": colour_models()}
-    return evaluate(pipeline, suite or tiny_suite(pairs=PAIRS), out, **{**given, **options})
+    return evaluate(pipeline, suite or tiny_suite(pairs=TWO), out, **{**given, **options})
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +59,9 @@ def test_it_writes_what_the_format_says(done, pipeline):
         "manifest.json",
     }
     assert {path.name for path in done.iterdir()} == names
-    rows, summary = read_scores(done), json.loads((done / "summary.json").read_text())
+    rows, summary = SCORES.read(done), json.loads((done / "summary.json").read_text())
     assert len(rows) == 3 * 8 and set(rows["outcome"]) == {"scored"}
-    pairs = read_pairs(done)
+    pairs = PAIRS.read(done)
     assert len(pairs) == 3 and set(pairs["outcome"]) == {"too_few_faces"}  # ColourFaces sees one face at most
     assert all((done / image).is_file() for image in [*rows["image"], *pairs["image"]])
     assert [(m["method"], m["kind"], m["label"]) for m in summary["methods"]] == [
@@ -85,7 +84,7 @@ def test_it_writes_what_the_format_says(done, pipeline):
         assert reference.mode == "RGBA"
     manifest = json.loads((done / "manifest.json").read_text())
     assert manifest["outcomes"] == {"scored": 24} and "router.json" in manifest["files"]
-    assert json.loads((done / "router.json").read_text())["n"] == len(list((done / "router").iterdir())) == 4
+    assert json.loads((done / "router.json").read_text())["n"] == len(list((done / "router").rglob("*.png"))) == 4
     assert all(file_digest(done / name) == digest for name, digest in manifest["files"].items())
 
 
@@ -106,7 +105,7 @@ def test_a_second_run_does_nothing(done, pipeline, shards, adapters, monkeypatch
 
 
 def test_a_deleted_image_and_a_changed_summary_are_noticed(done, tmp_path):
-    suite, inputs = tiny_suite(pairs=PAIRS), json.loads((done / "manifest.json").read_text())["inputs"]
+    suite, inputs = tiny_suite(pairs=TWO), json.loads((done / "manifest.json").read_text())["inputs"]
     assert is_complete(done, suite, inputs)
     for name, damage in (("images/moa/man-0/hat/0.png", None), ("summary.json", "{}"), ("swaps.parquet", "")):
         out = tmp_path / name.replace("/", "-")
@@ -154,12 +153,12 @@ def test_a_changed_prompt_makes_its_images_again(done, pipeline, shards, adapter
     shutil.copytree(done, out)
     prompts = [declaration()["prompts"][0], {"id": "beach", "category": "context", "text": "a {word} in the park"}]
     made = []
-    suite = tiny_suite(prompts=prompts, pairs=PAIRS)
+    suite = tiny_suite(prompts=prompts, pairs=TWO)
     _evaluate(pipeline, shards, adapters, out, suite, progress=lambda *x: made.append(x))
     assert [x[:3] for x in made if x[0].startswith("generate")] == [
         (f"generate {method}", 9, 9) for method in ("prior", "moa", "other-adapter")
     ]
-    assert set(read_scores(out)["prompt"]) == {
+    assert set(SCORES.read(out)["prompt"]) == {
         f"a {w} {t}" for w in ("man", "boy") for t in ("with a hat", "in the park")
     }
 
@@ -168,7 +167,7 @@ def test_a_changed_prompt_makes_its_images_again(done, pipeline, shards, adapter
 def test_another_suite_or_version_is_not_mixed_in(done, pipeline, shards, adapters, change):
     before = {path: path.stat().st_mtime_ns for path in done.rglob("*")}
     with pytest.raises(EvaluationError, match=r"suite tiny version 1, and this is .*give another --out"):
-        _evaluate(pipeline, shards, adapters, done, tiny_suite(pairs=PAIRS, **change))
+        _evaluate(pipeline, shards, adapters, done, tiny_suite(pairs=TWO, **change))
     assert before == {path: path.stat().st_mtime_ns for path in done.rglob("*")}
 
 
@@ -178,7 +177,7 @@ def test_two_devices_give_the_images_and_rows_of_one(pipeline, shards, tmp_path)
     so that both processes measure."""
     places = {name: {"path": str(ZOO / name)} for name in ("clip", "attributes")}
     places["faces"] = {"kind": "miniature", "path": str(ZOO / "identity")}
-    suite, seen = tiny_suite(seeds=[0, 1], pairs=PAIRS, evaluators=places), []
+    suite, seen = tiny_suite(seeds=[0, 1], pairs=TWO, evaluators=places), []
     given = {"shards": shards, "batch_size": 2, "progress": lambda *x: seen.append(x)}
     evaluate(pipeline, suite, tmp_path / "one", **given)
     evaluate(pipeline, suite, tmp_path / "two", devices=("cpu", "cpu"), **given)
@@ -187,9 +186,9 @@ def test_two_devices_give_the_images_and_rows_of_one(pipeline, shards, tmp_path)
     for image in (path.relative_to(tmp_path / "one") for path in (tmp_path / "one/images").rglob("*.png")):
         one, two = (np.asarray(Image.open(tmp_path / which / image)) for which in ("one", "two"))
         assert np.array_equal(one, two)
-    for read in (read_scores, read_pairs):
+    for table in (SCORES, PAIRS):
         one, two = (
-            read(tmp_path / which).drop(columns="generation_seconds", errors="ignore") for which in ("one", "two")
+            table.read(tmp_path / which).drop(columns="generation_seconds", errors="ignore") for which in ("one", "two")
         )
         assert_frame_equal(one, two, rtol=0, atol=0)
     assert not list((tmp_path / "two").glob("measurements.*.jsonl"))
@@ -225,7 +224,7 @@ def test_an_image_that_went_bad_is_named_in_the_exit_status(command, tmp_path, m
     assert "images/moa/man-0/hat/0.png: the image cannot be read" in capsys.readouterr().err
     summary = json.loads((tmp_path / "out/summary.json").read_text())
     assert [line["what"] for line in summary["unscored"]] == ["images/moa/man-0/hat/0.png"]
-    assert (read_scores(tmp_path / "out")["outcome"] == "scored").sum() == 7
+    assert (SCORES.read(tmp_path / "out")["outcome"] == "scored").sum() == 7
 
 
 def test_a_subject_without_a_face_is_named_in_the_exit_status(command, tmp_path, monkeypatch, capsys):
@@ -239,7 +238,7 @@ def test_a_subject_without_a_face_is_named_in_the_exit_status(command, tmp_path,
     monkeypatch.setattr(run.MeasuringModels, "load", lambda *_: colour_models(Blind()))
     assert run.main(command) == 2
     assert "subject boy-2: no face was found in the reference" in capsys.readouterr().err
-    assert Counter(read_scores(tmp_path / "out")["outcome"]) == {"scored": 4, "no_reference_face": 4}
+    assert Counter(SCORES.read(tmp_path / "out")["outcome"]) == {"scored": 4, "no_reference_face": 4}
 
 
 @pytest.mark.parametrize(
@@ -268,7 +267,7 @@ def test_a_photograph_that_is_bad_costs_its_own_subject(pipeline, photographs, t
     """Named in the summary, in suite.json and by the exit status; the others are scored."""
     out = tmp_path / "out"
     _evaluate(pipeline, None, None, out, suite=FOLDER, images=photographs)
-    rows, summary = read_scores(out), json.loads((out / "summary.json").read_text())
+    rows, summary = SCORES.read(out), json.loads((out / "summary.json").read_text())
     assert rows.groupby("subject")["outcome"].unique().map(list).to_dict() == {
         "ann": ["scored"],
         "ben": ["no_reference"],
@@ -293,7 +292,7 @@ def test_a_photograph_that_is_bad_costs_its_own_subject(pipeline, photographs, t
     assert seen == ["up to date"]
     shutil.copy(photographs / "ann" / "1.png", photographs / "kim" / "1.png")
     _evaluate(pipeline, None, None, out, suite=FOLDER, images=photographs)
-    assert set(read_scores(out).query("subject == 'kim'")["outcome"]) == {"scored"}
+    assert set(SCORES.read(out).query("subject == 'kim'")["outcome"]) == {"scored"}
 
 
 @pytest.fixture

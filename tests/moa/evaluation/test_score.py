@@ -17,7 +17,8 @@ from moa.evaluation import measure
 from moa.evaluation.generate import image_path, shots
 from moa.evaluation.measure import Measurer
 from moa.evaluation.metrics import change, person_region
-from moa.evaluation.score import COLUMNS, KEY, Scorer, embed_texts, read_scores, read_swaps, write_scores, write_swaps
+from moa.evaluation.score import Scorer, embed_texts
+from moa.evaluation.score_tables import SCORES, SWAPS
 from moa.evaluation.subjects import SuiteSubject
 from tests.moa.evaluation.fakes import (
     BOX,
@@ -97,7 +98,7 @@ def _change(*images):
 
 def test_a_row_is_what_the_metrics_say(folder):
     rows = _score(folder)
-    assert list(rows.columns) == COLUMNS and len(rows) == 36 and not rows.duplicated(KEY).any()
+    assert list(rows.columns) == SCORES.columns and len(rows) == 36 and not rows.duplicated(SCORES.key).any()
     row = _row(rows, method="moa", subject="bob", prompt_id="beach", seed=1)
     image, prior = _image(folder, "moa/bob/beach/1.png"), _image(folder, "prior/man/beach/1.png")
     assert row.ip == pytest.approx(colour_direction(image.crop(BOX)) @ colour_direction(PEOPLE[2].photo.crop(BOX)))
@@ -198,8 +199,8 @@ def test_a_swap_is_compared_with_everybody_of_the_same_word(folder):
     row = _row(swaps, first="ann", second="zoe", prompt_id="hat", seed=1)
     assert (row.change_inside, row.change_outside) == pytest.approx(_change(images["ann"], images["zoe"]))
     assert (row.image, row.other) == ("images/moa/ann/hat/1.png", "images/moa/zoe/hat/1.png")
-    write_swaps(folder, swaps)
-    pd.testing.assert_frame_equal(read_swaps(folder), swaps)
+    SWAPS.write(folder, swaps)
+    pd.testing.assert_frame_equal(SWAPS.read(folder), swaps)
 
 
 def test_diversity_is_the_mean_distance_to_the_other_seeds(folder):
@@ -367,19 +368,19 @@ def test_processes_share_the_measuring(folder):
 
 def test_tables_are_read_back_and_damage_is_named(folder):
     rows = _score(folder)
-    write_scores(folder, rows)
-    pd.testing.assert_frame_equal(read_scores(folder), rows, check_dtype=False)
+    SCORES.write(folder, rows)
+    pd.testing.assert_frame_equal(SCORES.read(folder), rows, check_dtype=False)
     table = pd.read_csv(folder / "scores.csv")
-    assert np.allclose(table["ip"], rows["ip"]) and list(table.columns) == COLUMNS
-    write_scores(folder, pd.concat([rows, rows[:1]]))
+    assert np.allclose(table["ip"], rows["ip"]) and list(table.columns) == SCORES.columns
+    SCORES.write(folder, pd.concat([rows, rows[:1]]))
     with pytest.raises(ScoresError, match="more than once"):
-        read_scores(folder)
-    write_scores(folder, rows.drop(columns="pc"))
+        SCORES.read(folder)
+    SCORES.write(folder, rows.drop(columns="pc"))
     with pytest.raises(ScoresError, match="lacks column pc"):
-        read_scores(folder)
+        SCORES.read(folder)
     (folder / "scores.parquet").write_bytes(b"no table")
     with pytest.raises(ScoresError, match="scores.parquet: cannot be read"):
-        read_scores(folder)
+        SCORES.read(folder)
 
 
 def test_every_image_of_a_method_has_rows(folder):

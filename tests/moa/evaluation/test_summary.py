@@ -11,7 +11,7 @@ import pytest
 from moa.errors import ScoresError
 from moa.evaluation.generate import Method
 from moa.evaluation.intervals import bootstrap_interval
-from moa.evaluation.score import COLUMNS, NUMBER_COLUMNS
+from moa.evaluation.score_tables import SCORES
 from moa.evaluation.subjects import SuiteSubject
 from moa.evaluation.summary import summarise, unscored
 from tests.moa.evaluation.fakes import CHAMPION, MOA, PRIOR, tiny_suite
@@ -28,8 +28,8 @@ def rows() -> pd.DataFrame:
 def _table(methods) -> pd.DataFrame:
     rng = np.random.default_rng(0)
     keys = [(m, s, p, seed) for m in methods for s in PEOPLE for p in ("hat", "beach") for seed in (0, 1)]
-    table = pd.DataFrame(keys, columns=["method", "subject", "prompt_id", "seed"]).reindex(columns=COLUMNS)
-    table = table.astype(dict.fromkeys(NUMBER_COLUMNS, "float64"))
+    table = pd.DataFrame(keys, columns=["method", "subject", "prompt_id", "seed"]).reindex(columns=SCORES.columns)
+    table = table.astype(dict.fromkeys(SCORES.numbers, "float64"))
     table["category"] = table["prompt_id"].map({"hat": "accessory", "beach": "context"})
     table["outcome"], table["face_x0"] = "scored", 1.0
     whose = table["subject"].where(table["method"] != "prior", "man")  # three men: they share the prior's images
