@@ -1,6 +1,6 @@
 """Which images a report shows. Every rule is deterministic and has a sentence in the page: nothing is picked by hand.
 
-Pure functions over the rows of `scores` (one row per image, see `reports.files.read_scores`).
+Pure functions over the rows of `scores` (one row per image, see `reports.score_tables`).
 """
 
 from __future__ import annotations

@@ -99,7 +99,7 @@ def test_published_rows_are_marked_and_kept_apart(page: Page) -> None:
 def test_finding_follows_from_the_numbers(page: Page) -> None:
     lede = next(p for p in page.all("p") if p.attributes.get("class") == "lede")
     assert "Identity (IP) is 0." in lede.text and ", higher by 0." in lede.text
-    assert "of “Without MoA layers”" in lede.text
+    assert "Beside “Without MoA layers”, scene change is 0." in lede.text
 
 
 def test_figures_stand_before_the_pictures_and_say_what_they_are_of(page: Page) -> None:
