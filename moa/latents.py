@@ -161,8 +161,9 @@ def _write_parts(
 
 
 def _tell(progress: Progress, first: int, world: int, samples: int, encoded: int) -> None:
-    """`encoded` samples of a part are, on each of `world` ranks that are at the parts from `first` on."""
-    progress(min(samples, first * PART + world * encoded), samples)
+    """`encoded` samples of a part are, on each of `world` ranks that are at the parts from `first` on and has one."""
+    parts = range(first, min(first + world, len(_names(samples))))
+    progress(first * PART + sum(min(encoded, samples - part * PART) for part in parts), samples)
 
 
 class _Images(Dataset):

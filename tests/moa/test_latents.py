@@ -134,15 +134,22 @@ def vae_shape(vae: Any) -> tuple[int, int, int]:
     return vae.config.latent_channels, side, side
 
 
-def test_a_rank_counts_the_others_to_be_as_far_as_itself(tmp_path, shards, vae):
+@pytest.mark.parametrize(
+    ("world", "counted"),
+    [
+        (2, [(4, 8), (6, 8), (8, 8)]),  # three parts of 3, 3 and 2 samples: the other rank has the second
+        (4, [(6, 8), (8, 8)]),  # one part each, the last is shorter, the fourth rank has none
+    ],
+)
+def test_a_rank_counts_the_others_to_be_as_far_as_itself(tmp_path, shards, vae, world, counted):
     told: list[tuple[int, int]] = []
-    alone = Ranks(0, 2, torch.device("cpu"))
+    alone = Ranks(0, world, torch.device("cpu"))
     object.__setattr__(alone, "sum_", lambda tensor: None)
     with pytest.raises(LatentCacheError, match="00001.npy"):  # the other rank's part
         open_latents(
             tmp_path, ShardDataset(shards), vae, INPUTS, alone, StopRequest(), progress=lambda *p: told.append(p)
         )
-    assert told == [(4, 8), (6, 8), (8, 8)]
+    assert told == counted
 
 
 def test_a_run_says_how_far_the_latents_are_but_not_after_every_batch(make_config, tmp_path, capfd, monkeypatch):
