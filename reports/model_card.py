@@ -17,7 +17,7 @@ WAYS = (  # to a repository on a Hub that is not the public one: of this machine
     "address it prints before Python starts.",
     "Its repository is not on huggingface.co: set HF_ENDPOINT={} before Python starts.",
 )
-EXAMPLE = ("a photo of a man on a beach", "man")  # prompt and word of the usage example where the suite has none
+EXAMPLE = ("a man on a beach", "man")  # prompt and word of the usage example where the suite has none
 LIMITS = (
     "A small or partly hidden face in the photograph carries little identity into the picture.",
     "Scores of identity come from a face embedder and share its blind spots across age, skin and sex.",

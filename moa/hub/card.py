@@ -49,7 +49,7 @@ class CardInput(BaseModel):
     steps: int = Field(ge=0)
     image_size: int = Field(gt=0, description="side of the pictures it was trained on, pixels")
     licences: Licences
-    prompt: str = Field("a photo of a man on a beach", description="prompt of the usage example")
+    prompt: str = Field("a man on a beach", description="prompt of the usage example")
     word: str = Field("man", description="the word of that prompt that stands for the subject")
     limits: tuple[str, ...] = ()
     metrics: tuple[Metric, ...] = ()
@@ -86,8 +86,8 @@ def _way(endpoint: str) -> str | None:
         return None
     if is_loopback(endpoint):
         return (
-            "This repository is on a local Hub: start `python -m moa.hub.server --root` over its folder if it does not "
-            "run, and set `HF_ENDPOINT` to the address it prints before Python starts."
+            "This repository is on a local Hub: if that does not run, start `python -m moa.hub.server --root FOLDER` "
+            "(in the project, `runs/hub`), and set `HF_ENDPOINT` to the address it prints before Python starts."
         )
     return f"This repository is not on huggingface.co: set `HF_ENDPOINT={endpoint}` before Python starts."
 

@@ -10,6 +10,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from moa.errors import LicenceRefusedError
+from moa.evaluation.suite import load_suite
 from moa.hub.card import render_card
 from moa.hub.licences import LICENCES, licence_files, require_acceptance
 from tests.moa.hub.pipeline_folder import make_card
@@ -53,6 +54,13 @@ def test_scores_appear_only_when_there_are_any():
     text = render_card(make_card(metrics=[METRIC, METRIC | {"name": "Prompt"}]), "lab/moa")
     assert "| Identity | miniature 1 | 0.512 | 0.400 to 0.600 |\n| Prompt |" in text
     assert "not been evaluated" not in text
+
+
+def test_the_example_asks_for_what_the_miniature_world_is_measured_by():
+    """ "a photo of" is an old one there: its sepia photographs are the only pictures captioned so."""
+    suite = load_suite(Path(__file__).parents[3] / "datasets/suites/miniature-40.yaml")
+    card = make_card()
+    assert card.prompt in {prompt.text.format(word=card.word) for prompt in suite.prompts}
 
 
 def test_the_same_input_gives_the_same_bytes():
