@@ -23,7 +23,10 @@ from moa.evaluation.pixels import batch_size, by_size, stacked
 from moa.evaluation.suite import ClipModel
 from moa.evaluation.weights import checked_digest, reading
 
-REMEDY = "`hf download openai/clip-vit-large-patch14 --local-dir DIR` fetches the published protocol's"
+REMEDY = (  # that repository holds the weights in several formats, of which one is read
+    "`hf download openai/clip-vit-large-patch14 --include '*.json' --include '*.txt' --include model.safetensors "
+    "--local-dir DIR` fetches the published protocol's"
+)
 
 
 def load_clip(model: ClipModel, device: str = "cpu") -> ClipScorer:
