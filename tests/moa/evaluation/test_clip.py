@@ -180,7 +180,9 @@ def test_wrong_weights_and_missing_files_are_named(folder, tmp_path):
     with pytest.raises(EvaluatorWeightsError, match=r"model.safetensors: is sha256:.* is asked for"):
         load_clip(ClipModel(path=str(folder), sha256="sha256:" + "0" * 64))
     (tmp_path / "config.json").write_text(json.dumps({}), encoding="utf-8")
-    with pytest.raises(EvaluatorWeightsError, match=r"preprocessor_config.json.*missing.*--include model.safetensors.*--clip"):
+    with pytest.raises(
+        EvaluatorWeightsError, match=r"preprocessor_config.json.*missing.*--include model.safetensors.*--clip"
+    ):
         load_clip(ClipModel(path=str(tmp_path)))
 
 
