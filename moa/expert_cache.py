@@ -44,9 +44,8 @@ class ExpertCache:
 
         What is kept of a batch of another size (before guidance was switched off) is not used.
         """
-        call = self._passes + self.order - 1
-        step, again = call // self.order, call % self.order  # not divmod: torch.compile does not trace it
-        due = self.interval == 1 or (step % self.interval == 0 and (again == 0 or step == 0)) or rows != self._rows
+        call = self._passes + self.order - 1  # as if the first step, too, had asked `order` times
+        due = self.interval == 1 or call % (self.order * self.interval) == 0 or rows != self._rows
         if due:
             self._outputs = {}
         self._passes += 1

@@ -77,7 +77,7 @@ def sums_by_size(layers: Sequence[Tensor]) -> dict[tuple[int, int], Tensor]:
     sums: dict[tuple[int, int], Tensor] = {}
     for maps in layers:
         size = _size(maps)
-        sums[size] = sums[size] + maps if size in sums else maps.float()
+        sums[size] = sums[size] + maps.float() if size in sums else maps.float()
     return sums
 
 

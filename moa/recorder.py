@@ -90,4 +90,4 @@ class Recorder:
 
 
 def _kept(maps: Tensor, rows: Tensor) -> Tensor:
-    return maps[rows].detach().to("cpu", float16, copy=True)
+    return maps[rows].detach().to("cpu", float16)

@@ -64,12 +64,13 @@ def test_a_frozen_convolution_forgets_its_input(precision, options):
     same_and_leaner(convolution, lean, [torch.randn(2, 4, 9, 9)], precision)
 
 
-def test_a_frozen_convolution_keeps_the_memory_format():
+@pytest.mark.parametrize("weights", [torch.channels_last, torch.contiguous_format], ids=str)
+def test_a_frozen_convolution_keeps_the_memory_format(weights):
     convolution, lean = nn.Conv2d(4, 6, 3).requires_grad_(False), nn.Conv2d(4, 6, 3).requires_grad_(False)
     lean.__class__ = FrozenConv2d
     lean.load_state_dict(convolution.state_dict())
     x = torch.randn(2, 4, 9, 9).to(memory_format=torch.channels_last)
-    convolution, lean = (module.to(memory_format=torch.channels_last) for module in (convolution, lean))
+    convolution, lean = (module.to(memory_format=weights) for module in (convolution, lean))
     (_, theirs), (_, ours) = step(convolution, [x], False)[0], step(lean, [x], False)[0]
     assert torch.equal(ours, theirs) and ours.stride() == theirs.stride()
 
@@ -81,6 +82,18 @@ def test_a_trained_convolution_gets_its_gradients(trained, padding):
     getattr(convolution, trained).requires_grad_()
     convolution(torch.randn(2, 4, 9, 9, requires_grad=True)).square().sum().backward()
     assert getattr(convolution, trained).grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("options", [{"padding": "same"}, {"padding": 1, "padding_mode": "circular"}], ids=str)
+def test_a_frozen_convolution_of_another_padding_takes_the_usual_way(options):
+    """As of pictures without a seam."""
+    convolution = nn.Conv2d(4, 6, 3, **options).requires_grad_(False)
+    lean = nn.Conv2d(4, 6, 3, **options).requires_grad_(False)
+    lean.__class__ = FrozenConv2d
+    lean.load_state_dict(convolution.state_dict())
+    x = torch.randn(2, 4, 9, 9)
+    for theirs, ours in zip(step(convolution, [x], False)[0], step(lean, [x], False)[0], strict=True):
+        assert torch.equal(ours, theirs)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

@@ -80,6 +80,23 @@ def test_every_parameter_learns():
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in module.parameters())
 
 
+def test_frequencies_are_normal_with_a_deviation_of_two_cycles():
+    """Of time per schedule and of the layers per layer: what models were trained with."""
+    frequencies = SpacetimeEncoding(20_000, 1).frequencies
+    torch.testing.assert_close(frequencies.mean(dim=1), torch.zeros(2), rtol=0, atol=0.1)
+    torch.testing.assert_close(frequencies.std(dim=1), torch.full((2,), 2.0), rtol=0, atol=0.1)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_rounds_the_encoding_and_not_the_time(dtype):
+    """bfloat16 has no 801."""
+    encoding = SpacetimeEncoding(32, 8)
+    encoding.project = torch.nn.Identity()
+    times, layers = torch.tensor([801.0, 333.0]), torch.tensor(LAYERS)
+    assert torch.equal(encoding(times, layers, dtype), encoding(times, layers, torch.float32).to(dtype))
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_keeps_the_frequencies_and_new_models_have_the_same(dtype):
     first, second = SpacetimeEncoding(32, 8), SpacetimeEncoding(32, 8)
@@ -93,6 +110,13 @@ def test_prompts_replace_the_subject_tokens_and_nothing_else():
     expected = text.expand(3, -1, -1, -1).clone()
     expected[:, 0, 5], expected[:, 0, 2], expected[:, 1, 3] = tokens[:, 0, 0], tokens[:, 0, 1], tokens[:, 1, 1]
     assert torch.equal(result, expected) and all(each.is_contiguous() for each in result.unbind(0))
+
+
+def test_prompts_give_gradients_to_the_text_that_stays_and_to_the_tokens_that_take_its_place():
+    text, tokens = torch.randn(1, 4, TEXT, requires_grad=True), torch.randn(3, 1, 2, TEXT, requires_grad=True)
+    multimodal_prompts(text, tokens, torch.tensor([[2, 4]])).sum().backward()
+    assert text.grad[0, :, 0].tolist() == [3, 3, 0, 3]  # one of each of three layers
+    assert tokens.grad[:, 0, :, 0].tolist() == [[1, 0]] * 3  # the second slot is empty
 
 
 def test_grid_follows_the_levels_of_the_unet():
@@ -130,6 +154,25 @@ def test_half_a_guided_batch_is_its_conditional_half_and_any_other_size_is_refus
     for size, given in ((4, moa), (3, MoAInput(features, positions, active)), (6, half)):
         with pytest.raises(ConditioningError, match=f"the batch {size}.*doubled batch"):
             given.for_batch(size)
+
+
+def test_rows_with_subjects_are_active_and_name_a_token():
+    features, positions = torch.zeros(4, 2, IMAGE), torch.tensor([[0, -1], [-1, -1], [-1, 4], [3, 4]])
+    assert MoAInput(features, positions).with_subjects.tolist() == [True, False, True, True]
+    active = torch.tensor([True, True, True, False])
+    assert MoAInput(features, positions, active).with_subjects.tolist() == [True, False, True, False]
+
+
+def test_positions_are_read_on_the_cpu_alone_and_what_is_known_of_them_travels():
+    """A device that cannot be read, as an accelerator that would have to be waited for."""
+    there, features, positions = torch.device("meta"), torch.zeros(2, 2, IMAGE), torch.tensor([[3, -1], [7, 2]])
+    for moa in (MoAInput(features, positions), MoAInput(features, positions).to(there)):
+        moa.check_positions(8)
+        with pytest.raises(ConditioningError, match="bound to token 7.*the tokens 0 to 6"):
+            moa.check_positions(7)
+    unknown = MoAInput(features.to(there), positions.to(there))
+    assert unknown.last is None
+    unknown.check_positions(1)
 
 
 @pytest.mark.parametrize(

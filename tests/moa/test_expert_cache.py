@@ -77,6 +77,23 @@ def test_a_scheduler_of_second_order_computes_once_for_both_passes_of_a_step():
     assert calls["expert"] == 5 * len(unet.moa_layers())
 
 
+@pytest.mark.parametrize(
+    ("interval", "order", "computed"),
+    [
+        (1, 1, "yyyyy"),
+        (3, 1, "y--y--y"),
+        (1, 2, "yyyyy"),
+        (2, 2, "y--y---y---y"),
+        (3, 2, "y----y-----y"),
+        (2, 3, "y---y-----y"),
+    ],
+)
+def test_which_passes_are_due(interval, order, computed):
+    """Of a second order: t0, t1 t1, t2 t2, ...; the first pass of a step computes for both."""
+    cache = ExpertCache(interval, order=order)
+    assert "".join("y" if cache.start(2) else "-" for _ in computed) == computed
+
+
 @torch.no_grad()
 def test_a_batch_of_another_size_is_computed_anew():
     cache = ExpertCache(9)

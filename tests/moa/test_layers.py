@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from diffusers.models.attention_processor import Attention
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0, SlicedAttnProcessor
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -154,7 +154,7 @@ def test_inactive_rows_are_the_prior_bit_for_bit():
 def test_single_branch_never_runs_the_prior():
     attention = layer(cross=True, architecture="single_branch")
     z, text = torch.randn(1, PIXELS, DIM).double(), torch.randn(1, TOKENS, TEXT).double()
-    attention.to_q.weight.fill_(float("nan"))
+    attention.to_q.register_forward_hook(lambda *_: pytest.fail("the prior ran"))
     moa = context(slice(0, 1), text, torch.zeros(1, 1, TEXT).double(), torch.tensor([[TOKENS]]))
     out = attention(z, text, moa=moa)
     branch = attention.moa
@@ -163,15 +163,88 @@ def test_single_branch_never_runs_the_prior():
 
 
 @torch.no_grad()
-def test_text_mask_holds_for_the_personalization_expert():
-    attention = layer(cross=True)
-    z, text = torch.randn(2, PIXELS, DIM).double(), torch.randn(2, TOKENS, TEXT).double()
-    mask = torch.zeros(2, 1, TOKENS).double()
-    mask[:, :, 4:] = -10000.0
-    tokens, positions = torch.randn(2, 1, TEXT).double(), torch.tensor([[2], [3]])
-    whole, first = (context(slice(0, 2), each, tokens, positions) for each in (text, text[:, :4]))
-    short = attention(z, text[:, :4], moa=first)
-    torch.testing.assert_close(attention(z, text, attention_mask=mask, moa=whole), short)
+@pytest.mark.parametrize("rows", [slice(0, 3), slice(1, 3), torch.tensor([0, 2])], ids=["all", "guidance", "scattered"])
+def test_text_mask_holds_for_the_personalization_expert(rows):
+    """Each row has its own: as if its text were as short as its mask says."""
+    attention, lengths = layer(cross=True), [4, 5, 6]
+    z, text = torch.randn(3, PIXELS, DIM).double(), torch.randn(3, TOKENS, TEXT).double()
+    mask = torch.zeros(3, 1, TOKENS).double()
+    for row, length in enumerate(lengths):
+        mask[row, :, length:] = -10000.0
+    tokens, positions = torch.randn(3, 1, TEXT).double(), torch.tensor([[2], [3], [1]])
+    out = attention(z, text, attention_mask=mask, moa=context(rows, text, tokens[rows], positions[rows]))
+    for row in torch.arange(3)[rows].tolist():
+        one = slice(row, row + 1)
+        text_alone = text[one, : lengths[row]]
+        alone = attention(z[one], text_alone, moa=context(slice(0, 1), text_alone, tokens[one], positions[one]))
+        torch.testing.assert_close(out[one], alone)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("rows", [slice(1, 3), torch.tensor([0, 2])], ids=["guidance", "scattered"])
+def test_recorded_maps_are_the_priors_share_and_the_attention_at_the_subjects_by_loops(rows):
+    """On the rows that are mixed, under a text mask; 1 and 0 on the others and in an empty slot."""
+    attention, recorder = layer(cross=True), Recorder()
+    z, text = torch.randn(3, PIXELS, DIM).double(), torch.randn(3, TOKENS, TEXT).double()
+    mask = torch.randn(3, 1, TOKENS).double()
+    tokens, positions = torch.randn(3, 2, TEXT).double(), torch.tensor([[2, 5], [3, TOKENS], [6, 1]])
+    moa = context(rows, text, tokens[rows], positions[rows], recorder)
+    attention(z, text, attention_mask=mask, moa=moa)
+    branch, size = attention.moa, DIM // HEADS
+    router, columns = torch.ones(3, PIXELS).double(), torch.zeros(3, 2, PIXELS).double()
+    for place, row in enumerate(torch.arange(3)[rows].tolist()):
+        logits = z[row] @ branch.router.logits.weight.T + branch.router.logits.bias
+        router[row] = logits[:, 0].exp() / logits.exp().sum(dim=1)
+        q, k = z[row] @ branch.query.weight.T, moa.prompts[LAYER][place] @ branch.key.weight.T
+        for h in range(HEADS):
+            part = slice(h * size, (h + 1) * size)
+            weights = (q[:, part] @ k[:, part].T / math.sqrt(size) + mask[row]).exp()
+            weights = weights / weights.sum(dim=1, keepdim=True)
+            for slot, position in enumerate(positions[row].tolist()):
+                if position < TOKENS:
+                    columns[row, slot] += weights[:, position] / HEADS
+    torch.testing.assert_close(recorder.router[LAYER], router.view(3, 4, 4), rtol=0, atol=1e-9)
+    torch.testing.assert_close(recorder.attention[LAYER], columns.view(3, 2, 4, 4), rtol=0, atol=1e-9)
+
+
+@torch.no_grad()
+def test_router_maps_of_half_a_precision_are_recorded_in_full():
+    attention, recorder = layer(cross=True).to(torch.bfloat16), Recorder()
+    z, text = torch.randn(1, PIXELS, DIM).bfloat16(), torch.randn(1, TOKENS, TEXT).bfloat16()
+    moa = context(slice(0, 1), text, torch.zeros(1, 1, TEXT).bfloat16(), torch.tensor([[2]]), recorder)
+    attention(z, text, moa=moa)
+    expected = attention.moa.router(z)[..., 0].view(1, 4, 4)
+    assert expected.dtype == torch.float32 and torch.equal(recorder.router[LAYER], expected)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"dropout": 0.5},
+        {"residual_connection": True},
+        {"rescale_output_factor": 2.0},
+        {"qk_norm": "layer_norm"},
+        {"cross_attention_norm": "layer_norm"},
+        {"norm_num_groups": 2},
+        {"processor": SlicedAttnProcessor(2)},
+        {"scale_qk": False},
+    ],
+    ids=str,
+)
+def test_the_prior_is_the_layer_of_diffusers_whatever_its_options(options):
+    options = {"processor": AttnProcessor2_0(), **options}
+    attention = Attention(DIM, TEXT, heads=HEADS, dim_head=DIM // HEADS, **options).train()
+    z, text = torch.randn(2, PIXELS, DIM), torch.randn(2, TOKENS, TEXT)
+    torch.manual_seed(0)
+    expected = attention(z, text)
+    attention.__class__ = MoAAttention
+    attention.moa = MoABranch(attention, MoAConfig(image_dim=4), LAYER)
+    attention.moa.router.logits.bias.copy_(torch.tensor([1000.0, -1000.0]))
+    torch.manual_seed(0)
+    moa = context(slice(0, 2), text, torch.randn(2, 1, TEXT, generator=torch.Generator()), torch.tensor([[2], [3]]))
+    assert torch.equal(attention(z, text, moa=moa), expected)
 
 
 @pytest.mark.parametrize("kind", ["linear", "mlp"])

@@ -29,6 +29,21 @@ def test_masked_loss_weighs_samples_equally_and_survives_an_empty_mask():
     assert masked_loss(prediction, target, foreground).item() == pytest.approx(2 / 3)
 
 
+def test_a_person_of_less_than_a_pixel_counts_as_much_as_any():
+    """A face far away on the latents, or anybody on the coarsest attention maps."""
+    prediction, foreground = torch.full((1, 1, 2, 2), 3.0), torch.zeros(1, 1, 2, 2)
+    foreground[0, 0, 0, 0] = 0.25
+    assert masked_loss(prediction, torch.zeros(1, 1, 2, 2), foreground).item() == pytest.approx(9)
+    maps, mask = torch.tensor([[[[0.8, 0.1], [0.1, 0.3]]]]), foreground.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    expected = (0.75 * 0.8 + 0.1 + 0.1 + 0.3) / 3.75 - 0.8
+    assert object_loss([maps], mask, torch.tensor([[True]])).item() == pytest.approx(expected)
+
+
+def test_errors_of_half_precision_are_squared_in_full():
+    prediction = torch.full((1, 1, 1, 1), 300.0, dtype=torch.float16)  # its square is beyond fp16
+    assert masked_loss(prediction, torch.zeros_like(prediction), torch.ones(1, 1, 1, 1)).item() == 90_000
+
+
 def test_router_loss_by_hand():
     foreground = torch.tensor([[[[1.0, 0.0], [0.0, 0.5]]]])
     first = torch.tensor([[[0.0, 0.5], [1.0, 0.4]]])
@@ -46,14 +61,14 @@ def test_router_loss_accumulates_layers_before_the_square():
 
 
 def test_router_loss_of_mixed_resolutions_against_loops():
-    sizes = [(8, 8), (4, 4), (2, 2)]
+    sizes = [(8, 8), (4, 4), (2, 2), (4, 4)]
     maps = [torch.rand(3, h, w).double() for h, w in sizes]
     foreground = torch.rand(3, 1, 16, 16).double()
     expected = 0.0
     for row in range(3):
         for y in range(8):
             for x in range(8):
-                share = sum(float(m[row, y * h // 8, x * w // 8]) for m, (h, w) in zip(maps, sizes, strict=True)) / 3
+                share = sum(float(m[row, y * h // 8, x * w // 8]) for m, (h, w) in zip(maps, sizes, strict=True)) / 4
                 mask = float(foreground[row, 0, 2 * y : 2 * y + 2, 2 * x : 2 * x + 2].mean())
                 expected += ((1 - mask) * (1 - share)) ** 2 / 3
     assert router_loss(maps, foreground).item() == pytest.approx(expected, rel=1e-5)
@@ -77,7 +92,7 @@ def test_object_loss_by_hand():
 
 
 def test_object_loss_against_loops():
-    maps = [torch.rand(3, 4, 8, 8).double(), torch.rand(3, 4, 4, 4).double()]
+    maps = [torch.rand(3, 4, size, size).double() for size in (8, 4, 4)]
     masks = (torch.rand(3, 4, 8, 8) > 0.5).double()
     masks[1, 2] = 0  # present, but nothing of it is visible
     present = torch.tensor([[1, 1, 0, 0], [1, 0, 1, 0], [0, 0, 0, 0]]).bool()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from moa.conditioning import MoAInput
@@ -74,8 +75,10 @@ def test_a_new_pass_forgets_the_last_one_and_the_first_map_of_a_pass_stays():
     unet, recorder = tiny_moa_unet(), Recorder()
     forward(unet, recorder, timestep=10)
     early = recorder.attention[1]
+    router = recorder.router[1]
     recorder.add_attention(1, torch.zeros_like(early))  # as gradient checkpointing does in the backward pass
-    assert recorder.attention[1] is early
+    recorder.add_router(1, torch.zeros_like(router))
+    assert recorder.attention[1] is early and recorder.router[1] is router
     forward(unet, recorder, timestep=900)
     assert not torch.allclose(recorder.attention[1], early)
     assert recorder.steps == []
@@ -115,6 +118,27 @@ def test_history_stays_within_its_bytes_and_still_covers_the_trajectory():
     assert sum(step.bytes for step in recorder.steps) <= 3.5 * one
     assert [step.step for step in recorder.steps] == [0, 4, 8]
     assert recorder.stride == 4
+
+
+@pytest.mark.parametrize(
+    ("sizes", "most", "kept", "stride"),
+    [
+        ([1, 1, 1], 3, [0, 1, 2], 1),  # exactly as much as there may be
+        ([1, 1, 1, 1], 3, [0, 2], 2),
+        ([1, 1, 1, 1, 3], 4, [0, 4], 4),  # a larger pass: once is not enough
+        ([1, 1], 0, [0], 2),  # the first stays, whatever its size
+    ],
+)
+def test_history_is_thinned_by_its_bytes(sizes, most, kept, stride):
+    """A row of 4 x 4 pixels has 32 bytes in fp16."""
+    recorder = Recorder(history=True, max_bytes=32 * most)
+    for number, rows in enumerate(sizes):
+        recorder.start()
+        recorder.add_router(0, torch.ones(rows, 4, 4, requires_grad=True))
+        recorder.finish(900 - number, torch.ones(rows).bool())
+    assert [step.step for step in recorder.steps] == kept and recorder.stride == stride
+    assert [step.bytes for step in recorder.steps] == [32 * sizes[number] for number in kept]
+    assert not any(step.router[0].requires_grad for step in recorder.steps)  # a graph would keep all of the pass
 
 
 @torch.no_grad()
