@@ -146,10 +146,9 @@ class MoAAttention(Attention):
     def _personal(
         self, z: Tensor, text: Tensor | tuple[Tensor, Any] | None, mask: Tensor | None, moa: MoAContext
     ) -> Tensor:
-        """The personalization expert's output on its rows [A, N, d]; c_1 is z itself in self-attention."""
+        """The personalization expert's output on its rows [A, N, d]; c_1 is z itself in self-attention, where there is
+        no `text` (with an IP-Adapter: text and image states)."""
         z = moa.take(z)
-        if isinstance(text, tuple):  # an IP-Adapter rides along: (text, image states)
-            text = text[0]
         bias = None if mask is None else moa.take(mask)[:, None]
         condition = z if text is None else moa.prompts[self.moa.index]
         keys, values = self.moa.key(condition), self.moa.value(condition)

@@ -151,7 +151,8 @@ def test_half_a_guided_batch_is_its_conditional_half_and_any_other_size_is_refus
     assert moa.for_batch(6) is moa and moa.for_batch(3) is half
     assert torch.equal(half.features, features[3:]) and half.positions.flatten().tolist() == [3, 4, 5]
     assert half.rows.tolist() == [0, 2] and half.with_subjects.tolist() == [True, False, True]
-    for size, given in ((4, moa), (3, MoAInput(features, positions, active)), (6, half)):
+    pair = MoAInput(features[:4], positions[:4], guided=True).for_batch(2)  # has no unconditional half of its own
+    for size, given in ((4, moa), (3, MoAInput(features, positions, active)), (6, half), (1, pair)):
         with pytest.raises(ConditioningError, match=f"the batch {size}.*doubled batch"):
             given.for_batch(size)
 

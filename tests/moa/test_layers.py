@@ -13,7 +13,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from moa.backward import subject_columns
 from moa.conditioning import MoAContext, multimodal_prompts
 from moa.config import MoAConfig
-from moa.layers import MoAAttention, MoABranch, Router, softmax_attention
+from moa.layers import ExpertLinear, MoAAttention, MoABranch, Router, softmax_attention
 from moa.recorder import Recorder
 
 DIM, TEXT, HEADS, PIXELS, TOKENS = 12, 10, 3, 16, 7
@@ -245,6 +245,16 @@ def test_the_prior_is_the_layer_of_diffusers_whatever_its_options(options):
     torch.manual_seed(0)
     moa = context(slice(0, 2), text, torch.randn(2, 1, TEXT, generator=torch.Generator()), torch.tensor([[2], [3]]))
     assert torch.equal(attention(z, text, moa=moa), expected)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_an_expert_in_full_precision_computes_in_that_of_its_input(bias):
+    linear, x = ExpertLinear(DIM, 5, bias=bias), torch.randn(2, PIXELS, DIM).bfloat16()
+    expected = torch.nn.Linear(DIM, 5, bias=bias)
+    expected.load_state_dict(linear.state_dict())
+    assert torch.equal(linear(x), expected.bfloat16()(x))
+    linear(x).sum().backward()
+    assert all(parameter.grad.dtype == torch.float32 for parameter in linear.parameters())
 
 
 @pytest.mark.parametrize("kind", ["linear", "mlp"])

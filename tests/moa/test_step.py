@@ -44,7 +44,7 @@ def test_a_step_is_the_equations_written_out(kind: str) -> None:
         posterior_noise=torch.randn(samples, 4, 4, 4),
     )
     text, answer = torch.randn(samples, 7, 6), torch.randn(samples, 4, 4, 4, requires_grad=True)
-    routers = {layer: torch.rand(samples, side, side) for layer, side in layers.items()}
+    routers = {layer: torch.rand(samples, side, side, requires_grad=True) for layer, side in layers.items()}
     columns = {layer: torch.rand(samples, slots, side, side) for layer, side in layers.items() if layer}
     asked = []
 
@@ -105,6 +105,11 @@ def test_a_step_is_the_equations_written_out(kind: str) -> None:
     ]
     statistics = losses.statistics(0.25)
     assert torch.equal(statistics, torch.stack(expected)) and not statistics.requires_grad
+    assert not losses.background_share.requires_grad and not losses.foreground_share.requires_grad
+    models.router_layers = ()  # a single branch
+    alone = training_losses(models, batch, config)
+    shares = torch.stack([alone.router, alone.background_share, alone.foreground_share, alone.routed])
+    assert not shares.any() and torch.equal(alone.total, alone.masked + 0.5 * alone.object)
 
 
 class _Doubling(SimpleNamespace):

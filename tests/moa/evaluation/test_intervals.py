@@ -57,6 +57,8 @@ def test_comparisons_that_share_people_are_not_independent(groups, monkeypatch):
 def test_one_comparison_and_one_person_have_no_bounds():
     alone = bootstrap_interval(np.array([0.2, 0.4]), np.array([["a", "b"], ["b", "a"]]))
     assert (alone.n, alone.mean, alone.low, alone.high) == (2, pytest.approx(0.3), None, None)
+    two = bootstrap_interval(np.array([0.2, 0.4]), np.array([["a", "b"], ["d", "c"]]))  # half of the draws hold neither
+    assert two.low < 0.3 < two.high
 
 
 def test_an_interval_of_scores_and_shares_ends_where_they_do():
@@ -91,6 +93,11 @@ def test_all_and_nothing_by_hand():
     half = 1.96 * np.sqrt(2 * (1 - 0.125) ** 2 + 14 * 0.125**2 + 4) / 20
     assert (difference.mean, difference.high) == (-0.125, pytest.approx(-0.125 + half, abs=1e-4))
     assert paired_difference(np.full(9, 0.5), np.full(9, 0.5), np.arange(9)).high == 0  # scores: bit for bit the same
+    half_shown = np.tile(
+        [1.0, 0.0], 8
+    )  # all of them kept: half is 1.96 * sqrt(4) / 20 of images, of which half show it
+    kept = ratio_of_means(half_shown, half_shown, np.repeat(np.arange(8), 2))
+    assert (kept.low, kept.high) == (pytest.approx(1 - 0.392, abs=1e-4), pytest.approx(1 + 0.392, abs=1e-4))
 
 
 def test_people_who_share_an_image_make_no_share_surer():
@@ -154,6 +161,7 @@ def test_a_difference_of_ratios_is_drawn_together(monkeypatch):
 def test_a_ratio_to_nothing_is_none():
     assert ratio_of_means(np.array([]), np.array([]), np.array([])) is None
     assert ratio_of_means(np.ones(2), np.zeros(2), np.arange(2)) is None
+    assert ratio_of_means(np.ones(2), -np.ones(2), np.arange(2)) is None
     unsure = ratio_of_means(np.ones(2), np.array([0.0, 1.0]), np.arange(2))  # a draw may hold the 0 alone
     assert (unsure.mean, unsure.low, unsure.high) == (2.0, None, None)
     rare = ratio_of_means(np.ones(6), np.array([0.0, 0, 0, 1, 1, 1]), np.arange(6))  # 1 draw of 64 holds only zeros

@@ -51,6 +51,23 @@ def test_the_matching_is_optimal_not_greedy():
     assert found.leakage == pytest.approx((0.0 + 0.8) / 2) and not found.assigned
 
 
+@pytest.mark.parametrize(
+    ("faces", "assigned"),
+    [
+        ([[0.4, 0.1], [0.5, 0.8]], True),  # the second face is nearer to the first reference than the first face is
+        ([[0.5, 0.6], [0.1, 0.9]], False),  # the first face is nearer to the second reference than to its own
+    ],
+)
+def test_assigned_asks_each_face_and_not_each_reference(faces, assigned):
+    third = [np.sqrt(1 - a * a - b * b) for a, b in faces]
+    found = match_faces(np.column_stack([faces, third]), np.eye(3)[:2])
+    assert (found.ip_first, found.ip_second) == pytest.approx((faces[0][0], faces[1][1])) and found.assigned is assigned
+
+
+def test_nobody_is_nearer_to_one_of_two_equal_references():
+    assert not match_faces(_unit(np.random.default_rng(3), 2, 5), np.eye(5)[[0, 0]]).assigned
+
+
 def test_the_matching_is_the_best_of_all():
     rng = np.random.default_rng(0)
     for _ in range(50):
@@ -98,6 +115,19 @@ def test_the_person_region_follows_the_face_and_stays_in_the_image():
     assert small.sum() == 16 and small[10:14, 30:34].all()
 
 
+def test_the_person_region_of_a_face_between_pixels_that_is_no_square():
+    """Each pixel that the boxes touch; heights are in heights of the face, widths in its widths."""
+    person = PersonBox(head=1, side=1.5, above=0.5, below=2)
+    region = person_region((20.4, 20.6, 22.6, 24.6), person, width=64, height=64)  # 2.2 wide, 4 high, about 21.5
+    expected = np.zeros((64, 64), bool)
+    expected[18:25, 19:24] = True  # 20.6 - 0.5 * 4 ... 24.6, 21.5 -+ 2.2
+    expected[24:33, 18:25] = True  # ... 24.6 + 2 * 4, 21.5 -+ 3.3
+    assert np.array_equal(region, expected)
+    outside = PersonBox(head=0.5, side=0.5, above=0, below=0)
+    for box in ((-9, -9, -5, -5), (-9, 20, -5, 24), (20, -9, 24, -5), (70, 70, 74, 74)):
+        assert not person_region(box, outside, width=64, height=64).any()
+
+
 def test_a_portrait_leaves_background_beside_the_head():
     """A face of 40 % of the width: shoulders fill the picture, the scene is beside the head."""
     region = person_region((150, 100, 350, 360), REAL_PERSON, width=500, height=600)
@@ -134,12 +164,17 @@ def test_layout_diversity_is_the_mean_difference_to_the_others():
     layouts = np.stack([np.full((8, 8, 3), value, np.uint8) for value in (0, 51, 255)])
     assert layout_diversity(layouts) == pytest.approx([0.6, 0.5, 0.9])  # distances 0.2, 1.0, 0.8
     assert layout_diversity(layouts[[1, 1]]) == pytest.approx([0, 0])
+    one, other = np.random.default_rng(4).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
+    assert layout_diversity(np.stack([one, other])) == pytest.approx(
+        [np.abs(one - other.astype(float)).mean() / 255] * 2
+    )
 
 
 def test_content_diversity_is_the_mean_cosine_distance_to_the_others():
     embeddings = np.array([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]], np.float32)
     assert content_diversity(embeddings) == pytest.approx([0.7, 0.3, 0.6])  # distances 0.4, 1.0, 0.2
     assert content_diversity(embeddings[[0, 0]]) == pytest.approx([0, 0])
+    assert content_diversity(embeddings[[1, 1]]).tolist() == [0, 0]  # in fp32 it is a little longer than 1
 
 
 def test_one_image_has_no_diversity():
