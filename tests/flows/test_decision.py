@@ -85,6 +85,14 @@ def test_images_that_were_not_scored_stop_a_promotion() -> None:
     assert decision.reasons[0] == "3 images of moa could not be scored; evaluate again." and not decision.promote
 
 
+@pytest.mark.parametrize("outcome", ["missing", "unreadable", "no_reference"])
+def test_so_do_images_of_the_champion(outcome: str) -> None:
+    values = summary(difference(0.1, 0.1, 0.1), difference(0.1, 0.1, 0.1))
+    champion = next(method for method in values["methods"] if method["kind"] == "champion")
+    champion["outcomes"] = {"scored": 7, outcome: 1}
+    assert judged(values).reasons == ("1 images of champion could not be scored; evaluate again.",)
+
+
 def test_people_without_a_reference_stop_a_promotion() -> None:
     values = summary(difference(0.1, 0.1, 0.1), difference(0.1, 0.1, 0.1))
     for method in values["methods"]:

@@ -172,6 +172,7 @@ def test_prior_share_is_the_mean_inside_the_mask() -> None:
     assert prior_share([fine], left).tolist() == pytest.approx([0.3])
     assert prior_share([fine, coarse], left).tolist() == pytest.approx([0.5])
     assert prior_share([], left).tolist() == [0.0]
+    assert prior_share([fine], torch.zeros_like(left)).tolist() == [0.0]
 
 
 def test_features_land_in_their_slots(make_config: MakeConfig) -> None:

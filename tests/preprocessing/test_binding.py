@@ -47,6 +47,10 @@ def test_left_to_right_binds_words_in_reading_order() -> None:
     assert [word.text for word in bound.words] == ["man", "woman"]
     assert bound.masks == [left, right]
     assert bound.others == [speck]
+    first_speck = mask(0, 2, 6)  # smaller than both: no subject, although it comes first
+    between = bind(config, "a man and a woman", [right, first_speck, mask(3, 11)], Annotation())
+    assert [list(np.flatnonzero(m.mask.any(axis=0))[[0, -1]]) for m in between.masks] == [[3, 10], [12, 29]]
+    assert between.others == [first_speck]
     assert (
         reason(config=config, caption="a man and a woman", masks=[left], annotation=Annotation())
         == "word_mask_mismatch"
@@ -77,6 +81,12 @@ def test_a_person_that_was_cropped_away_keeps_its_word() -> None:
 def test_annotations_that_disagree_with_their_caption(caption: str, words: tuple[str, ...], expected: str) -> None:
     masks = [mask(10 * i, 10 * i + 8, person=i) for i in range(len(words))]
     assert reason(config=declaration(), caption=caption, masks=masks, annotation=people(*words)) == expected
+
+
+def test_where_one_person_has_a_word_those_without_are_others() -> None:
+    large, named = mask(10, 30, person=0), mask(0, 5, person=1)
+    bound = bind(declaration(), "a woman", [large, named], people(None, "woman"))
+    assert (bound.masks, bound.others) == ([named], [large])
 
 
 def test_people_without_words_are_bound_by_rule() -> None:

@@ -22,6 +22,8 @@ def test_labels_put_subjects_over_others_and_large_over_small() -> None:
     assert labels[7, 2] == 1
     assert labels[30, 30] == 255
     assert labels[2, 39] == 2
+    labels = label_map([large, small], [other], 40)  # whichever comes first
+    assert (labels[2, 2], labels[2, 7], labels[7, 2], labels[30, 30]) == (2, 1, 2, 255)
 
 
 def test_the_box_ends_exclusively() -> None:

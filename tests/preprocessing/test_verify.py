@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from preprocessing.atomic import sha256_file, write_json
 from preprocessing.errors import ShardError
 from preprocessing.manifest import manifest_digest
 from preprocessing.run import preprocess
+from preprocessing.shards import TarWriter
 from preprocessing.verify import main, verify
-from tests.preprocessing.folders import add_photo, declaration, item_of, photo_names
+from tests.preprocessing.folders import add_photo, declaration, item_of, photo_names, samples_of
 
 NAMES = photo_names(4)
 
@@ -76,6 +81,96 @@ def test_wrong_content_behind_right_digests_is_found(out: Path) -> None:
         rewrite(out, lambda _, old=old, new=new: original.replace(old, new, 1))
         with pytest.raises(ShardError, match=key):
             verify(out)
+
+
+def vouch(out: Path, **changes: object) -> None:
+    """Write a manifest with a digest of its own for what the files now are."""
+    manifest = json.loads((out / "manifest.json").read_text()) | changes
+    for entry in manifest["shards"]:
+        entry["sha256"] = sha256_file(out / f"shards/{entry['name']}.tar")
+    for name in ("rejected.jsonl", "quality.json"):
+        manifest[f"{name.partition('.')[0]}_sha256"] = sha256_file(out / name)
+    manifest["digest"] = manifest_digest(manifest)
+    write_json(out / "manifest.json", manifest)
+
+
+def change_members(out: Path, changes: dict[str, bytes]) -> None:
+    """Write the first shard again, its first sample with other members, the index and all digests right."""
+    path = out / "shards/train-00000.json"
+    record, written = json.loads(path.read_text()), io.BytesIO()
+    members, tar = samples_of(out), TarWriter(written)
+    for number, entry in enumerate(record["index"]):
+        new = members[entry["key"]] | (changes if number == 0 else {})
+        tar.add(SimpleNamespace(key=entry["key"], members=sorted(new.items())))
+    tar.close()
+    path.with_suffix(".tar").write_bytes(written.getvalue())
+    write_json(path, record | {"index": tar.index})
+    vouch(out)
+
+
+def image_bytes(pixels: np.ndarray, kind: str = "PNG") -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind, **({"lossless": True, "exact": True} if kind == "WEBP" else {}))
+    return buffer.getvalue()
+
+
+ONE = np.zeros((32, 32), np.uint8)
+ONE[4:20, 4:20] = 1  # the label map of one person
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({}, None),
+        ({"extra.txt": b""}, "has members"),
+        ({"image.png": image_bytes(np.zeros((32, 31, 3), np.uint8))}, r"image is \(31, 32\)"),
+        ({"image.png": image_bytes(np.zeros((32, 32), np.uint8))}, "image is .* L"),
+        ({"mask.png": image_bytes(ONE)}, None),
+        ({"mask.png": image_bytes(ONE[:31])}, "mask is"),
+        ({"mask.png": image_bytes(2 * ONE)}, r"mask holds labels \[2\]"),
+        ({"mask.png": image_bytes(0 * ONE)}, r"mask holds labels \[\]"),
+        ({"mask.png": image_bytes(ONE + 254 * (ONE == 0).astype(np.uint8))}, r"mask holds labels \[1, 254\]"),
+        ({"mask.png": image_bytes(ONE + 255 * (ONE == 0).astype(np.uint8))}, None),  # strangers around
+        ({"subject0.webp": image_bytes(np.full((16, 15, 4), 255, np.uint8), "WEBP")}, r"crop is \(15, 16\)"),
+        ({"subject0.webp": image_bytes(np.zeros((16, 16, 4), np.uint8), "WEBP")}, "wholly transparent"),
+    ],
+)
+def test_members_that_do_not_agree_are_found(out: Path, changes: dict[str, bytes], problem: str | None) -> None:
+    change_members(out, changes)
+    if problem is None:
+        assert verify(out)["samples"] == 4
+    else:
+        with pytest.raises(ShardError, match=problem):
+            verify(out)
+
+
+def test_wrong_accounts_behind_right_digests_are_found(out: Path) -> None:
+    counts = json.loads((out / "manifest.json").read_text())["counts"]
+    vouch(out, counts=counts | {"subjects": 5})
+    with pytest.raises(ShardError, match="counts are .*'subjects': 5.* the files hold .*'subjects': 4"):
+        verify(out)
+    vouch(out, counts=counts)
+    assert verify(out) == counts
+    lines = (out / "rejected.jsonl").read_text()
+    (out / "rejected.jsonl").write_text(lines.replace('"no_word"', '"no_idea"'))
+    with pytest.raises(ShardError, match="rejected.jsonl: differs from the manifest"):
+        verify(out)
+    vouch(out)
+    with pytest.raises(ShardError, match=r"unknown reasons \['no_idea'\]"):
+        verify(out)
+
+
+def test_an_index_out_of_order_is_found(out: Path) -> None:
+    path = out / "shards/train-00000.json"
+    record = json.loads(path.read_text())
+    write_json(path, record | {"index": record["index"][::-1]})
+    with pytest.raises(ShardError, match="keys are not sorted"):
+        verify(out)
+    first, second, *_ = record["index"]
+    both = {"key": first["key"], "offset": first["offset"], "size": first["size"] + second["size"]}
+    write_json(path, record | {"index": [both, *record["index"][1:]]})
+    with pytest.raises(ShardError, match=f"the index entry of {first['key']} also holds .*{second['key']}"):
+        verify(out)
 
 
 def test_a_wrong_index_is_found(out: Path) -> None:

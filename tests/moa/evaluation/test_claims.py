@@ -385,5 +385,11 @@ def test_ablations_of_another_base_are_not_asked():
     assert _claim("C9", rows, elsewhere)["verdict"] == "unmeasured"
 
 
+def test_the_prior_is_that_of_moas_base_whichever_comes_first():
+    rows = _rows(ip=_by_method(0.1, 0.4))
+    claim = _claim("C3", rows, [replace(PRIOR, name="ink-prior", label="Ink: prior only"), *METHODS])
+    assert (claim["verdict"], claim["against"]["label"]) == ("yes", "Prior only")
+
+
 def test_without_moa_there_is_nothing_to_claim():
     assert make_claims(_rows(), [PRIOR, NO_MOA], swaps=None, pairs=None, router=None, upper_bound=None) == []

@@ -106,6 +106,12 @@ def test_people_who_share_an_image_make_no_share_surer():
     assert bootstrap_interval(np.ones(60), who, images=4) == bootstrap_interval(np.ones(4), prompts)
     shared, alone = paired_difference(np.ones(60), np.ones(60), who, images=4), np.ones(4)
     assert shared == paired_difference(alone, alone, prompts) and shared.high > 0.4
+    lost = np.array([1.0, 0, 1, 1])  # off by one image, not by fifteen
+    shared, alone = (
+        paired_difference(np.ones(60), np.tile(lost, 15), who, images=4),
+        paired_difference(alone, lost, prompts),
+    )
+    assert (shared.low, shared.high) == pytest.approx((alone.low, alone.high))
 
 
 def test_images_of_one_person_do_not_narrow_the_interval():
