@@ -16,7 +16,7 @@ def label_map(subjects: list[np.ndarray], others: list[np.ndarray], side: int) -
     labels = np.zeros((side, side), np.uint8)
     for mask in others:
         labels[mask] = OTHER_PERSON
-    for index in sorted(range(len(subjects)), key=lambda index: (int(subjects[index].sum()), index)):
+    for index in sorted(range(len(subjects)), key=lambda index: int(subjects[index].sum())):
         labels[subjects[index]] = index + 1
     return labels
 

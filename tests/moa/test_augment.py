@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from moa.augment import augment_subject
+from moa.augment import _move, augment_subject
 from moa.train_config import SubjectAugmentation
 
 CROP = np.zeros((16, 16, 4), np.uint8)
@@ -53,6 +53,37 @@ def test_geometry_moves_the_subject_within_bounds(option: dict[str, float]) -> N
     assert (area > 0.5).all() and (area < 1.6).all()
     colours = np.array([_augmented(seed, **option) for seed in range(20)])
     assert np.abs(colours[colours[..., 3] > 128][:, :3].astype(int) - [200, 80, 40]).max() <= 3  # no dark fringe
+
+
+@pytest.mark.parametrize(
+    ("move", "expected"),
+    [
+        ({"shift": (0.25, 0.0)}, np.roll(CROP, 4, axis=1)),
+        ({"shift": (0.0, -0.125)}, np.roll(CROP, -2, axis=0)),
+        ({"degrees": 90.0}, np.rot90(CROP, -1)),  # clockwise
+        ({"degrees": -90.0, "shift": (0.0, 0.125)}, np.roll(np.rot90(CROP), 2, axis=0)),
+        ({"degrees": 180.0}, CROP[::-1, ::-1]),
+    ],
+    ids=str,
+)
+def test_a_move_turns_about_the_centre_and_then_shifts(move: dict[str, object], expected: np.ndarray) -> None:
+    moved = _move(Image.fromarray(CROP), **{"shift": (0.0, 0.0), "zoom": 1.0, "degrees": 0.0, **move})
+    assert np.array_equal(np.array(moved)[..., 3] > 128, expected[..., 3] > 128)
+
+
+def test_a_zoom_is_about_the_centre() -> None:
+    square = np.zeros((16, 16, 4), np.uint8)
+    square[4:12, 4:12] = 255
+    for zoom, span in ((2.0, slice(0, 16)), (0.5, slice(6, 10))):
+        expected = np.zeros((16, 16), bool)
+        expected[span, span] = True
+        moved = _move(Image.fromarray(square), (0.0, 0.0), zoom, 0.0)
+        assert np.array_equal(np.array(moved)[..., 3] > 128, expected)
+
+
+def test_the_two_directions_of_a_shift_are_drawn_apart() -> None:
+    centres = [np.argwhere(_augmented(seed, geometry=0.2)[..., 3] > 128).mean(axis=0) for seed in range(20)]
+    assert abs(np.corrcoef(np.transpose(centres))[0, 1]) < 0.8
 
 
 def test_an_augmented_subject_is_always_visible() -> None:

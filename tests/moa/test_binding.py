@@ -35,6 +35,11 @@ def test_the_nth_subject_of_a_word_takes_its_nth_occurrence():
     assert find_words("a man, a dog and a man", ["man", "dog", "Man"]) == [(2, 5), (9, 12), (19, 22)]
 
 
+def test_a_word_that_another_begins_or_ends_with_is_not_that_one():
+    assert find_words("a mansion for a man", ["man"]) == [(16, 19)]
+    assert find_words("a woman and a man", ["man"]) == [(14, 17)]
+
+
 def test_a_word_does_not_take_the_end_of_a_longer_one():
     prompt = "an old man, a man and a very old man"
     expected = {"old man": (3, 10), "man": (14, 17), "very old man": (24, 36)}
@@ -52,6 +57,7 @@ def test_a_word_does_not_take_the_end_of_a_longer_one():
         ("a man", ["man", "man"], "1 time.*2 subject"),
         ("a man", [""], "''"),
         ("a man", ["a.an"], "a.an"),
+        ("a man", ["m.n"], "m.n"),
     ],
 )
 def test_words_that_are_not_there_are_named(prompt, words, message):

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from moa.errors import SubjectError
-from moa.subjects import Subject, check_features, encoder_pixels, image_features
+from moa.subjects import Subject, check_features, encoder_pixels, image_features, processor_folder
 from tests.tiny_models import IMAGE_DIM, IMAGE_SIZE, tiny_image_encoder, tiny_image_processor
 
 PROCESSOR = tiny_image_processor()
@@ -122,3 +122,13 @@ def test_a_position_is_a_whole_number(position):
 @pytest.mark.parametrize("position", [None, 2, np.int64(2), torch.tensor(2)])
 def test_any_whole_number_is_a_position(position):
     assert Subject("man", features=torch.zeros(2), position=position).position == position
+
+
+def test_the_image_processor_is_the_encoders_own_or_the_one_beside_it(tmp_path):
+    encoder, beside = tmp_path / "image_encoder", tmp_path / "feature_extractor"
+    encoder.mkdir()
+    assert processor_folder(encoder) == encoder
+    beside.mkdir()
+    assert processor_folder(encoder) == beside
+    (encoder / "preprocessor_config.json").touch()
+    assert processor_folder(encoder) == encoder

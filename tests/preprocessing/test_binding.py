@@ -76,6 +76,7 @@ def test_a_person_that_was_cropped_away_keeps_its_word() -> None:
         ("a dog", ("man",), "no_word"),
         ("a man", ("man", "man"), "word_mask_mismatch"),
         ("a young man", ("young man", "young man"), "word_mask_mismatch"),
+        ("a man", ("man", "Man"), "word_mask_mismatch"),
     ],
 )
 def test_annotations_that_disagree_with_their_caption(caption: str, words: tuple[str, ...], expected: str) -> None:
@@ -102,6 +103,8 @@ def test_small_people_are_no_subjects() -> None:
     arguments = {"caption": "a man", "masks": [speck], "annotation": Annotation()}
     assert reason(config=declaration(**MODELS, min_area=0.02), **arguments) == "no_person"
     assert bind(declaration(**MODELS, min_area=0.0), **arguments).masks == [speck]
+    exactly = declaration(**MODELS, min_area=10 / 32**2)
+    assert bind(exactly, **arguments).masks == [speck]
     assert reason(config=declaration(**MODELS), caption="a man", masks=[], annotation=Annotation()) == "no_person"
 
 
@@ -125,6 +128,9 @@ def test_at_most_eight_subjects() -> None:
     bound = bind(declaration(), " and ".join(["a man"] * 9), masks, people(*["man"] * 9))
     assert bound.masks == masks[:8]
     assert bound.others == masks[8:]
+    by_rule = declaration(**MODELS, binding="left_to_right")
+    bound = bind(by_rule, " and ".join(["a man"] * 9), [mask(3 * i, 3 * i + 3) for i in range(9)], Annotation())
+    assert (len(bound.words), len(bound.masks), len(bound.others)) == (8, 8, 1)
 
 
 def test_faces_go_to_whom_they_belong() -> None:
@@ -132,5 +138,9 @@ def test_faces_go_to_whom_they_belong() -> None:
     outside, small, large = Face(Box(12, 0, 18, 8), 0.9), Face(Box(22, 0, 26, 4), 0.9), Face(Box(20, 0, 30, 10), 0.9)
     assert match_faces([left, right], [small, outside, large]) == [None, large]
     assert match_faces([], [small]) == []
+    half, less = Face(Box(5, 0, 15, 10), 0.9), Face(Box(6, 0, 16, 10), 0.9)
+    assert match_faces([left], [half]) == [half] and match_faces([left], [less]) == [None]
+    flat = Face(Box(3, 4, 9, 4.2), 0.9)  # of less than a pixel
+    assert match_faces([left], [flat]) == [flat]
     named = Face(Box(0, 0, 5, 5), 1.0, 1)  # lies over the left person, but its source says otherwise
     assert match_faces([mask(0, 10, person=0), mask(20, 32, person=1)], [named]) == [None, named]
