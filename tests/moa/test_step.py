@@ -29,7 +29,7 @@ def test_a_step_is_the_equations_written_out(kind: str) -> None:
     labels = torch.zeros(samples, 8, 8, dtype=torch.uint8)
     labels[0, :4, :3], labels[0, 5:, 5:] = 1, 2
     labels[1, :3, :], labels[1, 6:, :2] = 1, 255
-    labels[2, 2:7, 2:7] = 1
+    labels[2, 2:7, 2:7] = 3  # a third person, for whom this batch has no slot
     batch = Batch(
         images=torch.empty(0),
         moments=torch.rand(samples, 2, 4, 4, 4),
@@ -81,7 +81,7 @@ def test_a_step_is_the_equations_written_out(kind: str) -> None:
     target = batch.noise if kind == "epsilon" else kept.sqrt() * batch.noise - (1 - kept).sqrt() * latents
     error = (answer - target).square().mean(dim=1)
     subjects = torch.stack([_shrunk(labels == number, 2) for number in (1, 2)], dim=1)
-    foreground = subjects.sum(dim=1)
+    foreground = _shrunk((labels > 0) & (labels < 255), 2)
     masked = [_mean(error[0], foreground[0]), error[1].mean(), _mean(error[2], foreground[2])]
     torch.testing.assert_close(losses.masked, torch.stack(masked).mean())
     prior = (routers[0] + routers[2].repeat_interleave(2, 1).repeat_interleave(2, 2)) / 2
@@ -171,6 +171,7 @@ def test_prior_share_is_the_mean_inside_the_mask() -> None:
     coarse = torch.tensor([[[0.7]]])
     assert prior_share([fine], left).tolist() == pytest.approx([0.3])
     assert prior_share([fine, coarse], left).tolist() == pytest.approx([0.5])
+    assert prior_share([fine, fine, coarse], left).tolist() == pytest.approx([1.3 / 3])
     assert prior_share([], left).tolist() == [0.0]
     assert prior_share([fine], torch.zeros_like(left)).tolist() == [0.0]
 
