@@ -24,7 +24,7 @@ from diffusers import (
     StableDiffusionInpaintPipeline,
     StableDiffusionPipeline,
 )
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor, nn
 from transformers import CLIPImageProcessor, CLIPTokenizer, CLIPVisionModelWithProjection
 
@@ -35,7 +35,7 @@ from moa.pipeline_components import SubjectComponents
 from moa.preparation import PortraitPreparer, SubjectPreparer, is_photograph
 from moa.recorder import Recorder
 from moa.subject_rows import find_tokens, given_tokens, group_subjects, input_rows
-from moa.subjects import Subject, check_features, check_image, encoder_pixels, image_features
+from moa.subjects import Subject, check_features, check_image, encoder_pixels, image_features, upright
 from moa.unet import MoAUNet2DConditionModel
 
 __all__ = ["INVERTIBLE", "MoAControlNetPipeline", "MoAImg2ImgPipeline", "MoAInpaintPipeline", "MoAPipeline", "Subject"]
@@ -221,7 +221,7 @@ class MoAPipeline(SubjectsMixin, StableDiffusionPipeline):
                 ".from_config(pipe.scheduler.config, **INVERTIBLE), with INVERTIBLE from moa.pipeline"
             )
         check_image(image, "the image to invert")
-        pixels = self.image_processor.preprocess(ImageOps.exif_transpose(image).convert("RGB"))
+        pixels = self.image_processor.preprocess(upright(image))
         latents = self.vae.encode(pixels.to(self._execution_device, self.vae.dtype)).latent_dist.mode()
         shared = {name: config[name] for name in signature(DDIMInverseScheduler).parameters if name in config}
         inverse = MoAPipeline.from_pipe(self, scheduler=DDIMInverseScheduler(**shared))

@@ -19,10 +19,11 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
 from moa.errors import PersonNotFoundError, PreparerWeightsError
 from moa.mtcnn import FaceCascade
+from moa.subjects import upright
 
 CROP_SIZE = 224  # pixels of a cut-out's side, and
 CROP_MARGIN = 0.1  # space on each side, as a share of the mask's longer side: as in the training data
@@ -158,6 +159,6 @@ def cut_out(image: np.ndarray, mask: np.ndarray) -> Image.Image:
 
 def _rgb(photograph: Image.Image) -> np.ndarray:
     """Upright, at most `WORKING_SIDE` pixels long."""
-    image = ImageOps.exif_transpose(photograph).convert("RGB")
+    image = upright(photograph)
     image.thumbnail((WORKING_SIDE, WORKING_SIDE), Image.Resampling.LANCZOS)
     return np.asarray(image)

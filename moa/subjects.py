@@ -128,9 +128,20 @@ def check_features(features: Tensor, image_dim: int, word: str) -> Tensor:
     return features.reshape(image_dim)
 
 
+def upright(image: Image.Image, mode: str = "RGB") -> Image.Image:
+    """The image in `mode`, turned as its EXIF data say, and without them; as it is stored where they are junk."""
+    try:
+        turned = ImageOps.exif_transpose(image)
+    except Exception:  # SyntaxError, struct.error, ...: what a parser meets in junk
+        turned = image
+    plain = turned.convert(mode)
+    plain.info.clear()
+    return plain
+
+
 def _rgba(image: Image.Image, number: int) -> Image.Image:
     check_image(image, f"image {number} of the subjects")
-    image = ImageOps.exif_transpose(image).convert("RGBA")
+    image = upright(image, "RGBA")
     if not np.asarray(image)[..., 3].any():
         raise SubjectError(
             f"image {number} of the subjects is fully transparent: nothing of the subject is left to see"

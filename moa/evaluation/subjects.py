@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageOps
+from PIL import Image
 
 from moa.data import NO_SUBJECT, Sample, ShardDataset, unchanging
 from moa.errors import PersonNotFoundError, SuiteError
@@ -26,6 +26,7 @@ from moa.evaluation.files import file_name
 from moa.evaluation.metrics import identity_preservation
 from moa.evaluation.suite import ShardSubjects, SubjectItem, Suite
 from moa.preparation import PortraitPreparer, SubjectPreparer
+from moa.subjects import upright
 
 logger = logging.getLogger(__name__)
 
@@ -236,16 +237,6 @@ def open_photo(path: Path) -> Image.Image | str:
         with Image.open(path) as image:
             if image.width * image.height > MAX_PIXELS:
                 return f"has {image.width}x{image.height} pixels; scale it down first"
-            return _upright(image)
+            return upright(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         return f"cannot be read as an image ({type(error).__name__})"
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    """The image as RGB, turned as its EXIF data say; as it is stored, and without them, where they are junk."""
-    try:
-        return ImageOps.exif_transpose(image).convert("RGB")
-    except Exception:  # SyntaxError, struct.error, ...: what a parser meets in them; pixels are asked for once more
-        plain = image.convert("RGB")
-        plain.info.clear()
-        return plain

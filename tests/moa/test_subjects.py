@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from moa.errors import SubjectError
-from moa.subjects import Subject, check_features, encoder_pixels, image_features, processor_folder
+from moa.subjects import Subject, check_features, encoder_pixels, image_features, processor_folder, upright
 from tests.tiny_models import IMAGE_DIM, IMAGE_SIZE, tiny_image_encoder, tiny_image_processor
 
 PROCESSOR = tiny_image_processor()
@@ -48,6 +48,22 @@ def test_a_photograph_is_turned_upright():
     turned = upright.rotate(90)
     turned.getexif()[0x0112] = 6  # "rotate by 90 degrees clockwise to display"
     assert torch.equal(encoder_pixels([turned], PROCESSOR), encoder_pixels([upright], PROCESSOR))
+
+
+def test_junk_in_exif_data_costs_them_alone():
+    data = io.BytesIO()
+    Image.new("RGB", (20, 30), "teal").save(data, "JPEG", exif=b"Exif\0\0junkjunkjunk")
+    plain = upright(Image.open(data))
+    assert plain.size == (20, 30) and not plain.getexif()
+    assert torch.isfinite(encoder_pixels([Image.open(data)], PROCESSOR)).all()
+
+
+def test_the_padding_is_the_same_on_both_sides():
+    """In a wide image above and below, in a tall one left and right."""
+    for size in ((48, 16), (16, 48)):
+        pixels = encoder_pixels([Image.new("RGB", size, "white")], PROCESSOR)
+        assert torch.allclose(pixels, pixels.flip(-1, -2), atol=1e-4)
+        assert pixels[..., IMAGE_SIZE // 2, IMAGE_SIZE // 2].min() > 1, "and the image in the middle"
 
 
 @pytest.mark.parametrize(

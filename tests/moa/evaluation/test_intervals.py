@@ -93,6 +93,9 @@ def test_all_and_nothing_by_hand():
     half = 1.96 * np.sqrt(2 * (1 - 0.125) ** 2 + 14 * 0.125**2 + 4) / 20
     assert (difference.mean, difference.high) == (-0.125, pytest.approx(-0.125 + half, abs=1e-4))
     assert paired_difference(np.full(9, 0.5), np.full(9, 0.5), np.arange(9)).high == 0  # scores: bit for bit the same
+    some = np.array([0.0, 1] + 7 * [0.5])
+    assert paired_difference(some, some, np.arange(9)).high == 0, "scores too, though two of them might be shares"
+    assert ratio_of_means(np.ones(9), np.full(9, 0.5), np.arange(9)).high == 2, "and shares of what is none"
     half_shown = np.tile(
         [1.0, 0.0], 8
     )  # all of them kept: half is 1.96 * sqrt(4) / 20 of images, of which half show it
