@@ -1,6 +1,6 @@
-"""The networks of Stable Diffusion 1.5, and the image encoder, as the benchmarks need them: with random weights, the
-U-Net and the autoencoder also at a fraction of their width, and on fake tensors, which have shapes and no values, so
-that bytes and FLOPs of the full size are counted without its memory.
+"""The networks of Stable Diffusion 1.5, and the image encoder, as the benchmarks need them: with random weights, also
+at a fraction of their width, and on fake tensors, which have shapes and no values, so that bytes and FLOPs of the full
+size are counted without its memory.
 
 They are made on the current device: `with torch.device("cuda"): sd15_unet()` draws its weights there.
 
@@ -13,16 +13,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
+import numpy as np
 import torch
 from accelerate import init_empty_weights
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
-from torch._subclasses import FakeTensorMode
+from torch._subclasses import FakeTensor, FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModelWithProjection
 
-TOKENS, TEXT_DIM, IMAGE_DIM, SUBJECT_TOKEN, VOCABULARY = 77, 768, 768, 5, 49408
+TOKENS, TEXT_DIM, IMAGE_DIM, SUBJECT_TOKEN, VOCABULARY, PATCH = 77, 768, 768, 5, 49408, 14
 aten = torch.ops.aten
 # The CPU's attention kernels, which torch's counter does not know.
 CPU_ATTENTION = {
@@ -56,16 +58,36 @@ def sd15_vae(divide: int = 1) -> AutoencoderKL:
     )
 
 
-def sd15_text_encoder(**changes: Any) -> CLIPTextModel:
-    """The text encoder, that of CLIP ViT-L/14; `changes` are of its configuration."""
-    size = {"hidden_size": TEXT_DIM, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
-    return CLIPTextModel(CLIPTextConfig(**size, vocab_size=VOCABULARY, **changes))
+def sd15_text_encoder(divide: int = 1, **changes: Any) -> CLIPTextModel:
+    """The text encoder, that of CLIP ViT-L/14, every width divided; `changes` are of its configuration."""
+    size = {"hidden_size": TEXT_DIM, "intermediate_size": 3072, "num_attention_heads": 12}
+    divided = {name: number // divide for name, number in size.items()}
+    return CLIPTextModel(CLIPTextConfig(**divided, num_hidden_layers=12, vocab_size=VOCABULARY, **changes))
 
 
-def image_encoder() -> CLIPVisionModelWithProjection:
-    """The image encoder of CLIP ViT-L/14."""
-    size = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
-    return CLIPVisionModelWithProjection(CLIPVisionConfig(**size, patch_size=14, projection_dim=IMAGE_DIM))
+def image_encoder(divide: int = 1) -> CLIPVisionModelWithProjection:
+    """The image encoder of CLIP ViT-L/14, every width and the number of pixels divided."""
+    size = {"hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16, "projection_dim": IMAGE_DIM}
+    divided = {name: number // divide for name, number in size.items()}
+    side = encoded_side(divide)
+    return CLIPVisionModelWithProjection(
+        CLIPVisionConfig(**divided, num_hidden_layers=24, patch_size=PATCH, image_size=side)
+    )
+
+
+def encoded_side(divide: int = 1) -> int:
+    """Pixels a side of what the image encoder sees: 224 at full width, with the number of patches divided."""
+    return PATCH * round(16 / divide**0.5)
+
+
+@contextmanager
+def without_values() -> Iterator[None]:
+    """Tensors made inside are fake: they have a shape and no values. Who lists their values gets zeros."""
+    with (
+        FakeTensorMode(allow_non_fake_inputs=True),
+        mock.patch.object(FakeTensor, "tolist", lambda tensor: np.zeros(tensor.shape, int).tolist(), create=True),
+    ):
+        yield
 
 
 @contextmanager
@@ -73,12 +95,12 @@ def fake(make: Callable[[], nn.Module]) -> Iterator[Any]:
     """What `make` makes, on fake tensors; tensors made inside the block are fake too."""
     with init_empty_weights():
         made = make()
-    with FakeTensorMode(allow_non_fake_inputs=True):
+    with without_values():
         for module in made.modules():
             for name, tensor in list(module.named_parameters(recurse=False)):
                 setattr(module, name, nn.Parameter(torch.empty(tensor.shape), requires_grad=tensor.requires_grad))
             for name, tensor in list(module.named_buffers(recurse=False)):
-                setattr(module, name, torch.empty(tensor.shape))
+                setattr(module, name, torch.empty(tensor.shape, dtype=tensor.dtype))
         yield made
 
 

@@ -1,20 +1,47 @@
-"""What `benchmarks/training_step.py` compares: the FastComposer way (Xiao et al., 2023, section 4.2) and MoA, each from
-the noisy latents to the loss."""
+"""What `benchmarks/training_step.py` compares: the FastComposer way (Xiao et al., 2023) and MoA, each from a batch of
+images and crops to the loss.
+
+The FastComposer way is what its published training does (its repository's scripts/run_training.sh): the whole U-Net
+and the image encoder's last two layers are trained, every image brings four crops, most of them empty, and the
+cross-attention of five of the U-Net's seven blocks keeps its maps for the localisation loss, which forbids flash
+attention. Its encoder's gradient reaches the U-Net through two MLPs, the fuse module. MoA's is `moa.step`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import DDPMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from benchmarks._sd15 import IMAGE_DIM, SUBJECT_TOKEN
-from moa.conditioning import MoAInput
+from benchmarks._sd15 import (
+    IMAGE_DIM,
+    SUBJECT_TOKEN,
+    TEXT_DIM,
+    TOKENS,
+    VOCABULARY,
+    encoded_side,
+    image_encoder,
+    sd15_text_encoder,
+    sd15_unet,
+    sd15_vae,
+)
+from flows.presets import PRESETS
+from moa.batch import Batch
 from moa.config import MoAConfig
-from moa.losses import masked_loss, object_loss, router_loss, total_loss
-from moa.recorder import Recorder
+from moa.losses import masked_loss, object_loss, total_loss
+from moa.models import Models
+from moa.step import encode_images, latent_masks, training_losses
+from moa.subjects import image_features
 from moa.unet import MoAUNet2DConditionModel
+
+SLOTS = 4  # crops an image has in FastComposer's batches (--max_num_objects)
+TRAINED_LAYERS = 2  # of the image encoder (--image_encoder_trainable_layers)
+KEPT = ("down_blocks.1", "down_blocks.2", "mid_block", "up_blocks.1", "up_blocks.2")  # (--localization_layers)
 
 
 class KeptMaps:
@@ -33,53 +60,121 @@ class KeptMaps:
         return attention.to_out[1](attention.to_out[0]((maps @ v).transpose(1, 2).flatten(2)))
 
 
-class FastComposer(nn.Module):
-    """The baseline: a U-Net trained as a whole, its cross-attention maps kept."""
+class Method(nn.Module):
+    """The networks of Stable Diffusion 1.5 and an image encoder, all of them frozen at first, at a fraction of their
+    width."""
+
+    def __init__(self, divide: int) -> None:
+        super().__init__()
+        self.vae, self.text_encoder, self.image_encoder = (
+            sd15_vae(divide),
+            sd15_text_encoder(divide),
+            image_encoder(divide),
+        )
+        self.scheduler: Any = DDPMScheduler()
+        self.eval().requires_grad_(False)
+
+    def trained(self) -> Iterator[nn.Parameter]:
+        return (parameter for parameter in self.parameters() if parameter.requires_grad)
+
+
+class FastComposer(Method):
+    """The baseline. `slots`: crops encoded for each image; 1 leaves the empty ones out."""
 
     autocast = True
 
-    def __init__(self, unet: UNet2DConditionModel) -> None:
-        super().__init__()
-        self.unet = unet
-        width = unet.config.cross_attention_dim
-        self.fuse = nn.Sequential(nn.LayerNorm(width + IMAGE_DIM), nn.Linear(width + IMAGE_DIM, width), nn.GELU())
-        self.token = nn.Linear(width, width)
+    def __init__(self, divide: int, slots: int = SLOTS) -> None:
+        super().__init__(divide)
+        self.slots = slots
+        self.unet: UNet2DConditionModel = sd15_unet(divide).train()
+        self.image_encoder.vision_model.encoder.layers[-TRAINED_LAYERS:].requires_grad_(True)
+        width, feature = TEXT_DIM // divide, IMAGE_DIM // divide
+        self.fuse = nn.Sequential(
+            nn.LayerNorm(width + feature), nn.Linear(width + feature, width), nn.GELU(), nn.Linear(width, width)
+        )
+        self.token = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
+        self.norm = nn.LayerNorm(width)
         self.attention = KeptMaps()
-        for module in unet.modules():
-            if getattr(module, "is_cross_attention", False):
+        for name, module in self.unet.named_modules():
+            if getattr(module, "is_cross_attention", False) and name.startswith(KEPT):
                 module.set_processor(self.attention)
 
-    def loss(self, batch: dict[str, Tensor]) -> Tensor:
+    def kernels(self) -> AbstractContextManager[Any]:
+        """No flash attention, as in the published training (--disable_flashattention); a CPU has but one kernel."""
+        allowed = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+        return sdpa_kernel(allowed) if self.unet.device.type == "cuda" else nullcontext()
+
+    def loss(self, batch: Batch) -> Tensor:
         """Noise-prediction loss and balanced L1 of the kept maps."""
         self.attention.maps = []
-        word = batch["text"][:, SUBJECT_TOKEN]
-        token = word + self.token(self.fuse(torch.cat([word, batch["features"][:, 0]], dim=-1)))
-        text = torch.cat([batch["text"][:, :SUBJECT_TOKEN], token[:, None], batch["text"][:, SUBJECT_TOKEN + 1 :]], 1)
-        prediction = self.unet(batch["latents"], batch["timesteps"], text).sample
-        columns = [maps.mean(dim=1)[..., SUBJECT_TOKEN] for maps in self.attention.maps]
-        squares = [c.unflatten(1, (int(c.shape[1] ** 0.5),) * 2)[:, None] for c in columns]
-        present = torch.ones_like(batch["positions"], dtype=torch.bool)
-        masked = masked_loss(prediction, batch["noise"], batch["mask"])
-        return total_loss(masked, 0.0, object_loss(squares, batch["mask"], present))
+        with torch.no_grad():
+            latents = encode_images(self, batch)  # type: ignore[arg-type]
+            noisy = self.scheduler.add_noise(latents, batch.noise, batch.timesteps)
+            text = self.text_encoder(batch.input_ids)[0]
+            foreground, subjects = latent_masks(batch, (latents.shape[-2], latents.shape[-1]))
+        prediction = self.unet(noisy, batch.timesteps, self._with_subjects(text, batch)).sample
+        columns = [_columns(maps, batch.positions) for maps in self.attention.maps]
+        masked = masked_loss(prediction, batch.noise, foreground)
+        return total_loss(masked, 0.0, object_loss(columns, subjects, batch.present))
+
+    def _with_subjects(self, text: Tensor, batch: Batch) -> Tensor:
+        """The text [B, T, D] with each image's subject, of which there is one, in the place of its word."""
+        crops = batch.pixels[:, None]
+        empty = crops.new_zeros(len(crops), self.slots - 1, *crops.shape[2:])
+        pixels = torch.cat([crops, empty], dim=1).flatten(0, 1)
+        features = image_features(self.image_encoder, pixels.to(self.image_encoder.dtype))[:: self.slots]
+        where = batch.positions[..., None].expand(-1, -1, text.shape[-1])
+        word = text.gather(1, where)[:, 0]
+        token = self.fuse(torch.cat([word, features.to(word.dtype)], dim=-1)) + word
+        token = self.norm(token + self.token(token))
+        return text.scatter(1, where, token[:, None].to(text.dtype))
 
 
-class MoA(nn.Module):
-    """The project's own step (`moa/step.py`) from the noisy latents on."""
+class MoA(Method):
+    """The project's own step."""
 
     autocast = False
 
-    def __init__(self, unet: UNet2DConditionModel) -> None:
-        super().__init__()
-        self.unet = MoAUNet2DConditionModel.from_unet(unet, MoAConfig(image_dim=IMAGE_DIM))
-        self.routed = [layer.index for layer in self.unet.moa_layers() if layer.in_router_loss]
+    def __init__(self, divide: int) -> None:
+        super().__init__(divide)
+        self.unet = MoAUNet2DConditionModel.from_unet(
+            sd15_unet(divide), MoAConfig(image_dim=IMAGE_DIM // divide)
+        ).train()
+        self.config = PRESETS["photos_sd15"]().train
 
-    def loss(self, batch: dict[str, Tensor]) -> Tensor:
-        recorder = Recorder()
-        moa = MoAInput(batch["features"], batch["positions"], batch["active"], recorder)
-        options = {"moa": moa}
-        latents, text = (batch[name].to(self.unet.conv_in.weight.dtype) for name in ("latents", "text"))
-        prediction = self.unet(latents, batch["timesteps"], text, cross_attention_kwargs=options).sample
-        masked = masked_loss(prediction, batch["noise"], batch["mask"])
-        router = router_loss([recorder.router[index] for index in self.routed], batch["mask"])
-        present = torch.ones_like(batch["positions"], dtype=torch.bool)
-        return total_loss(masked, router, object_loss(list(recorder.attention.values()), batch["mask"], present))
+    def kernels(self) -> AbstractContextManager[Any]:
+        return nullcontext()
+
+    def loss(self, batch: Batch) -> Tensor:
+        none: Any = None
+        models = Models(self.unet, self.vae, self.text_encoder, none, self.image_encoder, none, self.scheduler)
+        return training_losses(models, batch, self.config).total
+
+
+def a_batch(images: int, cached: bool, divide: int = 1) -> Batch:
+    """One subject in each image; of 512 px at full width, with the number of pixels divided. `cached`: their latents'
+    posteriors instead of the images."""
+    latent, nothing = round(64 / divide**0.5), torch.empty(0)
+    side, seen = 8 * latent, encoded_side(divide)
+    labels = torch.zeros(images, side, side, dtype=torch.uint8)
+    labels[:, side // 4 : side // 2, side // 4 : side // 2] = 1
+    return Batch(
+        images=nothing if cached else torch.randint(256, (images, 3, side, side), dtype=torch.uint8),
+        moments=torch.rand(images, 2, 4, latent, latent) if cached else nothing,
+        labels=labels,
+        input_ids=torch.randint(VOCABULARY, (images, TOKENS)),
+        positions=torch.full((images, 1), SUBJECT_TOKEN),
+        pixels=torch.randn(images, 3, seen, seen),
+        slots=torch.arange(images),
+        timesteps=torch.randint(1000, (images,)),
+        masked=torch.ones(images, dtype=torch.bool),
+        noise=torch.randn(images, 4, latent, latent),
+        posterior_noise=torch.randn(images, 4, latent, latent),
+    )
+
+
+def _columns(maps: Tensor, positions: Tensor) -> Tensor:
+    """[B, S, h, w]: the maps [B, heads, N, T] at the subjects' tokens, mean over heads."""
+    where = positions[:, None].expand(-1, maps.shape[2], -1)
+    columns = maps.mean(dim=1).gather(2, where).transpose(1, 2)
+    return columns.unflatten(2, (int(columns.shape[2] ** 0.5),) * 2)

@@ -31,7 +31,6 @@ import torch
 from accelerate import init_empty_weights
 from diffusers import DDPMScheduler
 from torch import Tensor, nn
-from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
@@ -39,25 +38,16 @@ from torch.utils.weak import WeakIdKeyDictionary
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT))  # last, so that datasets/ shadows nothing
 
-from benchmarks._sd15 import (  # noqa: E402
-    SUBJECT_TOKEN,
-    TOKENS,
-    VOCABULARY,
-    image_encoder,
-    sd15_text_encoder,
-    sd15_unet,
-    sd15_vae,
-)
+from benchmarks._sd15 import image_encoder, sd15_text_encoder, sd15_unet, sd15_vae, without_values  # noqa: E402
 from benchmarks._stopwatch import machine, seconds, settle  # noqa: E402
+from benchmarks._training_methods import a_batch  # noqa: E402
 from flows.presets import PRESETS  # noqa: E402
-from moa.batch import Batch  # noqa: E402
 from moa.models import DTYPES, Models  # noqa: E402
 from moa.step import training_losses  # noqa: E402
 from moa.train_config import TrainConfig  # noqa: E402
 from moa.unet import MoAUNet2DConditionModel  # noqa: E402
 
 CPU = torch.device("cpu")
-SIDE, LATENT, ENCODED = 512, 64, 224  # pixels a side: images, latents, what the image encoder sees
 
 
 class Peak(TorchDispatchMode):
@@ -97,7 +87,7 @@ def empty_models(config: TrainConfig) -> Models:
 
 
 def give_memory(models: Models, config: TrainConfig, device: torch.device) -> list[nn.Parameter]:
-    """Random parameters and the buffers on the device (fake ones under `FakeTensorMode`), as `moa.models.load_models`
+    """Random parameters and the buffers on the device (fake ones inside `without_values`), as `moa.models.load_models`
     has them: what is trained in fp32, what is frozen in the precision. Returns what is trained."""
     trained, found = set(models.unet.moa_state_dict()), []
     for network in (models.unet, models.vae, models.text_encoder, models.image_encoder):
@@ -112,26 +102,6 @@ def give_memory(models: Models, config: TrainConfig, device: torch.device) -> li
             for name, buffer in list(module.named_buffers(recurse=False)):
                 setattr(module, name, buffer.to(device, copy=True))
     return found
-
-
-def a_batch(size: int, cached: bool) -> Batch:
-    """One subject in each image."""
-    nothing = torch.empty(0)
-    labels = torch.zeros(size, SIDE, SIDE, dtype=torch.uint8)
-    labels[:, SIDE // 4 : SIDE // 2, SIDE // 4 : SIDE // 2] = 1
-    return Batch(
-        images=nothing if cached else torch.randint(256, (size, 3, SIDE, SIDE), dtype=torch.uint8),
-        moments=torch.rand(size, 2, 4, LATENT, LATENT) if cached else nothing,
-        labels=labels,
-        input_ids=torch.randint(VOCABULARY, (size, TOKENS)),
-        positions=torch.full((size, 1), SUBJECT_TOKEN),
-        pixels=torch.randn(size, 3, ENCODED, ENCODED),
-        slots=torch.arange(size),
-        timesteps=torch.randint(1000, (size,)),
-        masked=torch.ones(size, dtype=torch.bool),
-        noise=torch.randn(size, 4, LATENT, LATENT),
-        posterior_noise=torch.randn(size, 4, LATENT, LATENT),
-    )
 
 
 class Training:
@@ -159,7 +129,7 @@ class Training:
 def count(config: TrainConfig, images: int) -> dict[str, Any]:
     """Gigabytes (1e9 bytes) of the networks, and of the most that two steps hold."""
     peak, models = Peak(), empty_models(config)
-    with FakeTensorMode(allow_non_fake_inputs=True):
+    with without_values():
         training = Training(models, config, images, CPU)
         for parameter in training.parameters:
             peak.hold(parameter)

@@ -1,19 +1,21 @@
-"""Training: one step of MoA against the FastComposer way, on the same U-Net, batch and precision.
+"""Training: one step of MoA against the FastComposer way, on the same networks, batch and precision.
 
     python benchmarks/training_step.py [--quick]          a table, and benchmarks/training_step.json
     python benchmarks/training_step.py --device cuda      full size, bfloat16, and benchmarks/training_step-cuda.json
 
-The baseline trains the whole U-Net, replaces a subject's word by an MLP of the word and the image feature, and keeps
-the attention maps of all cross-attention layers for its localisation loss (Xiao et al., 2023, section 4.2). MoA trains
-its experts and routers with eq. 11. Both take the same noisy latents, one subject per sample, and AdamW as PyTorch has
-it by default (`moa.train` takes its fused kernel).
+A step goes from images and crops, one subject in each image, to updated weights: VAE, both encoders, U-Net, losses,
+backward pass, clipping, and AdamW as PyTorch has it by default (`moa.train` takes its fused kernel). The baseline is
+the training FastComposer has published (`benchmarks/_training_methods.py`), but for its losses, which are ours, and
+its collecting of garbage in every step. Three comparisons, the two methods of each taking turns:
 
-On a CPU: fp32, Stable Diffusion 1.5 at a quarter of its width and heads, 32 x 32 latents, batch 2
-(benchmarks/_sd15.py). On a GPU: full width, 64 x 64 latents, batches of 4 and 16, in bfloat16 with trained weights in
-fp32: the baseline, whose weights are all trained, by autocast; MoA as `moa.train` does, its frozen network and all that
-flows through it in bfloat16. Methods take turns; "encode" is the frozen VAE
-encoder's time at the same scale, which every step pays that has no cached latents (`train.latent_cache`). "captured" on
-a GPU: forward and backward pass as a CUDA graph, without the time the CPU takes to launch their kernels.
+    as published              four crops an image, of which three are empty; images encoded in the step
+    without empty crops       the baseline encodes as many crops as MoA does
+    with cached latents       (`train.latent_cache`) as published, but neither encodes images
+
+On a CPU: fp32, every network at a quarter of its width, heads and pixels (benchmarks/_sd15.py), batch 4. On a GPU: full
+width, 512 px, batches of 4 and 16, in bfloat16 with trained weights in fp32: the baseline by autocast; MoA as
+`moa.train` does, its frozen networks and all that flows through them in bfloat16. "captured" on a GPU: everything up to
+the gradients as a CUDA graph, without the time the CPU takes to launch its kernels.
 
 Memory on a CPU: what the backward pass starts with, counted in bytes: parameters, one gradient and AdamW's two moments
 for each trained one, and the tensors autograd saved (`saved_tensors_hooks`, each storage once). At full size on fake
@@ -34,133 +36,92 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT))  # last, so that datasets/ shadows nothing
 
-from benchmarks._sd15 import (  # noqa: E402
-    IMAGE_DIM,
-    SUBJECT_TOKEN,
-    TEXT_DIM,
-    TOKENS,
-    fake,
-    flops,
-    sd15_unet,
-    sd15_vae,
-)
+from benchmarks._sd15 import fake, flops  # noqa: E402
 from benchmarks._stopwatch import captured, machine, settle, take_turns, utilisation  # noqa: E402
-from benchmarks._training_methods import FastComposer, MoA  # noqa: E402
+from benchmarks._training_methods import FastComposer, Method, MoA, a_batch  # noqa: E402
+from moa.batch import Batch  # noqa: E402
 
 CPU = torch.device("cpu")
 GPU_BATCHES = (4, 16)
-
-
-METHODS: dict[str, Callable[[UNet2DConditionModel], Any]] = {"FastComposer way": FastComposer, "MoA": MoA}
 BASELINE = "FastComposer way"
+CASES: dict[str, tuple[Callable[[int], Method], bool]] = {  # the baseline, and whether latents are cached
+    "as published": (FastComposer, False),
+    "without empty crops": (partial(FastComposer, slots=1), False),
+    "with cached latents": (FastComposer, True),
+}
 
 
-def make(name: str, divide: int, device: torch.device = CPU) -> Any:
-    """A method on a U-Net of its own; on a GPU what is not trained is kept in bfloat16."""
+def make(method: Callable[[int], Method], divide: int, device: torch.device = CPU) -> Method:
+    """A method on networks of its own; on a GPU what is not trained is kept in bfloat16."""
     with device:
-        unet = sd15_unet(divide).train()
-    model = METHODS[name](unet)
+        model = method(divide)
     if device.type != "cpu":
-        model.to(device)
         for tensor in (*model.parameters(), *model.buffers()):
-            if not tensor.requires_grad:
+            if tensor.is_floating_point() and not tensor.requires_grad:
                 tensor.data = tensor.data.bfloat16()
     return model
 
 
-def random_batch(batch: int, size: int, text_width: int, device: torch.device = CPU) -> dict[str, Tensor]:
-    mask = torch.zeros(batch, 1, size, size)
-    mask[:, :, size // 4 : size // 2, size // 4 : size // 2] = 1
-    made = {
-        "latents": torch.randn(batch, 4, size, size),
-        "noise": torch.randn(batch, 4, size, size),
-        "timesteps": torch.full((batch,), 500),
-        "text": torch.randn(batch, TOKENS, text_width),
-        "features": torch.randn(batch, 1, IMAGE_DIM),
-        "positions": torch.full((batch, 1), SUBJECT_TOKEN),
-        "mask": mask,
-    }
-    return {name: tensor.to(device) for name, tensor in made.items()}
+class Step:
+    """Training steps of a method on one batch."""
+
+    def __init__(self, method: Callable[[int], Method], divide: int, batch: Batch) -> None:
+        device = batch.labels.device
+        self.model, self.batch = make(method, divide, device), batch
+        self.autocast = partial(
+            torch.autocast, device.type, torch.bfloat16, enabled=self.model.autocast and device.type != "cpu"
+        )
+        self.trained = list(self.model.trained())
+        self.optimizer = torch.optim.AdamW(self.trained, lr=1e-5)
+        self.gradients = self.both_passes
+
+    def both_passes(self) -> None:
+        with self.model.kernels():
+            with self.autocast():
+                loss = self.model.loss(self.batch)
+            loss.backward()
+
+    def capture(self) -> None:
+        """From now on both passes are a CUDA graph, which writes the same gradients each time."""
+        self.gradients = captured(self.both_passes, self.batch.labels.device, before=self.optimizer.zero_grad)
+
+    def __call__(self) -> None:
+        self.gradients()
+        torch.nn.utils.clip_grad_norm_(self.trained, 1.0)
+        self.optimizer.step()
+        if self.gradients == self.both_passes:  # a graph writes into the gradients that are there
+            self.optimizer.zero_grad()
 
 
-def both_passes(model: Any, batch: dict[str, Tensor]) -> None:
-    device = batch["latents"].device.type
-    with torch.autocast(device, torch.bfloat16, enabled=model.autocast and device != "cpu"):
-        loss = model.loss(batch)
-    loss.backward()
-
-
-def train_step(model: Any, batch: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
-    both_passes(model, batch)
-    optimizer.step()
-    optimizer.zero_grad()
-
-
-def steps(divide: int, size: int, batch_size: int, device: torch.device) -> dict[str, partial[None]]:
-    batch = random_batch(batch_size, size, TEXT_DIM // divide, device)
-    batch["active"] = torch.ones(batch_size).bool()
-    ways = {}
-    for name in METHODS:
-        model = make(name, divide, device)
-        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-5)
-        ways[name] = partial(train_step, model, batch, optimizer)
-    return ways
-
-
-def captured_step(model: Any, batch: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> Callable[[], None]:
-    """The step with both passes as a CUDA graph, which writes the same gradients each time."""
-    replay = captured(partial(both_passes, model, batch), batch["latents"].device, before=optimizer.zero_grad)
-
-    def step() -> None:
-        replay()
-        optimizer.step()
-
-    return step
-
-
-def encoding(divide: int, size: int, batch_size: int, device: torch.device) -> Callable[[], Any]:
-    """The encoder of Stable Diffusion's autoencoder at the same scale."""
-    dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
-    with device:
-        vae = sd15_vae(divide).eval().to(dtype)
-    images = torch.rand(batch_size, 3, 8 * size, 8 * size)
-    return partial(torch.no_grad()(vae.encode), images.to(device, dtype))
-
-
-def times(divide: int, size: int, batch_size: int, rounds: int, device: torch.device) -> dict[str, Any]:
-    """Median seconds of whole steps and of encoding their images, and the ratios of the two methods; on a GPU the same
-    of steps whose kernels no CPU has to launch."""
-    training = steps(divide, size, batch_size, device)
-    encode = {"encode": encoding(divide, size, batch_size, device)}
-    found = compared(take_turns({**training, **encode}, rounds, device))
+def compare(case: str, divide: int, images: int, rounds: int, device: torch.device) -> dict[str, Any]:
+    """Median seconds of both methods' steps, and MoA's share of the baseline's; on a GPU also captured."""
+    baseline, cached = CASES[case]
+    batch = a_batch(images, cached, divide).to(device)
+    steps = {BASELINE: Step(baseline, divide, batch), "MoA": Step(MoA, divide, batch)}
+    found = _compared(take_turns(steps, rounds, device))
     if device.type != "cpu":
-        print(json.dumps(found))
+        print(case, json.dumps(found))
         torch.cuda.empty_cache()  # a graph has memory of its own
-        kept = {name: captured_step(*way.args) for name, way in training.items()}
-        found["captured"] = compared(take_turns({**kept, **encode}, rounds, device))
+        for step in steps.values():
+            step.capture()
+        found["captured"] = _compared(take_turns(steps, rounds, device))
     return found
 
 
-def compared(taken: dict[str, float]) -> dict[str, Any]:
-    base, ours, encode = taken[BASELINE], taken["MoA"], taken["encode"]
-    ratios = {"cached latents": ours / base, "latents encoded in the step": (ours + encode) / (base + encode)}
-    return {
-        "seconds": {name: round(value, 4) for name, value in taken.items()},
-        "time_ratio": {name: round(value, 3) for name, value in ratios.items()},
-    }
+def _compared(taken: dict[str, float]) -> dict[str, Any]:
+    seconds = {name: round(value, 4) for name, value in taken.items()}
+    return {"seconds": seconds, "ratio": round(taken["MoA"] / taken[BASELINE], 3)}
 
 
-def counts(name: str, divide: int, batch_size: int, size: int) -> dict[str, float]:
+def counts(method: Callable[[int], Method], divide: int, images: int, cached: bool = False) -> dict[str, float]:
     """GiB held at the start of the backward pass, and the GFLOPs of forward and backward, on fake tensors."""
-    active = torch.ones(batch_size).bool()
-    with fake(partial(make, name, divide)) as model:
-        batch = {**random_batch(batch_size, size, TEXT_DIM // divide), "active": active}
+    with fake(partial(make, method, divide)) as model:
+        batch = a_batch(images, cached, divide)
         saved: dict[int, int] = {}
         own = {p.untyped_storage()._cdata for p in model.parameters()}
 
@@ -181,72 +142,71 @@ def counts(name: str, divide: int, batch_size: int, size: int) -> dict[str, floa
 
         work = flops(forward_and_backward)
     weights = sum(4 * p.numel() for p in model.parameters())
-    trained = sum(4 * p.numel() for p in model.parameters() if p.requires_grad)
+    trained = sum(4 * p.numel() for p in model.trained())
     total = weights + 3 * trained + held
     gib = {"weights": weights, "gradients and moments": 3 * trained, "saved": held, "total": total}
     return {**{key: round(value / 2**30, 3) for key, value in gib.items()}, "gflops": work // 1e9}
 
 
-def peak_gib(divide: int, size: int, batch_size: int, device: torch.device) -> dict[str, float]:
-    """The peak of allocated memory of three steps of each method by itself."""
-    found = {}
-    for name in METHODS:
-        gc.collect()
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        model = make(name, divide, device)
-        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-5)
-        batch = random_batch(batch_size, size, TEXT_DIM // divide, device)
-        for _ in range(3):
-            train_step(model, {**batch, "active": torch.ones(batch_size).bool()}, optimizer)
-        found[name] = round((torch.cuda.max_memory_allocated(device) - before) / 2**30, 3)
-        del model, optimizer, batch
-    return found
+def peak_gib(method: Callable[[int], Method], images: int, device: torch.device) -> float:
+    """The peak of allocated memory of three steps."""
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    step = Step(method, 1, a_batch(images, False).to(device))
+    for _ in range(3):
+        step()
+    return round((torch.cuda.max_memory_allocated(device) - before) / 2**30, 3)
 
 
 def on_gpu(rounds: int, device: torch.device) -> dict[str, Any]:
     """Times, MFU and peak memory at full size."""
     result: dict[str, Any] = {}
-    of_one = {name: counts(name, 1, 1, 64)["gflops"] for name in METHODS}  # each sample's are the same
-    for batch_size in GPU_BATCHES:
-        memory = peak_gib(1, 64, batch_size, device)
-        row = {**times(1, 64, batch_size, rounds, device), "peak_gib": memory}
-        row["peak_ratio"] = round(memory["MoA"] / memory[BASELINE], 3)
-        work = {name: batch_size * gflops for name, gflops in of_one.items()}
-        row["gflops"] = work
-        for times_of in (row, row["captured"]):
-            times_of["mfu"] = {
-                name: utilisation(1e9 * work[name], times_of["seconds"][name], device) for name in METHODS
-            }
-        result[f"batch {batch_size}"] = row
-        print(f"batch {batch_size}: {json.dumps(row)}")
-    return {"full width, 64 x 64, bfloat16": result}
+    for images in GPU_BATCHES:
+        rows: dict[str, Any] = {}
+        for case, (baseline, cached) in CASES.items():
+            rows[case] = compare(case, 1, images, rounds, device)
+            of_one = {name: counts(way, 1, 1, cached)["gflops"] for name, way in ((BASELINE, baseline), ("MoA", MoA))}
+            for row in (rows[case], rows[case]["captured"]):
+                row["mfu"] = {
+                    name: utilisation(1e9 * images * work, row["seconds"][name], device)
+                    for name, work in of_one.items()
+                }
+        memory = {BASELINE: peak_gib(FastComposer, images, device), "MoA": peak_gib(MoA, images, device)}
+        rows |= {"peak_gib": memory, "peak_ratio": round(memory["MoA"] / memory[BASELINE], 3)}
+        result[f"batch {images}"] = rows
+        print(f"batch {images}: {json.dumps(rows)}")
+    return {"full width, 512 px, bfloat16": result}
 
 
 def on_cpu(quick: bool) -> dict[str, Any]:
     """Times at a quarter of the width; memory and FLOPs at full size."""
-    result: dict[str, Any] = {**times(4, 32, 2, 2 if quick else 7, CPU), "held": {}}
-    print(f"seconds: {result['seconds']}\ntime ratio: {result['time_ratio']}\n")
-    print(f"{'GiB held when the backward pass starts':44} weights  grads+moments  saved   total  ratio   GFLOPs  ratio")
-    scales = [("quarter width, 32 x 32, batch 2", 4, 2, 32)]
-    if not quick:
-        scales += [(f"full width, 64 x 64, batch {n}", 1, n, 64) for n in (1, 4)]
-    for scale, divide, batch, size in scales:
-        table = {name: counts(name, divide, batch, size) for name in METHODS}
-        result["held"][scale] = table
-        for name, row in table.items():
-            memory, work = (row[key] / table[BASELINE][key] for key in ("total", "gflops"))
-            print(
-                f"{scale}, {name:{42 - len(scale)}} {row['weights']:7.2f} {row['gradients and moments']:14.2f} "
-                f"{row['saved']:6.2f} {row['total']:7.2f} {memory:6.2f} {row['gflops']:8.0f} {work:6.2f}"
-            )
+    result: dict[str, Any] = {"quarter width, 256 px, batch 4": {}, "counted": {}}
+    for case in CASES:
+        found = result["quarter width, 256 px, batch 4"][case] = compare(case, 4, 4, 2 if quick else 7, CPU)
+        print(f"{case:22} {json.dumps(found)}")
+    print(
+        f"\n{'GiB held when the backward pass starts':48} weights  grads+moments  saved   total  ratio   GFLOPs  ratio"
+    )
+    for images in (1,) if quick else (1, 4):
+        for case, (baseline, cached) in CASES.items():
+            table = {name: counts(way, 1, images, cached) for name, way in ((BASELINE, baseline), ("MoA", MoA))}
+            title = f"full width, 512 px, batch {images}, {case}"
+            result["counted"][title] = table
+            print(title)
+            for name, row in table.items():
+                memory, work = (row[key] / table[BASELINE][key] for key in ("total", "gflops"))
+                print(
+                    f"    {name:44} {row['weights']:7.2f} {row['gradients and moments']:14.2f} "
+                    f"{row['saved']:6.2f} {row['total']:7.2f} {memory:6.2f} {row['gflops']:8.0f} {work:6.2f}"
+                )
     return result
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few rounds, nothing counted at full size; writes nothing")
+    parser.add_argument("--quick", action="store_true", help="few rounds, less counted at full size; writes nothing")
     parser.add_argument("--device", type=torch.device, default=CPU, help="cpu (default) or cuda")
     given = parser.parse_args()
     settle(given.device)
