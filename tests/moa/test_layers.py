@@ -231,7 +231,7 @@ def test_router_maps_of_half_a_precision_are_recorded_in_full():
         {"processor": SlicedAttnProcessor(2)},
         {"scale_qk": False},
     ],
-    ids=str,
+    ids=lambda options: "-".join(options) or "usual",
 )
 def test_the_prior_is_the_layer_of_diffusers_whatever_its_options(options):
     options = {"processor": AttnProcessor2_0(), **options}
