@@ -3,8 +3,9 @@ images and crops to the loss.
 
 The FastComposer way is what its published training does (its repository's scripts/run_training.sh): the whole U-Net
 and the image encoder's last two layers are trained, every image brings four crops, most of them empty, and the
-cross-attention of five of the U-Net's seven blocks keeps its maps for the localisation loss, which forbids flash
-attention. Its encoder's gradient reaches the U-Net through two MLPs, the fuse module. MoA's is `moa.step`.
+cross-attention of five of the U-Net's seven blocks that have it keeps its maps for the localisation loss. The script
+also switches flash attention off everywhere. The encoder is reached through two MLPs, the fuse module. MoA's is
+`moa.step`. Neither checkpoints gradients.
 """
 
 from __future__ import annotations
@@ -100,7 +101,8 @@ class FastComposer(Method):
                 module.set_processor(self.attention)
 
     def kernels(self) -> AbstractContextManager[Any]:
-        """No flash attention, as in the published training (--disable_flashattention); a CPU has but one kernel."""
+        """No flash attention, as in the published training (--disable_flashattention); on a CPU it keeps its fused
+        kernel, in its favour."""
         allowed = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
         return sdpa_kernel(allowed) if self.unet.device.type == "cuda" else nullcontext()
 

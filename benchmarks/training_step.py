@@ -19,9 +19,9 @@ the gradients as a CUDA graph, without the time the CPU takes to launch its kern
 
 Memory on a CPU: what the backward pass starts with, counted in bytes: parameters, one gradient and AdamW's two moments
 for each trained one, and the tensors autograd saved (`saved_tensors_hooks`, each storage once). At full size on fake
-tensors. The baseline has diffusers' own layers. Of what `moa.backward` leaves out only the gates (a third of it) would
-be the baseline's to leave out as well: its convolutions are trained, and it has no mixture. On a GPU: the peak that
-CUDA's allocator reports for a step.
+tensors. The baseline has diffusers' own layers. Of what `moa.backward` leaves out only the gates (a third of it) and
+the kept maps (1 %) would be the baseline's to leave out as well: its convolutions are trained, and it has no mixture.
+On a GPU: the peak that CUDA's allocator reports for a step.
 """
 
 from __future__ import annotations

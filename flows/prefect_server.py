@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
+import certifi
 
 from flows.child import Child
 from flows.errors import ServeError
@@ -97,14 +97,15 @@ def _trusted(url: str) -> ssl.SSLContext | None:
     file = PREFECT_API_SSL_CERT_FILE.value()
     if not url.startswith("https:"):
         return None
-    if PREFECT_API_TLS_INSECURE_SKIP_VERIFY.value() or not file:
-        return httpx.create_ssl_context(verify=not PREFECT_API_TLS_INSECURE_SKIP_VERIFY.value())
     try:
-        return ssl.create_default_context(cafile=file)
+        context = ssl.create_default_context(cafile=file or certifi.where())
     except OSError as error:
         raise ServeError(
             f"PREFECT_API_SSL_CERT_FILE: {file} holds no certificates ({error}): name a PEM file"
         ) from error
+    if PREFECT_API_TLS_INSECURE_SKIP_VERIFY.value():
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
 
 
 def _private_server() -> str:

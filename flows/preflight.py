@@ -87,7 +87,13 @@ def silent_hub(config: LifecycleConfig, stage: str) -> list[Problem]:
     if stage not in ON_THE_HUB or endpoint == "local" or (_is_offline() and not here):
         return []
     try:
-        httpx2.head(endpoint, timeout=HUB_SECONDS, trust_env=not here, verify=httpx2.create_ssl_context())
+        trusted = httpx2.create_ssl_context()
+    except OSError as error:
+        return [
+            Problem(f"SSL_CERT_FILE or SSL_CERT_DIR holds no certificates ({error})", "name a PEM file, or unset it")
+        ]
+    try:
+        httpx2.head(endpoint, timeout=HUB_SECONDS, trust_env=not here, verify=trusted)
     except (httpx2.TransportError, httpx2.InvalidURL) as error:
         what = f"publish.endpoint: {endpoint} does not answer ({error or type(error).__name__})"
         start = "start it (python -m moa.hub.server)" if here else "see to the network"

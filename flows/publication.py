@@ -19,7 +19,7 @@ from flows.settings import LifecycleConfig
 from flows.stage import require
 from flows.trained import Trained, require_trained
 from moa.data import file_digest
-from moa.errors import HubError
+from moa.errors import HubError, HubUnavailableError
 from moa.file_lock import locked
 from moa.hub.card import CardInput, render_card
 from moa.hub.licences import licence_files
@@ -71,18 +71,19 @@ def require_published(config: LifecycleConfig) -> None:
 def built_pipeline(config: LifecycleConfig) -> Iterator[Path]:
     """The whole pipeline as a folder below the run, for as long as it is needed: gigabytes, so not in /tmp.
 
-    It goes when the block ends well. After a failure it stays, and the next call takes it as it is where it is whole:
-    every file as it was built, from the same files, by the same code. Else it is built anew. Raises RunInUseError while
-    the run is published by somebody else.
+    It goes with the block, but for a Hub that cannot be reached or an interruption, which are tried again: then it
+    stays, and the next call takes it as it is where it is whole: every file as it was built, from the same files, by
+    the same code. Else it is built anew. Raises RunInUseError while the run is published by somebody else.
     """
     from moa.pipeline import MoAPipeline  # torch
 
-    folder, trained = config.run / ".pipeline", require_trained(config)
-    check_prior(config, trained)
+    folder = config.run / ".pipeline"
     busy = RunInUseError(
         f"{config.run} is being published by another command: wait for it or stop it, then publish again"
     )
     with locked(config.run / ".publish.lock", busy, logger.warning):
+        trained = require_trained(config)
+        check_prior(config, trained)
         made_from = _made_from(config, trained)
         if _is_whole(folder, made_from):
             logger.info("%s was built by an earlier try: it is whole, and published as it is", folder)
@@ -95,7 +96,13 @@ def built_pipeline(config: LifecycleConfig) -> Iterator[Path]:
             except BaseException:
                 shutil.rmtree(folder, ignore_errors=True)
                 raise
-        yield folder
+        try:
+            yield folder
+        except (HubUnavailableError, KeyboardInterrupt):
+            raise
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -105,14 +112,18 @@ def _made_from(config: LifecycleConfig, trained: Trained) -> dict[str, Any]:
     from moa.models import code_commit, folder_digest  # torch
     from moa.pipeline_folder import INDEX, OPTIONAL
 
-    versions = {name: version(name) for name in ("diffusers", "transformers", "safetensors")}
+    versions = {name: version(name) for name in ("diffusers", "transformers", "tokenizers", "safetensors")}
     along = {"optional": folder_digest(config.train.base, OPTIONAL), INDEX: file_digest(config.train.base / INDEX)}
     inputs = {name: trained.inputs[name] for name in ("base", "image_encoder")}
     return {"adapter": trained.digest, **inputs, **along, "commit": code_commit(), "versions": versions}
 
 
 def _is_whole(folder: Path, made_from: dict[str, Any]) -> bool:
-    """Whether a folder holds all of a pipeline that was made from these, and nothing else."""
+    """Whether a folder holds all of a pipeline that was made from these, and nothing else. Of code that has no commit
+    of its own nobody can tell."""
+    commit = made_from["commit"]
+    if commit is None or commit.endswith("+changes"):
+        return False
     try:
         return read_json(folder / STAGED) == {"made_from": made_from, "files": _digests(folder)}
     except (OSError, BrokenFileError):  # there is none, or its building was interrupted

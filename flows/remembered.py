@@ -13,6 +13,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from flows.errors import FlowError, OverrideError, UnknownPresetError
 from flows.files import read_json, write_json
 from flows.overrides import field_of, fields_of, merged, preset_named, resolve
 from flows.presets import PRESETS
-from flows.settings import RUN_NAME, LifecycleConfig, runs_root
+from flows.settings import RUN_NAME, LifecycleConfig, runs_root, write_lifecycle
 
 DEFAULT_PRESET = "miniature"
 
@@ -82,7 +83,10 @@ def forget(name: str, fields: Sequence[str] = ()) -> list[str]:
     if strange := set(fields) - set(map(field_of, found["overrides"])):
         raise OverrideError(f"{record} does not remember {', '.join(sorted(strange))}.")
     kept = [override for override in found["overrides"] if field_of(override) not in fields]
-    write_json(record, found | {"overrides": kept})
+    if fields:
+        write_json(record, found | {"overrides": kept})
+        with suppress(OverrideError, UnknownPresetError):  # another one may be gone, too
+            write_lifecycle(resolve(found["preset"], kept, name))
     return kept
 
 

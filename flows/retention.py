@@ -1,7 +1,7 @@
 """Which runs of a schedule keep their checkpoints: a gigabyte each with Stable Diffusion, and two in every run.
 
 Where `runs_with_checkpoints` is set, the end of a lifecycle looks at the runs of the same preset and repository that
-have it set too: those that a schedule begins, and none that a person began without it. Of those that are decided (the
+have it set too, and at no others (`--set runs_with_checkpoints=null` exempts one). Of those that are decided (the
 gate has judged the adapter that is exported) the newest and the one that was promoted last keep their checkpoints, so
 that they can be trained further; the others lose them, and the variants of their ablation too.
 

@@ -19,6 +19,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -116,8 +117,10 @@ def steps(folder: Path) -> list[int]:
 
 
 def delete(folder: Path, warn: Callable[[str], None] = print) -> int:
-    """Deletes all checkpoints under `folder`, the oldest first; returns how many. What cannot be is told to `warn`."""
-    return sum(_delete(path, warn) for _, path in reversed(_candidates(Path(folder))))
+    """Deletes all checkpoints under `folder`, the oldest first; returns how many. The first that cannot be is told to
+    `warn`, and the newer ones stay: training would go on from the newest that is left."""
+    oldest_first = reversed(_candidates(Path(folder)))
+    return sum(1 for _ in takewhile(lambda found: _delete(found[1], warn), oldest_first))
 
 
 def _delete(path: Path, warn: Callable[[str], None]) -> bool:

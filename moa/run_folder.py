@@ -71,6 +71,10 @@ def is_exported(config: TrainConfig, record: dict[str, Any], done: int, warn: Wa
         warn(f"the exported adapter is not usable, and made again: {error}")
         return False
     if done or origin.get("step") != config.steps:
+        if not done and (origin.get("step") or 0) > config.steps:
+            raise TrainConfigError(
+                f"steps is {config.steps}, but {export} is beyond it: raise steps, or use a new folder"
+            )
         if not done:
             warn(
                 f"{export} was trained to step {origin.get('step')}, but no checkpoint of it is left to go on from: "

@@ -252,6 +252,7 @@ def builds(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
     monkeypatch.setattr("moa.pipeline.MoAPipeline", Pipeline)
     monkeypatch.setattr(publication, "check_prior", lambda *_: None)
+    monkeypatch.setattr("moa.models.code_commit", lambda: "abc")
     return built
 
 
@@ -280,6 +281,24 @@ def test_what_a_failed_publication_built_is_taken_where_it_is_whole(
         assert same == folder and len(builds) == again
         assert (same / "unet/config.json").read_text() == "{}" and not (same / "unet/left-over.safetensors").exists()
     assert not folder.exists(), "what is published needs it no more"
+
+
+@pytest.mark.parametrize("commit", [None, "abc+changes"])
+def test_what_code_without_a_commit_of_its_own_has_built_is_built_again(
+    tmp_path: Path, builds: list[Path], monkeypatch: pytest.MonkeyPatch, commit: str | None
+) -> None:
+    monkeypatch.setattr("moa.models.code_commit", lambda: commit)
+    run = published(tmp_path, "run")
+    with pytest.raises(HubUnavailableError), publication.built_pipeline(run):
+        raise HubUnavailableError("503")
+    with publication.built_pipeline(run):
+        assert len(builds) == 2
+
+
+def test_a_publication_that_is_refused_leaves_no_pipeline(tmp_path: Path, builds: list[Path]) -> None:
+    with pytest.raises(HubError), publication.built_pipeline(published(tmp_path, "run")) as folder:
+        raise HubError("401")
+    assert builds and not folder.exists()
 
 
 def test_what_is_taken_from_a_failed_try_is_published_without_its_record(tmp_path: Path, builds: list[Path]) -> None:

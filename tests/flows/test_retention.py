@@ -11,6 +11,7 @@ from prefect.logging import disable_run_logger
 
 from flows.files import read_json, write_json
 from flows.overrides import resolve
+from flows.remembered import forget
 from flows.retention import runs_to_thin, thin_checkpoints
 from flows.settings import LifecycleConfig, write_lifecycle
 from moa import checkpoint
@@ -56,6 +57,13 @@ def test_without_the_setting_nothing_is_thinned() -> None:
     runs = [decided(name, day, overrides=("train_from=promoted",)) for day, name in enumerate(("a", "b", "c", "d"))]
     assert thinned(runs[-1]) == []
     assert thinned(decided("e", 5)) == [], "nor by a later run that has it: they are a person's"
+
+
+def test_a_run_whose_setting_is_forgotten_keeps_its_checkpoints() -> None:
+    runs = [decided(name, day) for day, name in enumerate(("a", "b", "c", "d"))]
+    assert thinned(runs[-1]) == ["b", "a"]
+    forget("a", ["runs_with_checkpoints"])
+    assert thinned(runs[-1]) == ["b"]
 
 
 @pytest.mark.parametrize("other", ["publish.repo_id=you/other", "publish.endpoint=http://127.0.0.1:1"])
