@@ -117,6 +117,18 @@ def test_copies_of_an_image_are_in_one_split(tmp_path: Path, group: str) -> None
     ], "published splits stay as they are"
 
 
+def test_unreadable_images_are_no_copies_of_each_other(tmp_path: Path) -> None:
+    """One that comes or goes must not move the others to another split, and so to other shards."""
+    rule = FractionSplit(kind="fraction", heldout=0.5, group="image")
+    names = [f"{n:02d}.png" for n in range(20)]
+    (tmp_path / "photos").mkdir()
+    for name in names:
+        (tmp_path / "photos" / name).symlink_to("nowhere")
+    items = listed(tmp_path / "photos", source={"kind": "folder", "split": rule})
+    assert [item.split for item in items] == [choose_split(rule, name, Path()) for name in names]
+    assert {item.split for item in items} == {"train", "heldout"}
+
+
 def test_the_fraction_split_is_stable_and_about_right() -> None:
     rule = FractionSplit(kind="fraction", heldout=0.25)
     chosen = {name: choose_split(rule, name, Path()) for name in (f"{n}.png" for n in range(2000))}
@@ -124,6 +136,16 @@ def test_the_fraction_split_is_stable_and_about_right() -> None:
     assert 0.22 < share < 0.28
     more = FractionSplit(kind="fraction", heldout=0.5)
     assert all(choose_split(more, name, Path()) == "heldout" for name, split in chosen.items() if split == "heldout")
+
+
+def test_the_fraction_split_is_by_the_first_eight_bytes_of_the_digest() -> None:
+    """sha256("abc") begins with ba7816bf 8f01cfea: 0.72839 of 2^64. A rule that reads it otherwise would move held-out
+    images into the training set of a dataset that exists."""
+    for name, group in (("abc", "image"), ("abc/1.png", "folder")):
+        splits = [
+            choose_split(FractionSplit(kind="fraction", heldout=h, group=group), name, Path()) for h in (0.728, 0.729)
+        ]
+        assert splits == ["train", "heldout"]
 
 
 def test_grouping_by_folder_keeps_a_person_in_one_split() -> None:
@@ -145,6 +167,7 @@ def test_the_number_split_is_by_file_name_not_by_position(tmp_path: Path) -> Non
         "heldout",
     ]
     assert image_number("69000/69999.png") == 69999
+    assert image_number("2021/take3-0042.jpg") == 42
     with pytest.raises(SourceError, match=r"photo\.png: no number ends its name"):
         choose_split(rule, "photo.png", tmp_path)
 
@@ -206,6 +229,17 @@ def test_changes_are_noticed_and_unchanged_files_are_not_read_again(tmp_path: Pa
     assert after[0].sidecars[0] != before[0].sidecars[0]
     (tmp_path / "inventory.json").write_text("broken")
     assert listed(root)[1].sha256 != before[1].sha256
+
+
+def test_a_change_of_the_size_or_of_the_time_alone_is_noticed(tmp_path: Path) -> None:
+    path = add_photo(tmp_path / "photos", "a.png")
+    found = [listed(tmp_path / "photos")[0].sha256]
+    state, data = path.stat(), path.read_bytes()
+    for content, later in ((data + b"x", 0), (data + b"y", 1)):
+        path.write_bytes(content)
+        os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns + later))
+        found.append(listed(tmp_path / "photos")[0].sha256)
+    assert found[1:] == [f"sha256:{hashlib.sha256(data + end).hexdigest()}" for end in (b"x", b"y")]
 
 
 def test_two_listings_at_once_write_one_inventory(tmp_path: Path) -> None:

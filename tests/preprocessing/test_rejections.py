@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from pathlib import Path
@@ -207,6 +208,9 @@ def test_a_chunk_without_samples_leaves_no_tar(tmp_path: Path) -> None:
     preprocess(declaration(), tmp_path / "out", source_root=root, max_bad=1)
     names = sorted(path.name for path in (tmp_path / "out/shards").iterdir())
     assert names == ["train-00000.json", "train-00001.json", "train-00001.tar"]
+    record = json.loads((tmp_path / "out/shards/train-00000.json").read_text())
+    nothing = {"samples": 0, "bytes": 0, "sha256": f"sha256:{hashlib.sha256(b'').hexdigest()}", "index": []}
+    assert {field: record[field] for field in nothing} == nothing
     assert verify(tmp_path / "out")["samples"] == 1
 
 

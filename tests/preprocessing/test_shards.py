@@ -16,7 +16,9 @@ from PIL import Image
 
 from preprocessing.atomic import write_json
 from preprocessing.errors import OutputError, ShardError
+from preprocessing.frame import Item
 from preprocessing.run import preprocess
+from preprocessing.shards import chunk_items
 from preprocessing.verify import verify
 from tests.preprocessing.folders import add_photo, declaration, files_of, photo_names, rejected_of, samples_of
 
@@ -92,6 +94,21 @@ def test_bytes_do_not_depend_on_the_number_of_workers(tmp_path: Path) -> None:
         "shards/train-00001.tar",
     ]
     assert len(samples_of(tmp_path / "alone")) == 76
+
+
+def test_drawn_pictures_are_cut_after_every_size_of_them() -> None:
+    items = [
+        Item(number=n, name=f"{n}", split=split, sha256=None, licence="", author="")
+        for split, count in (("train", 7), ("heldout", 3))
+        for n in range(count)
+    ]
+    chunks = {name: [item.number for item in chunk] for name, _, chunk in chunk_items(items, 3)}
+    assert chunks == {
+        "train-00000": [0, 1, 2],
+        "train-00001": [3, 4, 5],
+        "train-00002": [6],
+        "heldout-00000": [0, 1, 2],
+    }
 
 
 def test_the_renderers_annotations_arrive_whole(tmp_path: Path) -> None:
