@@ -40,7 +40,7 @@ class Adapter:
     geometry: dict[str, Any]
     provenance: dict[str, Any]  # as it was given to `save_adapter`
     tensors: dict[str, Tensor]  # fp16, on the CPU
-    digest: str  # of the manifest: same weights, configuration, inputs and step
+    digest: str  # of the manifest: same weights, configuration and provenance
 
 
 def save_adapter(unet: MoAUNet2DConditionModel, folder: str | Path, provenance: Mapping[str, Any]) -> Path:

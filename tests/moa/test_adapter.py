@@ -8,7 +8,7 @@ import json
 import pytest
 import torch
 from pydantic import ValidationError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from moa.adapter import load_adapter, read_adapter, save_adapter
 from moa.config import MoAConfig
@@ -68,15 +68,15 @@ def test_it_takes_the_precision_of_the_base(folder):
     assert {p.dtype for p in loaded.parameters()} == {torch.bfloat16}
 
 
-def test_the_same_adapter_has_the_same_bytes_and_the_commit_is_not_in_the_digest(unet, folder, tmp_path):
+def test_the_same_adapter_has_the_same_bytes_and_another_has_another_digest(unet, folder, tmp_path):
     save_adapter(unet, tmp_path / "again", PROVENANCE)
     for path in folder.iterdir():
         assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes()
     read = read_adapter(folder)
     assert read.provenance == PROVENANCE and read.config == unet.moa_config
-    other = tiny_moa_unet(router="mlp")
-    save_adapter(other, tmp_path / "other", PROVENANCE)
-    assert read_adapter(tmp_path / "other").digest != read.digest
+    for model, changes in ((tiny_moa_unet(router="mlp"), {}), (unet, {"step": 8}), (unet, {"inputs": {}})):
+        save_adapter(model, tmp_path / "other", PROVENANCE | changes)
+        assert read_adapter(tmp_path / "other").digest != read.digest
 
 
 @pytest.mark.parametrize("name", ["moa.safetensors", "config.json", "manifest.json"])
@@ -102,20 +102,51 @@ def test_other_formats_are_refused(folder):
         load_adapter(tiny_unet(), folder)
 
 
-def test_a_wrong_set_of_tensors_is_refused(unet, folder):
-    tensors = load_file(folder / "moa.safetensors")
-    lost = sorted(tensors)[0]
-    del tensors[lost]
-    save_file(tensors, folder / "moa.safetensors")
+def rewrite(folder, name, data):
+    """Put other bytes into an adapter and vouch for them in its manifest, as a wrong writer would."""
+    (folder / name).write_bytes(data)
     manifest = json.loads((folder / "manifest.json").read_text())
-    data = (folder / "moa.safetensors").read_bytes()
-    manifest["files"]["moa.safetensors"]["sha256"] = f"sha256:{hashlib.sha256(data).hexdigest()}"
+    manifest["files"][name]["sha256"] = f"sha256:{hashlib.sha256(data).hexdigest()}"
     kept = {key: value for key, value in manifest.items() if key not in ("commit", "digest")}
     canonical = json.dumps(kept, sort_keys=True, separators=(",", ":")).encode()
     manifest["digest"] = f"sha256:{hashlib.sha256(canonical).hexdigest()}"
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(AdapterError, match=f"1 tensors, e.g. {lost}: write it again"):
+
+
+@pytest.mark.parametrize("wrong", ["lost", "added", "reshaped"])
+def test_a_wrong_set_of_tensors_is_refused(folder, wrong):
+    tensors = load_file(folder / "moa.safetensors")
+    first = min(tensors)
+    if wrong == "reshaped":
+        tensors[first] = tensors[first].flatten()[:-1].clone()
+    elif wrong == "added":
+        tensors["a"] = tensors[first].clone()
+    else:
+        del tensors[first]
+    rewrite(folder, "moa.safetensors", save(tensors))
+    named = "a" if wrong == "added" else first
+    with pytest.raises(AdapterError, match=f"1 tensors, e.g. {named}: write it again"):
         load_adapter(tiny_unet(), folder)
+
+
+@pytest.mark.parametrize("lacking", ["moa", "geometry", "provenance"])
+def test_a_configuration_that_lacks_a_part_is_refused(folder, lacking):
+    config = json.loads((folder / "config.json").read_text())
+    del config[lacking]
+    rewrite(folder, "config.json", json.dumps(config).encode())
+    with pytest.raises(AdapterError, match=f"not a usable adapter .'{lacking}'"):
+        read_adapter(folder)
+
+
+def test_an_edited_manifest_is_refused(folder):
+    """Only its `commit` is not under its digest."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"commit": "def"}))
+    assert read_adapter(folder).digest == manifest["digest"]
+    for changes in ({"step": 8}, {"inputs": {}}, {"digest": None}):
+        (folder / "manifest.json").write_text(json.dumps(manifest | changes))
+        with pytest.raises(AdapterError, match="does not match its own digest"):
+            read_adapter(folder)
 
 
 @pytest.mark.parametrize(
