@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from moa.augment import augment_subject
 from moa.batch import TrainingSet, batches, collate, draw
 from moa.data import ShardDataset, sample_index
+from moa.subjects import encoder_pixels
 from moa.train_config import TrainConfig
 from tests.tiny_models import tiny_image_processor, tiny_tokenizer
 
@@ -33,12 +35,31 @@ def test_draws_are_a_function_of_seed_and_number(make_config: Callable[..., Trai
     assert not torch.equal(first.noise, first.posterior_noise)
 
 
+def test_random_numbers_are_those_written_out(training_set: Callable, make_config: Callable[..., TrainConfig]) -> None:
+    """Drawn once more, in the order of the format: an earlier run could not be resumed if any of them moved."""
+    seed, number = 3, 13
+    config = make_config(seed=seed, max_timestep=10, condition_dropout=0.5, masked_loss_probability=0.5)
+    rng = np.random.default_rng([seed, number, 0])
+    timestep, dropped, masked = rng.random(3)
+    noise, posterior_noise = rng.standard_normal((2, *LATENT), dtype=np.float32)
+    draws = draw(config, number, LATENT)
+    assert (draws.timestep, draws.dropped, draws.masked) == (int(10 * timestep), dropped < 0.5, masked < 0.5)
+    assert np.array_equal(draws.noise, noise) and np.array_equal(draws.posterior_noise, posterior_noise)
+
+    samples = training_set(config.model_copy(update={"condition_dropout": 0.0}))
+    rng = np.random.default_rng([seed, number, 1])
+    sample = samples.dataset[np.random.default_rng([seed, 1]).permutation(8)[5]]  # of 8 samples, number 13 is 1 * 8 + 5
+    crops = [augment_subject(crop, config.augmentation, rng) for crop in sample.subjects]
+    assert torch.equal(samples[number].pixels, encoder_pixels(crops, samples.image_processor))
+
+
 def test_draws_follow_the_configured_rates(make_config: Callable[..., TrainConfig]) -> None:
     config = make_config(condition_dropout=0.25, masked_loss_probability=0.75, max_timestep=10)
     draws = [draw(config, number, (1, 1, 1)) for number in range(2000)]
     assert {d.timestep for d in draws} == set(range(10))
     assert np.mean([d.dropped for d in draws]) == pytest.approx(0.25, abs=0.04)
     assert np.mean([d.masked for d in draws]) == pytest.approx(0.75, abs=0.04)
+    assert np.mean([d.dropped and d.masked for d in draws]) == pytest.approx(0.25 * 0.75, abs=0.04)  # two coins
     assert np.mean([d.noise.item() for d in draws]) == pytest.approx(0, abs=0.1)
     assert np.std([d.noise.item() for d in draws]) == pytest.approx(1, abs=0.1)
 

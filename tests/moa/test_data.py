@@ -6,6 +6,7 @@ import io
 import json
 import pickle
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -120,6 +121,82 @@ def test_a_flipped_header_or_missing_member_is_an_error(tmp_path: Path) -> None:
     tar.write_bytes(data)
     with pytest.raises(ShardDataError, match="no tar header at byte 0"):
         dataset[0]
+
+
+def _rewrite(folder: Path, change: Callable[[dict[str, bytes]], None]) -> ShardDataset:
+    """The dataset with its only sample, of two people, written again after `change` of its members."""
+    tar = folder / "shards" / "train-00000.tar"
+    row = json.loads(tar.with_suffix(".json").read_text())["index"][1]
+    with tarfile.open(tar) as archive:
+        members = {name: archive.extractfile(name).read() for name in archive.getnames() if row["key"] in name}
+    members = {name.partition(".")[2]: content for name, content in members.items()}
+    change(members)
+    with tarfile.open(tar, "w", format=tarfile.USTAR_FORMAT) as archive:
+        for name in sorted(members):
+            info = tarfile.TarInfo(f"{row['key']}.{name}")
+            info.size = len(members[name])
+            archive.addfile(info, io.BytesIO(members[name]))
+        size = archive.offset
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["shards"][0]["samples"] = 1
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    record = json.loads(tar.with_suffix(".json").read_text())
+    tar.with_suffix(".json").write_text(json.dumps(record | {"index": [row | {"offset": 0, "size": size}]}))
+    return ShardDataset(folder)
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("mask", "problem"),
+    [
+        (np.zeros((31, 32), np.uint8), r"its mask is uint8 \(31, 32\), its image \(32, 32\)"),
+        (np.zeros((32, 32, 3), np.uint8), r"its mask is uint8 \(32, 32, 3\)"),
+        (np.zeros((32, 32), np.uint16), r"its mask is \w+ \(32, 32\)"),
+    ],
+)
+def test_a_mask_of_another_size_or_kind_is_refused(tmp_path: Path, mask: np.ndarray, problem: str) -> None:
+    dataset = _rewrite(write_shards(tmp_path, samples=2), lambda members: members.update({"mask.png": _png(mask)}))
+    with pytest.raises(ShardDataError, match=problem):
+        dataset[0]
+
+
+def _numbered(*numbers: int) -> Callable[[dict[str, bytes]], None]:
+    """Gives the two people, or copies of them, these numbers."""
+
+    def change(members: dict[str, bytes]) -> None:
+        meta = json.loads(members["json"])
+        meta["subjects"] = [meta["subjects"][n % 2] | {"index": index} for n, index in enumerate(numbers)]
+        members["json"] = json.dumps(meta).encode()
+        members |= {f"subject{index}.webp": members[f"subject{n % 2}.webp"] for n, index in enumerate(numbers)}
+
+    return change
+
+
+def test_people_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    first, second = (entry["word"] for entry in ShardDataset(write_shards(tmp_path, samples=2))[1].meta["subjects"])
+    sample = _rewrite(tmp_path, _numbered(1, 0))[0]
+    assert [(entry["index"], entry["word"]) for entry in sample.meta["subjects"]] == [(0, second), (1, first)]
+
+
+@pytest.mark.parametrize("numbers", [(0, 2), (1, 2), (0, 0), tuple(range(9))])
+def test_people_numbered_otherwise_or_too_many_are_refused(tmp_path: Path, numbers: tuple[int, ...]) -> None:
+    dataset = _rewrite(write_shards(tmp_path, samples=2), _numbered(*numbers))
+    with pytest.raises(ShardDataError, match="not numbered 0, 1, ... up to 7"):
+        dataset[0]
+    assert len(_rewrite(write_shards(tmp_path / "8", samples=2), _numbered(*range(8)))[0].subjects) == 8
+
+
+def test_an_index_with_fewer_samples_than_the_manifest_says_is_refused(tmp_path: Path) -> None:
+    path = write_shards(tmp_path) / "shards" / "train-00000.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps(record | {"index": record["index"][:-1]}))
+    with pytest.raises(ShardDataError, match="train-00000.json does not belong to the manifest"):
+        ShardDataset(tmp_path)
 
 
 # Order.
