@@ -69,6 +69,7 @@ def test_a_dropped_sample_has_no_conditions(training_set: Callable, make_config:
         collate([training_set(make_config(condition_dropout=rate))[n] for n in range(4)]) for rate in (0.0, 1.0)
     )
     assert kept.present.any(1).all() and len(kept.pixels) == len(kept.slots) == int(kept.present.sum())
+    assert dropped.positions.tolist() == [[-1]] * 4  # a slot, so that there is a shape to work with
     assert not dropped.present.any() and len(dropped.pixels) == len(dropped.slots) == 0
     assert len(dropped.input_ids.unique(dim=0)) == 1  # the empty prompt
     assert torch.equal(kept.noise, dropped.noise)

@@ -191,6 +191,18 @@ def test_people_numbered_otherwise_or_too_many_are_refused(tmp_path: Path, numbe
     assert len(_rewrite(write_shards(tmp_path / "8", samples=2), _numbered(*range(8)))[0].subjects) == 8
 
 
+def test_members_that_fill_their_blocks_and_those_that_the_index_cuts(tmp_path: Path) -> None:
+    """Tar pads to 512 bytes; a member of exactly as many is not padded, and the next header follows at once."""
+    dataset = _rewrite(write_shards(tmp_path, samples=2), lambda members: members.update({"a.txt": bytes(1024)}))
+    assert dataset[0].image.shape == (32, 32, 3)
+    path = tmp_path / "shards" / "train-00000.json"
+    record = json.loads(path.read_text())
+    record["index"][0]["size"] = 512 + 1023
+    path.write_text(json.dumps(record))
+    with pytest.raises(ShardDataError, match="member .*a.txt is cut after 1023 of 1024 bytes"):
+        ShardDataset(tmp_path)[0]
+
+
 def test_an_index_with_fewer_samples_than_the_manifest_says_is_refused(tmp_path: Path) -> None:
     path = write_shards(tmp_path) / "shards" / "train-00000.json"
     record = json.loads(path.read_text())
@@ -213,6 +225,7 @@ def test_each_epoch_visits_each_sample_once_whatever_the_ranks(n: int, batch: in
 
 
 def test_order_depends_on_seed_and_epoch() -> None:
+    assert [sample_index(5, 3, n) for n in range(10)] == [*sample_order(5, 3, 0), *sample_order(5, 3, 1)]
     orders = [sample_order(50, seed, epoch).tolist() for seed, epoch in ((0, 0), (0, 1), (1, 0), (1, 1))]
     assert len({tuple(order) for order in orders}) == 4
     assert sample_order(50, 0, 0).tolist() == orders[0]
