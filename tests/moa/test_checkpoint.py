@@ -166,6 +166,24 @@ def test_what_cannot_be_deleted_is_a_message_and_the_next_save_tries_again(
     assert _steps(tmp_path) == ["step-00000003"]
 
 
+def test_the_newest_is_not_deleted_where_an_older_one_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or a finished training would go on from the older one."""
+    for step in (1, 2, 3):
+        _save(tmp_path, step, keep=3)
+    rmtree, messages = shutil.rmtree, []
+
+    def locked(path: Path) -> None:
+        if path.name == "step-00000002":
+            raise PermissionError(13, "Permission denied")
+        rmtree(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", locked)
+        assert checkpoint.delete(tmp_path, messages.append) == 1
+    assert checkpoint.steps(tmp_path) == [3, 2] and len(messages) == 1
+    assert checkpoint.delete(tmp_path) == 2 and checkpoint.steps(tmp_path) == []
+
+
 def test_a_disk_that_fills_up_within_a_file_is_a_typed_error(tmp_path: Path) -> None:
     """The library that writes the tensors has errors of its own; a limit on the size of files stands for the disk."""
     _save(tmp_path, 1)

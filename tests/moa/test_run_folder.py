@@ -16,7 +16,7 @@ import pytest
 import moa.train
 from moa import checkpoint
 from moa.data import unchanging
-from moa.errors import MissingInputError, RunFolderError, ShardDataError
+from moa.errors import MissingInputError, RunFolderError, ShardDataError, TrainConfigError
 from moa.run_folder import LOCK, alone_in, drop_checkpoints
 from tests.moa.training import ALONE, MakeConfig, run
 
@@ -135,6 +135,8 @@ def test_checkpoints_are_dropped_when_nobody_needs_them(
     assert drop_checkpoints(folder, print) == 2 and checkpoint.steps(folder / "checkpoints") == []
     capsys.readouterr()
     assert run(config) == 0 and '"finished"' in capsys.readouterr().out
+    with pytest.raises(TrainConfigError, match="steps is 1, but .*export is beyond it"):
+        run(config.model_copy(update={"steps": 1}))
     assert run(config.model_copy(update={"steps": 3})) == 0
     assert "trained to step 2, but no checkpoint of it is left to go on from: all 3 steps" in capsys.readouterr().out
 
