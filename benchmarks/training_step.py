@@ -2,6 +2,7 @@
 
     python benchmarks/training_step.py [--quick]          a table, and benchmarks/training_step.json
     python benchmarks/training_step.py --device cuda      full size, bfloat16, and benchmarks/training_step-cuda.json
+                                                          (which is still of the U-Net alone, by an earlier version)
 
 A step goes from images and crops, one subject in each image, to updated weights: VAE, both encoders, U-Net, losses,
 backward pass, clipping, and AdamW as PyTorch has it by default (`moa.train` takes its fused kernel). The baseline is
