@@ -13,7 +13,6 @@ import argparse
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -84,9 +83,10 @@ def forget(name: str, fields: Sequence[str] = ()) -> list[str]:
         raise OverrideError(f"{record} does not remember {', '.join(sorted(strange))}.")
     kept = [override for override in found["overrides"] if field_of(override) not in fields]
     if fields:
-        write_json(record, found | {"overrides": kept})
-        with suppress(OverrideError, UnknownPresetError):  # another one may be gone, too
+        try:
             write_lifecycle(resolve(found["preset"], kept, name))
+        except (OverrideError, UnknownPresetError):  # another one is gone, too
+            write_json(record, found | {"overrides": kept})
     return kept
 
 

@@ -61,7 +61,8 @@ def steps_done(config: TrainConfig, record: dict[str, Any], warn: Warn) -> int:
 
 def is_exported(config: TrainConfig, record: dict[str, Any], done: int, warn: Warn) -> bool:
     """Whether the run is finished: its last step is done and exported. Where all checkpoints were deleted, the record
-    in the adapter says whether this training made it. A damaged adapter is told to `warn`, and counts as none."""
+    in the adapter says whether this training made it. A damaged adapter is told to `warn`, and counts as none. Raises
+    `TrainConfigError` for an export beyond the steps that are asked for."""
     export = config.run_folder / "export"
     if not (export / "manifest.json").is_file():
         return False
@@ -71,18 +72,20 @@ def is_exported(config: TrainConfig, record: dict[str, Any], done: int, warn: Wa
         warn(f"the exported adapter is not usable, and made again: {error}")
         return False
     if done or origin.get("step") != config.steps:
-        if not done and (origin.get("step") or 0) > config.steps:
-            raise TrainConfigError(
-                f"steps is {config.steps}, but {export} is beyond it: raise steps, or use a new folder"
-            )
         if not done:
-            warn(
-                f"{export} was trained to step {origin.get('step')}, but no checkpoint of it is left to go on from: "
-                f"all {config.steps} steps are trained"
-            )
+            _no_checkpoint_left(export, origin.get("step") or 0, config.steps, warn)
         return done == config.steps == origin.get("step")
     inputs = {**origin.get("inputs", {}), "image_encoder": origin.get("image_encoder")}
     return not changed_settings({**origin.get("training", {}), "inputs": inputs}, record)
+
+
+def _no_checkpoint_left(export: Path, trained: int, steps: int, warn: Warn) -> None:
+    if trained > steps:
+        raise TrainConfigError(f"steps is {steps}, but {export} is beyond it: raise steps, or use a new folder")
+    warn(
+        f"{export} was trained to step {trained}, but no checkpoint of it is left to go on from: all {steps} steps are "
+        "trained"
+    )
 
 
 def drop_checkpoints(folder: Path, warn: Warn) -> int:
