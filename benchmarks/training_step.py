@@ -3,6 +3,8 @@
     python benchmarks/training_step.py [--quick]          a table, and benchmarks/training_step.json
     python benchmarks/training_step.py --device cuda      full size, bfloat16, and benchmarks/training_step-cuda.json
                                                           (which is still of the U-Net alone, by an earlier version)
+    python benchmarks/training_step.py --compiled         as published, the U-Nets compiled as well (`train.compile`):
+                                                          added to the same file; compiling takes minutes
 
 A step goes from images and crops, one subject in each image, to updated weights: VAE, both encoders, U-Net, losses,
 backward pass, clipping, and AdamW as PyTorch has it by default (`moa.train` takes its fused kernel). The baseline is
@@ -31,6 +33,7 @@ import argparse
 import gc
 import json
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -69,14 +72,16 @@ def make(method: Callable[[int], Method], divide: int, device: torch.device = CP
 
 
 class Step:
-    """Training steps of a method on one batch."""
+    """Training steps of a method on one batch; `compiled`: its U-Net is."""
 
-    def __init__(self, method: Callable[[int], Method], divide: int, batch: Batch) -> None:
+    def __init__(self, method: Callable[[int], Method], divide: int, batch: Batch, compiled: bool = False) -> None:
         device = batch.labels.device
         self.model, self.batch = make(method, divide, device), batch
         self.autocast = partial(
             torch.autocast, device.type, torch.bfloat16, enabled=self.model.autocast and device.type != "cpu"
         )
+        if compiled:
+            self.model.unet.compile()
         self.trained = list(self.model.trained())
         self.optimizer = torch.optim.AdamW(self.trained, lr=1e-5)
         self.gradients = self.both_passes
@@ -112,6 +117,28 @@ def compare(case: str, divide: int, images: int, rounds: int, device: torch.devi
             step.capture()
         found["captured"] = _compared(take_turns(steps, rounds, device))
     return found
+
+
+def compare_compiled(divide: int, images: int, rounds: int, device: torch.device) -> dict[str, Any]:
+    """Median seconds of both methods' steps as published, with and without a compiled U-Net, the seconds until a
+    compiled one had made its first step, and each one's share of the published baseline's time."""
+    batch = a_batch(images, False, divide).to(device)
+    ways = {BASELINE: FastComposer, "MoA": MoA}
+    steps = {name: Step(way, divide, batch) for name, way in ways.items()}
+    first: dict[str, float] = {}
+    for name, way in ways.items():
+        step = steps[f"{name}, compiled"] = Step(way, divide, batch, compiled=True)
+        start = time.perf_counter()
+        step()
+        first[name] = round(time.perf_counter() - start)
+        print(f"{name}: compiled and one step in {first[name]:.0f} s", flush=True)
+    taken = take_turns(steps, rounds, device)
+    return {
+        "seconds": {name: round(value, 4) for name, value in taken.items()},
+        "of the published baseline": {name: round(value / taken[BASELINE], 3) for name, value in taken.items()},
+        "seconds of the first step": first,
+        **machine(device),
+    }
 
 
 def _compared(taken: dict[str, float]) -> dict[str, Any]:
@@ -208,15 +235,25 @@ def on_cpu(quick: bool) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few rounds, less counted at full size; writes nothing")
+    parser.add_argument("--compiled", action="store_true", help="compiled U-Nets against plain ones, nothing else")
     parser.add_argument("--device", type=torch.device, default=CPU, help="cpu (default) or cuda")
     given = parser.parse_args()
     settle(given.device)
     gpu = given.device.type != "cpu"
-    measured = on_gpu(3 if given.quick else 10, given.device) if gpu else on_cpu(given.quick)
-    result = {"machine": machine(given.device), **measured}
-    name = f"training_step-{given.device.type}.json" if gpu else "training_step.json"
+    file = ROOT / "benchmarks" / (f"training_step-{given.device.type}.json" if gpu else "training_step.json")
+    before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    rounds = 3 if given.quick else 10 if gpu else 7
+    if given.compiled:
+        divide, images = (1, max(GPU_BATCHES)) if gpu else (4, 4)
+        found = compare_compiled(divide, images, rounds, given.device)
+        print(json.dumps(found, indent=1))
+        result = {**before, f"compiled, as published, batch {images}": found}
+    else:
+        measured = on_gpu(rounds, given.device) if gpu else on_cpu(given.quick)
+        kept = {key: value for key, value in before.items() if key.startswith("compiled")}
+        result = {"machine": machine(given.device), **measured, **kept}
     if not given.quick:
-        (ROOT / "benchmarks" / name).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

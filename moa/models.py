@@ -218,6 +218,10 @@ def _load_unet(config: TrainConfig, device: torch.device, dtype: torch.dtype) ->
         )  # the prior's attention, as `moa.layers.softmax_attention` does the expert's
     if config.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
+    if config.compile:
+        # A checkpointed layer hands its maps to the recorder; run again in the backward pass it need not do that twice.
+        torch._dynamo.config.skip_fwd_side_effects_in_bwd_under_checkpoint = True
+        unet.compile()
     return unet
 
 

@@ -7,9 +7,9 @@ Writes into the run folder (datasets/FORMAT.md, section 5): metrics.jsonl, check
 same command again resumes from the newest good checkpoint with the numbers an uninterrupted run would have had, on
 any number of ranks that share the folder; a finished run is left alone, and one that another training is at work on is
 refused. While it runs, preprocessing does not change its shards. Prints one JSON object per line: metrics lines (they
-have "loss"), validation lines ("validation_loss") and events ("event": latents, start, resume, skipped, warning,
-checkpoint, stopped, exported, finished). SIGTERM finishes the step, saves and exits with 143; exit 1 is an error told
-on standard error.
+have "loss"), validation lines ("validation_loss") and events ("event": latents, start, resume, compile, skipped,
+warning, checkpoint, stopped, exported, finished). SIGTERM finishes the step, saves and exits with 143; exit 1 is an
+error told on standard error.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import Any, TextIO
 
 import torch
 from diffusers.utils import logging as diffusers_logging
+from torch._dynamo.exc import TorchDynamoException
 from transformers.utils import logging as transformers_logging
 
 from moa import checkpoint as checkpoints
@@ -103,6 +104,8 @@ def _train(config: TrainConfig, inputs: dict[str, str | None], here: Ranks, stop
     if here.first:
         cut_metrics(metrics, done)
     _tell(here, event="resume" if done else "start", step=done, steps=config.steps, ranks=here.world, inputs=inputs)
+    if config.compile:
+        _tell(here, event="compile", message="the first step compiles the U-Net: minutes")
 
     for step in range(done, config.steps):
         # Gradients: every micro-batch adds its share of the global batch's mean.
@@ -246,6 +249,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except torch.OutOfMemoryError as error:
         advice = "raise accumulation, turn on gradient_checkpointing or use bf16; the first two may change on a resume"
         problem = f"out of memory: {advice} ({error})"
+    except TorchDynamoException as error:
+        advice = "give it a C++ compiler (g++), or set compile to false, which may change on a resume"
+        problem = f"the U-Net cannot be compiled on this machine: {advice} ({str(error).strip()})"
     _say(f"rank {os.environ.get('RANK', 0)}: {problem}", sys.stderr)
     return 1
 

@@ -32,6 +32,7 @@ FREE_KEYS = frozenset(
         "steps",
         "accumulation",
         "gradient_checkpointing",
+        "compile",
         "checkpoint_every",
         "keep",
         "log_every",
@@ -130,6 +131,10 @@ class TrainConfig(BaseModel):
     precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16: frozen weights and activations in bfloat16")
     gradient_checkpointing: bool = Field(
         False, description="recompute U-Net activations in the backward pass: less memory"
+    )
+    compile: bool = Field(
+        False,
+        description="compile the U-Net (torch.compile): minutes before the first step, then fewer, larger kernels",
     )
     num_threads: int | None = Field(None, ge=1, description="CPU threads per rank; null: what torch or torchrun chose")
     num_workers: int = Field(0, ge=0, description="loader processes per rank; 0: load in the training process")

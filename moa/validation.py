@@ -39,6 +39,7 @@ class Validation:
         return step % self.config.validation.every == 0 or step == self.config.steps
 
     @torch.no_grad()
+    @torch.compiler.set_stance("force_eager")  # another batch size: compiling for it would take longer than it saves
     def measure(self) -> dict[str, float]:
         """The numbers of a validation line (datasets/FORMAT.md, section 5), the same on each rank. Draws nothing and
         changes nothing."""

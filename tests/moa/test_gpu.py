@@ -189,6 +189,16 @@ def test_half_precision_checkpointing_and_cached_latents(make_config: MakeConfig
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=3e-2)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_compiled_training_is_the_same_training(make_config: MakeConfig, tmp_path: Path, precision: str):
+    changes = {"precision": precision, "steps": 2}
+    plain, compiled = (make_config(out=tmp_path / str(on), compile=on, **changes) for on in (False, True))
+    for config in (plain, compiled):
+        assert moa.train.train(config, THERE, StopRequest()) == 0
+    for ours, theirs in zip(metrics(compiled), metrics(plain), strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-3 if precision == "fp32" else 3e-2)
+
+
 def test_clip_and_faces_score_as_on_a_cpu(tmp_path: Path):
     torch.manual_seed(0)
     pixels = np.random.default_rng(0).integers(0, 256, (4, 200, 200, 3), dtype=np.uint8)

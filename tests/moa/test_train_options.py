@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch._dynamo.testing import CompileCounter
 
 import moa.train
 from moa.adapter import read_adapter
@@ -15,7 +17,7 @@ from moa.errors import TrainConfigError
 from moa.models import load_models
 from moa.step import training_losses
 from moa.train_config import SubjectAugmentation
-from tests.moa.training import ALONE, MakeConfig, first_batch, metrics, run, same, tensors
+from tests.moa.training import ALONE, MakeConfig, compile_by, first_batch, metrics, run, same, tensors
 from tests.tiny_models import IMAGE_DIM
 
 
@@ -94,6 +96,45 @@ def test_gradient_checkpointing_recomputes_and_gives_the_same_gradients(make_con
     assert (plain, checkpointed) == (1, 2)
     for name, gradient in gradients.items():
         torch.testing.assert_close(recomputed[name], gradient, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.slow
+def test_a_compiled_step_is_one_graph_for_all_batches_with_the_same_gradients(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where layers are checkpointed, which leave their maps to the losses."""
+    counter = CompileCounter()
+    compile_by(monkeypatch, counter)
+    changes = {"gradient_checkpointing": True, "lambda_router": 1.0, "lambda_object": 1.0}
+    configs = [make_config(compile=on, **changes) for on in (False, True)]
+    plain, compiled = (load_models(config, ALONE.device) for config in configs)
+    batch = first_batch(plain, configs[0])
+    for positions in (batch.positions, batch.positions + 1):
+        batch = dataclasses.replace(batch, positions=positions)
+        gradients = []
+        for models, config in zip((plain, compiled), configs, strict=True):
+            models.unet.zero_grad()
+            training_losses(models, batch, config).total.backward()
+            gradients.append({name: p.grad.clone() for name, p in models.unet.moa_parameters()})
+        for name, gradient in gradients[0].items():
+            torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-4, atol=1e-7)
+    assert counter.frame_count == 1
+
+
+def test_a_machine_that_cannot_compile_is_told(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def backend(*_: object) -> None:
+        raise OSError("there is no C++ compiler")
+
+    small = torch.compile(torch.nn.Linear(1, 1), backend=backend)  # fails as the U-Net would, in less time
+    monkeypatch.setattr(moa.train, "training_losses", lambda *_: small(torch.zeros(1)))
+    config = make_config()
+    config.run_folder.mkdir()
+    (config.run_folder / "config.json").write_text(config.model_dump_json())
+    assert moa.train.main([str(config.run_folder / "config.json")]) == 1
+    told = capfd.readouterr().err
+    assert "there is no C++ compiler" in told and "set compile to false" in told
 
 
 def test_average_is_what_is_exported(make_config: MakeConfig) -> None:

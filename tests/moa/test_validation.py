@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounter
 
 import moa.validation
 from moa.batch import Batch
@@ -21,7 +22,7 @@ from moa.train_config import SubjectAugmentation, ValidationSettings
 from moa.train_state import TrainState
 from moa.validation import Validation, held_out_batches, open_held_out, with_other_subjects
 from tests.moa.shards import write_shards
-from tests.moa.training import ALONE, MakeConfig, metrics, run, same, tensors
+from tests.moa.training import ALONE, MakeConfig, compile_by, metrics, run, same, tensors
 
 NAMES = ("validation_loss", "validation_masked", "validation_masked_wrong")
 
@@ -194,3 +195,22 @@ def test_too_little_held_out_is_told_before_any_work(
         run(config)
     assert not (config.run_folder / "checkpoints").exists()
     assert run(config.model_copy(update={"validation": ValidationSettings()})) == 0
+
+
+@pytest.mark.slow
+def test_a_compiled_run_validates_without_compiling_again(
+    make_config: MakeConfig, both_splits: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    counter = CompileCounter()
+    compile_by(monkeypatch, counter)
+    options = {"shards": both_splits, "steps": 2, "validation": ValidationSettings(every=1, samples=8)}
+    lines = []
+    for on in (False, True):
+        config = make_config(compile=on, out=make_config().out / str(on), **options)
+        run(config)
+        lines.append(metrics(config))
+        assert ('"event": "compile"' in capfd.readouterr().out) is on
+    assert counter.frame_count == 1
+    for plain, compiled in zip(*lines, strict=True):
+        for name in ("loss", "validation_loss"):
+            assert compiled.get(name) == pytest.approx(plain.get(name), rel=1e-4)

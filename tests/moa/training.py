@@ -63,6 +63,12 @@ def first_batch(models: Models, config: TrainConfig, size: int = 4) -> Batch:
     return collate([samples[number] for number in range(size)])
 
 
+def compile_by(monkeypatch: pytest.MonkeyPatch, backend: object) -> None:
+    """`compile` by something else than PyTorch's own backend, which builds kernels for minutes; no graph may break."""
+    compile_ = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compile_(self, fullgraph=True, backend=backend))
+
+
 def poison(monkeypatch: pytest.MonkeyPatch, steps: set[int]) -> None:
     """Makes the loss of these steps (1-based) not a number."""
     calls = 0
