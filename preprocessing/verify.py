@@ -11,8 +11,10 @@ import json
 import sys
 import tarfile
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -60,31 +62,38 @@ def _manifest(folder: Path) -> dict[str, Any]:
 def _verify_shard(path: Path, entry: dict[str, Any], config: dict[str, Any]) -> Counter[str]:
     """Counts of one shard."""
     _check(path, _digest(path) == entry["sha256"], "differs from the manifest; run preprocessing again")
-    index_path = path.with_suffix(".json")
-    try:
-        index = json.loads(index_path.read_text())["index"]
-    except (OSError, ValueError, KeyError) as error:
-        raise ShardError(f"{index_path}: cannot be read ({error}); run preprocessing again") from error
-    _check(index_path, len(index) == entry["samples"], f"lists {len(index)} samples, not {entry['samples']}")
+    index = _read_index(path.with_suffix(".json"), entry)
     counts: Counter[str] = Counter()
-    keys = [record["key"] for record in index]
-    _check(index_path, keys == sorted(set(keys)), "keys are not sorted or not unique")
-    with path.open("rb") as shard:
+    with _reading(path), path.open("rb") as shard:
         for record in index:
-            members = _members(path, shard, record)
+            shard.seek(record["offset"])
+            members = _members(path, shard.read(record["size"]), record["key"])
             counts["subjects"] += _verify_sample(f"{path}: {record['key']}", members, record["key"], config)
     counts["samples"] = counts[entry["split"]] = len(index)
     return counts
 
 
-def _members(path: Path, shard: BinaryIO, record: dict[str, Any]) -> dict[str, bytes]:
-    """The files of one sample by suffix, read from the bytes that its entry in the index points to."""
-    key = record["key"]
+def _read_index(path: Path, entry: dict[str, Any]) -> list[dict[str, Any]]:
+    """The index of a shard: where in its tar each sample is."""
     try:
-        shard.seek(record["offset"])
-        with tarfile.open(fileobj=io.BytesIO(shard.read(record["size"]) + bytes(1024))) as archive:
+        with _reading(path):
+            index = json.loads(path.read_text())["index"]
+        keys = [record["key"] for record in index]
+        places = [record[name] for record in index for name in ("offset", "size")]
+        _check(path, all(type(place) is int and place >= 0 for place in places), "an offset or a size is no length")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ShardError(f"{path}: cannot be read ({error!r}); run preprocessing again") from error
+    _check(path, len(index) == entry["samples"], f"lists {len(index)} samples, not {entry['samples']}")
+    _check(path, keys == sorted(set(keys)), "keys are not sorted or not unique")
+    return index
+
+
+def _members(path: Path, content: bytes, key: str) -> dict[str, bytes]:
+    """The files of one sample by suffix, from the bytes that its entry in the index points to."""
+    try:
+        with tarfile.open(fileobj=io.BytesIO(content + bytes(1024)), mode="r:") as archive:
             files = {info.name: archive.extractfile(info).read() for info in archive}  # type: ignore[union-attr]
-    except (OSError, tarfile.TarError) as error:
+    except tarfile.TarError as error:
         raise ShardError(f"{path}: the index entry of {key} does not point to a sample ({error})") from error
     strange = [name for name in files if not name.startswith(f"{key}.")]
     _check(path, not strange, f"the index entry of {key} also holds {strange}")
@@ -117,17 +126,30 @@ def _verify_sample(where: str, members: dict[str, bytes], key: str, config: dict
 
 
 def _read_rejected(path: Path) -> int:
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    with _reading(path):
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
     unknown = {line["reason"] for line in lines} - set(REJECTION_REASONS)
     _check(path, not unknown, f"unknown reasons {sorted(unknown)}")
     return len(lines)
 
 
 def _digest(path: Path) -> str:
-    try:
+    with _reading(path):
         return sha256_file(path)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """An OSError inside, where `path` is read, becomes a ShardError: a disk in trouble is no damage to the dataset."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise ShardError(f"{path}: missing; run preprocessing again") from error
     except OSError as error:
-        raise ShardError(f"{path}: {error.strerror}; run preprocessing again") from error
+        what = error.strerror or str(error)
+        raise ShardError(
+            f"{path}: {what}. See to its permissions, the disk or the network drive, and verify again"
+        ) from error
 
 
 def _check(where: Path | str, holds: bool, problem: str) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 import random
 from pathlib import Path
 from types import SimpleNamespace
@@ -183,6 +185,55 @@ def test_a_wrong_index_is_found(out: Path) -> None:
             verify(out)
     write_json(path, record | {"index": record["index"][1:]})
     with pytest.raises(ShardError, match="lists"):
+        verify(out)
+
+
+@pytest.mark.parametrize(
+    "index", [[{"offset": 0, "size": 9}], [7], 7, [{"key": "x", "offset": "0", "size": 9}], [{"key": [], "size": -1}]]
+)
+def test_an_index_of_another_form_is_found(out: Path, index: object, capsys: pytest.CaptureFixture[str]) -> None:
+    path = out / "shards/train-00000.json"
+    write_json(path, json.loads(path.read_text()) | {"index": index})
+    assert main([str(out)]) == 1
+    assert f"{path}: " in capsys.readouterr().err
+
+
+class FailingDisk(io.BytesIO):
+    """A file of which the beginning can be read."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self.tell() > 0:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return super().read(size)
+
+
+@pytest.mark.parametrize("failing", ["digest", "samples"])
+def test_a_disk_that_fails_is_told_as_that(
+    out: Path, failing: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither as damage to the dataset, nor as a wrong index; a shard is read for its digest, then for its samples."""
+    healthy, opened = Path.open, []
+
+    def opening(path: Path, *arguments: object, **options: object) -> object:
+        file = healthy(path, *arguments, **options)
+        if path.name == "train-00000.tar":
+            opened.append(path)
+            if len(opened) == ("digest", "samples").index(failing) + 1:
+                with file:
+                    return FailingDisk(file.read())
+        return file
+
+    monkeypatch.setattr(Path, "open", opening)
+    assert main([str(out)]) == 1
+    told = capsys.readouterr().err
+    assert f"{opened[0]}: Input/output error. See to" in told and "verify again" in told
+
+
+def test_an_index_that_cannot_be_read_is_named(out: Path) -> None:
+    path = out / "shards/train-00000.json"
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(ShardError, match=r"train-00000\.json: Is a directory\. See to"):
         verify(out)
 
 
