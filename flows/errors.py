@@ -56,7 +56,7 @@ class SettingsChangedError(FlowError):
 
 
 class RunInUseError(FlowError):
-    """Another command is at the same stage of the same run."""
+    """Another command works on the same run, so that this one cannot."""
 
 
 class PreflightError(FlowError):

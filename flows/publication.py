@@ -73,7 +73,8 @@ def built_pipeline(config: LifecycleConfig) -> Iterator[Path]:
 
     It goes with the block, but for a Hub that cannot be reached or an interruption, which are tried again: then it
     stays, and the next call takes it as it is where it is whole: every file as it was built, from the same files, by
-    the same code. Else it is built anew. Raises RunInUseError while the run is published by somebody else.
+    the same code. Else it is built anew. Raises RunInUseError while the run is published by somebody else, or where it
+    was trained further meanwhile.
     """
     from moa.pipeline import MoAPipeline  # torch
 
@@ -92,6 +93,8 @@ def built_pipeline(config: LifecycleConfig) -> Iterator[Path]:
             try:
                 pipeline = MoAPipeline.from_base(config.train.base, config.run / "export", config.train.image_encoder)
                 pipeline.save_pretrained(folder)
+                if read_json(folder / "adapter" / "manifest.json")["digest"] != trained.digest:
+                    raise RunInUseError(f"{config.run} was trained further while it was published: publish it again")
                 write_json(folder / STAGED, {"made_from": made_from, "files": _digests(folder)})
             except BaseException:
                 shutil.rmtree(folder, ignore_errors=True)

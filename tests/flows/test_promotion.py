@@ -239,16 +239,21 @@ def test_a_candidate_is_not_judged_by_the_evaluation_of_another(tmp_path: Path) 
 
 @pytest.fixture
 def builds(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """The pipeline folders that were built, of a few bytes each."""
+    """The pipeline folders that were built, of a few bytes each, of the adapter that lay there then."""
     built: list[Path] = []
 
     class Pipeline:
+        def __init__(self, adapter: Path) -> None:
+            self.digest = read_json(adapter / "manifest.json")["digest"]
+
         @classmethod
-        def from_base(cls, *_: Path) -> Pipeline:
-            return cls()
+        def from_base(cls, base: Path, adapter: Path, image_encoder: Path) -> Pipeline:
+            return cls(adapter)
 
         def save_pretrained(self, folder: Path) -> None:
-            built.append(write_pipeline(folder))
+            manifest = write_pipeline(folder) / "adapter/manifest.json"
+            write_json(manifest, read_json(manifest) | {"digest": self.digest})
+            built.append(folder)
 
     monkeypatch.setattr("moa.pipeline.MoAPipeline", Pipeline)
     monkeypatch.setattr(publication, "check_prior", lambda *_: None)
@@ -315,6 +320,20 @@ def test_of_a_build_that_fails_nothing_is_left(tmp_path: Path, builds: list[Path
     with full_disk(10), pytest.raises(OSError, match="File too large"), publication.built_pipeline(run):
         pass
     assert not (run.run / ".pipeline").exists()
+
+
+def test_a_run_that_is_trained_further_while_it_is_published_is_told(
+    tmp_path: Path, builds: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pipeline would be kept, and its card written, as that of the adapter before."""
+    run = published(tmp_path, "run")
+    monkeypatch.setattr(publication, "check_prior", lambda *_: write_export(run, "sha256:trained-further"))
+    with pytest.raises(RunInUseError, match="trained further while"), publication.built_pipeline(run):
+        pass
+    assert builds and not builds[0].exists()
+    monkeypatch.setattr(publication, "check_prior", lambda *_: None)
+    with publication.built_pipeline(run) as folder:
+        assert read_json(folder / "adapter/manifest.json")["digest"] == "sha256:trained-further"
 
 
 def test_two_commands_do_not_publish_a_run_at_once(tmp_path: Path, builds: list[Path]) -> None:
