@@ -82,30 +82,39 @@ def _answers(url: str | None) -> bool:
     except (OSError, ValueError, http.client.HTTPException) as error:
         if isinstance(reason := getattr(error, "reason", None), ssl.SSLError):
             raise ServeError(
-                f"There is no safe connection to the Prefect server at {url} ({reason}). If its certificate is of a "
-                "private authority, set PREFECT_API_SSL_CERT_FILE to the file of that authority's certificate; "
-                "PREFECT_API_TLS_INSECURE_SKIP_VERIFY=true trusts whoever answers. If it does not speak TLS, write "
-                "http:// in PREFECT_API_URL, or unset that for a run that is not shown in its UI"
+                f"There is no safe connection to the Prefect server at {url} ({reason}), by the "
+                f"authorities of {' '.join(_authorities())}. If its certificate is of a private authority, set "
+                "PREFECT_API_SSL_CERT_FILE, which comes before SSL_CERT_FILE, to the file of that authority's "
+                "certificate; PREFECT_API_TLS_INSECURE_SKIP_VERIFY=true trusts whoever answers. If it does not speak "
+                "TLS, write http:// in PREFECT_API_URL, or unset that for a run that is not shown in its UI"
             ) from error
         return False
 
 
 def _trusted(url: str) -> ssl.SSLContext | None:
     """Whose certificates are trusted: those that Prefect's own client trusts. Raises ServeError for a file of none."""
-    from prefect.settings import PREFECT_API_SSL_CERT_FILE, PREFECT_API_TLS_INSECURE_SKIP_VERIFY
+    from prefect.settings import PREFECT_API_TLS_INSECURE_SKIP_VERIFY
 
-    file = PREFECT_API_SSL_CERT_FILE.value()
     if not url.startswith("https:"):
         return None
+    named_by, file = _authorities()
     try:
-        context = ssl.create_default_context(cafile=file or certifi.where())
+        context = ssl.create_default_context(cafile=file)
     except OSError as error:
-        raise ServeError(
-            f"PREFECT_API_SSL_CERT_FILE: {file} holds no certificates ({error}): name a PEM file"
-        ) from error
+        raise ServeError(f"{named_by}: {file} holds no certificates ({error}): name a PEM file, or unset it") from error
     if PREFECT_API_TLS_INSECURE_SKIP_VERIFY.value():
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context
+
+
+def _authorities() -> tuple[str, str]:
+    """Who named the file of the authorities that Prefect's client trusts, and its path."""
+    from prefect.settings import PREFECT_API_SSL_CERT_FILE
+
+    if not (file := PREFECT_API_SSL_CERT_FILE.value()):
+        return "certifi", certifi.where()
+    is_default = "PREFECT_API_SSL_CERT_FILE" not in os.environ and file == os.environ.get("SSL_CERT_FILE")
+    return "SSL_CERT_FILE" if is_default else "PREFECT_API_SSL_CERT_FILE", file
 
 
 def _private_server() -> str:

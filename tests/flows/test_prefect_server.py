@@ -108,6 +108,22 @@ def test_a_server_whose_certificate_is_of_a_private_authority_is_not_taken_for_a
             _answers(url)
 
 
+def test_the_variable_that_named_the_authorities_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SSL_CERT_FILE, which somebody sets for a Hub, is Prefect's too where it has none of its own."""
+    other, none = write_certificate(tmp_path / "other.pem"), tmp_path / "none.pem"
+    monkeypatch.delenv("PREFECT_API_SSL_CERT_FILE", raising=False)
+    with serving(200, b"true", write_certificate(tmp_path / "certificate.pem")) as url:
+        for file, told in ((other, "by the authorities of SSL_CERT_FILE .*other.pem"), (none, "SSL_CERT_FILE: .*none")):
+            monkeypatch.setenv("SSL_CERT_FILE", str(file))
+            with temporary_settings({PREFECT_API_SSL_CERT_FILE: str(file)}):  # read when Prefect is imported
+                with pytest.raises(ServeError, match=rf"(^| ){told}"):
+                    _answers(url)
+                monkeypatch.setenv("PREFECT_API_SSL_CERT_FILE", str(file))
+                with pytest.raises(ServeError, match=told.replace("SSL", "PREFECT_API_SSL", 1)):
+                    _answers(url)
+                monkeypatch.delenv("PREFECT_API_SSL_CERT_FILE")
+
+
 def test_a_server_that_does_not_speak_tls_is_not_taken_for_absent() -> None:
     with serving(200, b"true") as url, pytest.raises(ServeError, match="does not speak TLS, write http://"):
         _answers(url.replace("http:", "https:"))
