@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import to_jsonable_python
 
 from moa.config import MoAConfig
@@ -150,6 +150,13 @@ class TrainConfig(BaseModel):
     def _micro_batches_are_whole(self) -> TrainConfig:
         self.micro_batch(world=1)
         return self
+
+    @field_validator("validation", mode="before")
+    @classmethod
+    def _no_validation_is_a_group_too(cls, value: Any) -> Any:
+        if value is None:
+            raise ValueError("is a group of settings and cannot be null; no validation at all is validation.every=0")
+        return value
 
     @model_validator(mode="after")
     def _validation_is_held_out(self) -> TrainConfig:

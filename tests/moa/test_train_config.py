@@ -48,6 +48,7 @@ def test_paper_defaults(make_config: Callable[..., TrainConfig]) -> None:
         ({"global_batch": 6, "accumulation": 4}, "global_batch 6 cannot be split evenly over 1 rank"),
         ({"precision": "fp16"}, "precision: Input should be 'fp32' or 'bf16'"),
         ({"validation": {"samples": 12}}, "validation.samples: Input should be a multiple of 8"),
+        ({"validation": None}, "validation: .*cannot be null; no validation at all is validation.every=0"),
         ({"validation": {"every": 5, "split": "train"}}, "validation.split: 'train' is what is trained on"),
     ],
 )
