@@ -31,6 +31,9 @@ from flows.server_state import mark_interrupted
 from flows.settings import LifecycleConfig
 from flows.stage import INCOMPLETE
 from flows.trained import refuse_other_training
+from preprocessing.config import load_dataset
+from preprocessing.errors import PreprocessingError
+from preprocessing.sources import open_source
 
 
 def run(flow: Flow[..., Any], arguments: Sequence[str] | None = None) -> int:
@@ -66,14 +69,28 @@ def run(flow: Flow[..., Any], arguments: Sequence[str] | None = None) -> int:
 
 
 def dry_run(config: LifecycleConfig, stage: str) -> int:
-    """Prints the resolved configuration, then every problem with its remedy; returns the exit status."""
+    """Prints the resolved configuration, then every problem with its remedy and the number of pictures; returns the
+    exit status."""
     print(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120))
     refuse_other_training(config)
     problems = _not_done(config, stage) + find_problems(config, stage) + silent_hub(config, stage)
     for problem in problems:
         print(f"* {problem}", file=sys.stderr)
+    print(_pictures(config, stage), end="", file=sys.stderr)
     print(f"{stage} of the run {config.name}: {len(problems) or 'no'} problems", file=sys.stderr)
     return int(bool(problems))
+
+
+def _pictures(config: LifecycleConfig, stage: str) -> str:
+    """A line with the number of pictures that the stage would read; nothing where there is none, or they cannot be
+    listed, which is a problem."""
+    if stage not in ("preprocess", "lifecycle"):
+        return ""
+    try:
+        dataset = load_dataset(config.preprocess.dataset)
+        return f"pictures: {open_source(dataset, config.preprocess.source_root).count(dataset)}\n"
+    except PreprocessingError:
+        return ""
 
 
 def _not_done(config: LifecycleConfig, stage: str) -> list[Problem]:

@@ -37,7 +37,7 @@ from moa.evaluation.suite import (
 from moa.hub.client import TRUST, is_untrusted
 from moa.hub.licences import LICENCES, require_acceptance
 from moa.hub.loopback import is_loopback
-from preprocessing.config import FolderSource, load_dataset
+from preprocessing.config import FolderSource, RendererSource, load_dataset
 from preprocessing.errors import PreprocessingError
 from preprocessing.models import missing_models
 from preprocessing.sources import open_source
@@ -108,20 +108,28 @@ def _images(config: LifecycleConfig) -> Iterator[Problem]:
     settings = config.preprocess
     try:
         dataset = load_dataset(settings.dataset)
-        open_source(dataset, settings.source_root)
+        source = open_source(dataset, settings.source_root)
     except PreprocessingError as error:
         yield Problem(f"preprocess: {error}", "")
         return
-    if isinstance(dataset.source, FolderSource):
-        root = Path(settings.source_root or dataset.source.root or ".").expanduser()
-        for path in dict.fromkeys((root, root / (dataset.source.images or ""), root / (dataset.source.credits or ""))):
-            if not path.exists():
-                yield Problem(
-                    f"preprocess.source_root: {path} does not exist",
-                    f"see the head of {settings.dataset}, or --set preprocess.source_root=FOLDER",
-                )
+    if absent := [path for path in _places(dataset.source, settings.source_root) if not path.exists()]:
+        remedy = f"see the head of {settings.dataset}, or --set preprocess.source_root=FOLDER"
+        yield from (Problem(f"preprocess.source_root: {path} does not exist", remedy) for path in absent)
+    else:
+        try:
+            source.count(dataset)
+        except PreprocessingError as error:
+            yield Problem(f"preprocess.source_root: {error}", "--set preprocess.source_root=FOLDER")
     if not (settings.out / "manifest.json").is_file():  # finished shards need no models any more
         yield from (Problem(f"preprocess: {what}", fetch) for what, fetch in missing_models(dataset, models_root()))
+
+
+def _places(source: RendererSource | FolderSource, source_root: Path | None) -> list[Path]:
+    """What has to be there of a folder of photographs."""
+    if not isinstance(source, FolderSource):
+        return []
+    root = Path(source_root or source.root or ".").expanduser()
+    return list(dict.fromkeys((root, root / (source.images or ""), root / (source.credits or ""))))
 
 
 def _training(config: LifecycleConfig) -> Iterator[Problem]:

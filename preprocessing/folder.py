@@ -23,7 +23,7 @@ from preprocessing.atomic import sha256_bytes, sha256_file, write_json
 from preprocessing.config import DatasetConfig, FolderSource, FractionSplit
 from preprocessing.credits import Credit, read_credits
 from preprocessing.errors import Rejection, SourceError
-from preprocessing.frame import Annotation, Item, Picture
+from preprocessing.frame import Annotation, Contents, Item, Picture
 from preprocessing.images import EXTENSIONS, OTHER_EXTENSIONS, decode_image, decode_labels, read_image_file
 from preprocessing.listing import list_files
 from preprocessing.sidecar import parse_annotation
@@ -51,13 +51,13 @@ class FolderSourceReader:
         """
         source = config.source
         assert isinstance(source, FolderSource)
-        place = self.root / (source.images or "")
-        files = self._files(place)
+        names, files = self._names(source)
+        if left_out := _left_out(files):
+            logger.warning(
+                "%s: %d pictures are left out (%s); convert them to jpg, png or webp to have them",
+                *(self.root / (source.images or ""), len(left_out), _kinds(left_out)),
+            )
         annotations = _by_small_suffix(files) if self.sidecars else {}
-        names = [name for name in files if _has_suffix(name, EXTENSIONS) and not self._is_mask(name)]
-        if not names:
-            raise SourceError(f"{place}: no {', '.join(EXTENSIONS)} files in it; {_contents(files)}")
-        self._look_at_others(place, files)
         beside = {name: _beside(name, annotations) for name in names}
         digests = self._digests([*names, *{path for paths in beside.values() for path in paths}], inventory)
         first = _first_copies(names, digests) if isinstance(source.split, FractionSplit) else {}
@@ -75,6 +75,15 @@ class FolderSourceReader:
             )
             for name in names
         ]
+
+    def count(self, config: DatasetConfig) -> Contents:
+        """How many images each split would have; copies of one image count by their own names. Raises SourceError."""
+        source = config.source
+        assert isinstance(source, FolderSource)
+        names, files = self._names(source)
+        return Contents(
+            Counter(choose_split(source.split, name, self.root) for name in names), _kinds(_left_out(files))
+        )
 
     def read(self, item: Item) -> Picture:
         """Decode one image and what lies beside it. Raises Rejection.
@@ -103,6 +112,16 @@ class FolderSourceReader:
         """Nothing beside the files decides what a folder holds."""
         return ""
 
+    def _names(self, source: FolderSource) -> tuple[list[str], list[str]]:
+        """The images, at least one, and all files among which they lie."""
+        place = self.root / (source.images or "")
+        files = self._files(place)
+        names = [name for name in files if _has_suffix(name, EXTENSIONS) and not self._is_mask(name)]
+        if not names:
+            raise SourceError(f"{place}: no {', '.join(EXTENSIONS)} files in it; {_contents(files)}")
+        self._refuse_lost_links(files)
+        return names, files
+
     def _files(self, place: Path) -> list[str]:
         """All visible files below `place` as sorted paths from the root, with slashes."""
         if not self.root.is_dir():
@@ -117,17 +136,11 @@ class FolderSourceReader:
     def _is_mask(self, name: str) -> bool:
         return self.sidecars and _has_suffix(name, (MASK_SUFFIX,))
 
-    def _look_at_others(self, place: Path, files: list[str]) -> None:
-        """Warn of pictures that are not read. Raises SourceError for a link that may be to a folder of pictures."""
-        names = [name for name in files if not _has_suffix(name, (*EXTENSIONS, *SIDECAR_SUFFIXES))]
-        for path in (self.root / name for name in names):
+    def _refuse_lost_links(self, files: list[str]) -> None:
+        """Raises SourceError for a link that may be to a folder of pictures."""
+        for path in (self.root / name for name in files if not _has_suffix(name, (*EXTENSIONS, *SIDECAR_SUFFIXES))):
             if path.is_symlink() and not path.exists():
                 raise SourceError(f"{path}: a link that leads nowhere; mount what it points to, or remove it")
-        if pictures := [name for name in names if _has_suffix(name, OTHER_EXTENSIONS)]:
-            logger.warning(
-                "%s: %d pictures are left out (%s); convert them to jpg, png or webp to have them",
-                *(place, len(pictures), _kinds(pictures)),
-            )
 
     @contextmanager
     def _listed(self, name: str) -> Iterator[Path]:
@@ -200,6 +213,11 @@ def _beside(name: str, annotations: dict[str, str]) -> list[str]:
 def _contents(files: list[str]) -> str:
     """What a folder without images holds instead."""
     return f"it holds {_kinds(files) or 'no files at all'}"
+
+
+def _left_out(files: list[str]) -> list[str]:
+    """The pictures of formats that are not read."""
+    return [name for name in files if _has_suffix(name, OTHER_EXTENSIONS)]
 
 
 def _kinds(files: list[str]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -30,6 +31,19 @@ class Box(NamedTuple):
     @property
     def area(self) -> float:
         return max(self.x1 - self.x0, 0) * max(self.y1 - self.y0, 0)
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a source holds: pictures of each split, and how many pictures it leaves out, by their suffixes."""
+
+    splits: Mapping[str, int]
+    left_out: str = ""
+
+    def __str__(self) -> str:
+        listed = ", ".join(f"{number} {split}" for split, number in sorted(self.splits.items(), reverse=True))
+        others = f"; left out: {self.left_out}" if self.left_out else ""
+        return f"{sum(self.splits.values())} ({listed}){others}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ import numpy as np
 
 from preprocessing.atomic import sha256_bytes, sha256_file, sha256_json
 from preprocessing.config import DatasetConfig, RendererSource
-from preprocessing.frame import Item, Picture
+from preprocessing.frame import Contents, Item, Picture
 from preprocessing.sidecar import parse_annotation
 
 if TYPE_CHECKING:
@@ -43,6 +43,11 @@ class RendererReader:
             )
             for number, (split, index) in enumerate(scenes)
         ]
+
+    def count(self, config: DatasetConfig) -> Contents:
+        """How many scenes each split has."""
+        assert isinstance(config.source, RendererSource)
+        return Contents(config.source.counts.model_dump())
 
     def read(self, item: Item) -> Picture:
         """Draw one scene; its digest is that of its pixels."""

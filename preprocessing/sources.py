@@ -12,7 +12,7 @@ from typing import Protocol
 from preprocessing.config import DatasetConfig, RendererSource
 from preprocessing.errors import Rejection, SourceError
 from preprocessing.folder import FolderSourceReader
-from preprocessing.frame import Annotation, Frame, Item, Picture, Rejected
+from preprocessing.frame import Annotation, Contents, Frame, Item, Picture, Rejected
 from preprocessing.images import SquareCrop
 from preprocessing.renderer import RendererReader
 from preprocessing.sidecar import check_annotation
@@ -23,6 +23,10 @@ class Source(Protocol):
 
     def items(self, config: DatasetConfig, inventory: Path) -> list[Item]:
         """All pictures in their final order. Raises SourceError. `inventory` is a file that may remember digests."""
+        ...
+
+    def count(self, config: DatasetConfig) -> Contents:
+        """How many pictures there are, none of which is opened. Raises SourceError."""
         ...
 
     def read(self, item: Item) -> Picture:

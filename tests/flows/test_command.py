@@ -13,8 +13,12 @@ from prefect import Flow
 from flows.command import run
 from flows.evaluate import evaluate
 from flows.lifecycle import lifecycle
+from flows.prefect_environment import PROJECT
+from flows.preprocess import preprocess
 from flows.publish import publish
 from flows.settings import LifecycleConfig
+from preprocessing.config import load_dataset
+from preprocessing.sources import open_source
 
 
 @pytest.fixture(autouse=True)
@@ -49,6 +53,30 @@ def test_a_dry_run_names_every_problem(capsys: pytest.CaptureFixture[str], monke
     error = capsys.readouterr().err
     assert "* train.base: " in error and "hf download" in error and "accept_licences" in error
     assert error.splitlines()[-1].startswith("lifecycle of the run ffhq-sd15: ") and error.endswith("problems\n")
+
+
+def test_a_dry_run_counts_the_pictures(roots: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As preprocessing will split them: by their names."""
+    (roots / "photos/more").mkdir(parents=True)
+    for number in range(40):
+        (roots / f"photos/more/{number}.jpg").write_text(str(number))
+    (roots / "photos/me.heic").touch()
+    photos = ["--preset", "photos_sd15", "--set", f"preprocess.source_root={roots}/photos", "--dry-run"]
+    dataset = load_dataset(PROJECT / "datasets/photos.yaml")
+    items = open_source(dataset, roots / "photos").items(dataset, roots / "inventory.json")
+    held_out = sum(item.split == "heldout" for item in items)
+    for flow in (lifecycle, preprocess):
+        run(flow, photos)
+        counted = f"pictures: 40 ({40 - held_out} train, {held_out} heldout); left out: 1 x .heic"
+        assert counted in capsys.readouterr().err.splitlines() and held_out
+    (roots / "empty").mkdir()
+    run(lifecycle, [*photos[:3], f"preprocess.source_root={roots}/empty", "--dry-run"])
+    error = capsys.readouterr().err
+    assert "it holds no files at all" in error and "pictures: " not in error
+    run(lifecycle, ["--dry-run"])
+    assert capsys.readouterr().err.startswith("pictures: 672 (512 train, 160 heldout)\n")
+    run(publish, [*photos])
+    assert "pictures: " not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("stage", [publish, evaluate])

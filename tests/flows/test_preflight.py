@@ -61,6 +61,11 @@ def test_own_photographs_are_asked_for(tmp_path: Path) -> None:
     photos = f"preprocess.source_root={tmp_path}/photos"
     assert f"{tmp_path}/photos does not exist" in told("preprocess", photos, preset="photos_sd15")
     (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/me.heic").touch()
+    empty = f"preprocess.source_root: {tmp_path}/photos: no .jpg, .jpeg, .png, .webp files in it; it holds 1 x .heic"
+    assert empty in told("preprocess", photos, preset="photos_sd15")
+    assert empty in told("lifecycle", photos, preset="photos_sd15")
+    (tmp_path / "photos/me.jpg").touch()
     assert told("preprocess", photos, preset="photos_sd15") == "", "the annotators of photos.yaml need no download"
 
 
@@ -70,6 +75,7 @@ def test_finished_shards_need_no_annotators_any_more(tmp_path: Path) -> None:
     (root / "ffhq-dataset-v2.json").write_text("{}")
     assert f"{root}/images1024x1024 does not exist" in told("preprocess", preset="ffhq_sd15")
     (root / "images1024x1024").mkdir()
+    (root / "images1024x1024/00000.png").touch()
     assert "blip2" in told("preprocess", preset="ffhq_sd15")
     (tmp_path / "data/ffhq").mkdir()
     (tmp_path / "data/ffhq/manifest.json").write_text("{}")
