@@ -184,21 +184,21 @@ def generate(
 
     `open_sampler(method, device)` is called for a method only when there is something to make, and must be picklable
     when the crew has several devices, each of which takes the next batch when it is free. `progress(
-    method, done, total, path)` follows each batch. A batch that does not fit into memory is halved; the initial noise
-    belongs to the image, so the batch size does not choose the picture. Raises `EvaluationError` naming device and
-    image when one cannot be made; what was made is kept.
+    method, done, total, path)` follows each batch; `done` and `total` are of all methods. A batch that does not fit
+    into memory is halved; the initial noise belongs to the image, so the batch size does not choose the picture. Raises
+    `EvaluationError` naming device and image when one cannot be made; what was made is kept.
     """
-    total, done, batches = {}, {}, []
+    total, done, batches = 0, 0, []
     for method in methods:
         wanted = [(shot, shot_digest(shot, suite, method)) for shot in shots(suite, subjects, method)]
         missing = [(shot, digest) for shot, digest in wanted if not _is_current(folder / shot.path, digest)]
-        total[method.name], done[method.name] = len(wanted), len(wanted) - len(missing)
+        total, done = total + len(wanted), done + len(wanted) - len(missing)
         batches += [Batch(method, missing[i : i + batch_size]) for i in range(0, len(missing), batch_size)]
     open_studio = partial(Studio, folder, suite, open_sampler)
     for batch, made in crew.work(open_studio, batches, lambda batch: batch.last):
-        done[batch.method.name] += made
+        done += made
         if progress:
-            progress(batch.method.name, done[batch.method.name], total[batch.method.name], batch.last)
+            progress(batch.method.name, done, total, batch.last)
     return sum(len(batch.shots) for batch in batches)
 
 

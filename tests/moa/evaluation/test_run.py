@@ -143,7 +143,7 @@ def test_a_damaged_run_is_repaired_to_the_same_bytes(done, pipeline, shards, ada
         command="the command",
         progress=lambda *x: made.append(x),
     )
-    assert [x for x in made if x[0].startswith("generate")] == [("generate moa", 9, 9, "images/moa/man-0/hat/0.png")]
+    assert [x for x in made if x[0].startswith("generate")] == [("generate moa", 27, 27, "images/moa/man-0/hat/0.png")]
     for name in ("suite.json", "summary.json", "manifest.json"):
         assert (out / name).read_bytes() == (done / name).read_bytes()
 
@@ -156,7 +156,7 @@ def test_a_changed_prompt_makes_its_images_again(done, pipeline, shards, adapter
     suite = tiny_suite(prompts=prompts, pairs=TWO)
     _evaluate(pipeline, shards, adapters, out, suite, progress=lambda *x: made.append(x))
     assert [x[:3] for x in made if x[0].startswith("generate")] == [
-        (f"generate {method}", 9, 9) for method in ("prior", "moa", "other-adapter")
+        (f"generate {method}", so_far, 27) for method, so_far in (("prior", 19), ("moa", 23), ("other-adapter", 27))
     ]
     assert set(SCORES.read(out)["prompt"]) == {
         f"a {w} {t}" for w in ("man", "boy") for t in ("with a hat", "in the park")
@@ -206,7 +206,11 @@ def command(pipeline, shards, tmp_path, monkeypatch) -> list[str]:
 def test_the_command_prints_a_table_and_the_manifest(command, adapters, tmp_path, capsys):
     assert run.main([*command, "--ablation", f"Other={adapters[1]}", "--batch-size", "3", "--device", "cpu"]) == 0
     printed = capsys.readouterr().out
-    assert "generate other: 4/4" in printed and str(tmp_path / "out" / "manifest.json") in printed
+    assert (
+        "generate prior: 3/12" in printed
+        and "generate other: 12/12" in printed
+        and str(tmp_path / "out" / "manifest.json") in printed
+    )
     assert [line.split()[0] for line in printed.splitlines() if " 4 " in line] == ["Prior", "MoA", "Other"]
     assert "--batch-size 3" in json.loads((tmp_path / "out/summary.json").read_text())["provenance"]["command"]
 
@@ -347,7 +351,7 @@ def test_a_sampler_of_another_version_makes_all_images_again(done, pipeline, sha
         monkeypatch.setattr(f"moa.evaluation.{module}.SAMPLING", 99)
     _evaluate(pipeline, shards, adapters, out, progress=lambda *x: made.append(x[:3]))
     assert [x for x in made if x[0].startswith("generate")] == [
-        (f"generate {method}", 9, 9) for method in ("prior", "moa", "other-adapter")
+        (f"generate {method}", so_far, 27) for method, so_far in (("prior", 9), ("moa", 18), ("other-adapter", 27))
     ]
 
 
