@@ -6,9 +6,8 @@ pytest tests/moa/zoo/test_recipes.py
 from __future__ import annotations
 
 import hashlib
-import os
+import runpy
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -24,7 +23,6 @@ from moa.zoo.identity import MiniatureFaces
 from preprocessing.config import DatasetConfig
 from preprocessing.run import preprocess
 
-PROJECT = Path(__file__).parents[3]
 MODELS = ("clip", "attributes", "base", "community", "identity")
 
 
@@ -60,13 +58,13 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.slow
-def test_a_zoo_from_nothing_and_its_base_model_trained_further(pictures, tmp_path, capsys):
-    """The first call as a command, in a process of its own; the others here, without another start of Python."""
+def test_a_zoo_from_nothing_and_its_base_model_trained_further(pictures, tmp_path, capsys, monkeypatch):
+    """The first call as the command is, `python -m moa.zoo`, but for another start of Python."""
     first, second = tmp_path / "first", tmp_path / "second"
-    command = [sys.executable, "-m", "moa.zoo", *arguments(pictures, first)]
-    environment = os.environ | {"PYTHONPATH": str(PROJECT), "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+    monkeypatch.setattr(sys, "argv", ["moa.zoo", *arguments(pictures, first)])
+    monkeypatch.delitem(sys.modules, "moa.zoo.__main__")  # which this file has imported
+    runpy.run_module("moa.zoo", run_name="__main__")
+    capsys.readouterr()
     cards = {name: read_card(first / name) for name in MODELS}
     assert all(card and card["quality"] and card["continued_from"] is None for card in cards.values())
     assert cards["base"]["steps"] == {"vae": 1, "decoder": 1, "base": 1}
