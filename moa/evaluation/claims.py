@@ -173,7 +173,7 @@ def _two_or_fewer(run: Evidence, method: Method | None) -> pd.DataFrame | None:
     """Images of two without those that show a third: the two faces that fit best of three are `assigned` in 65 % by
     chance."""
     rows = run.pairs.get(method.name) if method else None
-    return None if rows is None else rows[~(rows["faces"] > 2)]
+    return None if rows is None else rows[rows["faces"] <= 2]
 
 
 def _items_shown(run: Evidence) -> Judgement:
@@ -192,9 +192,7 @@ def _items_shown(run: Evidence) -> Judgement:
 def _router_separates(run: Evidence) -> Judgement:
     if run.router is None:
         return unmeasured("no router maps were recorded")
-    images = pd.DataFrame(run.router["examples"]).dropna(subset=["background", "foreground"])
-    if images.empty:
-        return unmeasured("no recorded image shows a person")
+    images = pd.DataFrame(run.router["examples"])
     who, sides = images["subject"].to_numpy(), (images["foreground"].to_numpy(), images["background"].to_numpy())
     inside, outside = (bootstrap_interval(side, who) for side in sides)
     found = paired_difference(*sides, who)

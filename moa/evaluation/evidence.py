@@ -15,7 +15,7 @@ import pandas as pd
 
 from moa.evaluation.generate import Method
 from moa.evaluation.intervals import Interval
-from moa.evaluation.tables import as_people, as_swaps, difference, interval, ratio, readable, with_followed
+from moa.evaluation.tables import as_swaps, difference, interval, ratio, readable, with_followed
 
 KEPT = 0.95  # least share of the prior's figure
 Unit = Literal["share", "ratio", "similarity", "cosine", "distance", "weight"]  # explained in datasets/FORMAT.md
@@ -120,12 +120,12 @@ class Evidence:
         upper_bound: pd.DataFrame | None,
     ) -> Evidence:
         """Sorts a run's tables by method and finds MoA's prior and ablations, which must be on MoA's own base."""
-        rows, two = with_followed(rows), as_people(pairs) if pairs is not None else None
+        rows = with_followed(rows)
         same_base = {method.role: method for method in methods if method.compared_with == moa.compared_with}
         return cls(
             rows={method.name: readable(rows, method) for method in methods},
             swaps={method.name: as_swaps(swaps, method) for method in methods} if swaps is not None else {},
-            pairs={method.name: readable(two, method) for method in methods} if two is not None else {},
+            pairs={method.name: readable(pairs, method) for method in methods} if pairs is not None else {},
             router=router,
             upper_bound=upper_bound,
             moa=moa,

@@ -22,7 +22,7 @@ from moa.evaluation.intervals import Interval, bootstrap_interval
 from moa.evaluation.score_tables import CHANGE_COLUMNS, DIVERSITY_COLUMNS, SHOWN_COLUMNS
 from moa.evaluation.subjects import SuiteSubject
 from moa.evaluation.suite import Suite
-from moa.evaluation.tables import MATCH, as_people, as_swaps, difference, interval, readable, with_followed
+from moa.evaluation.tables import MATCH, as_swaps, difference, interval, readable, with_followed
 
 FORMAT = "moa-evaluation/5"
 # shares of the image height; the paper notes that IP falls with the face's size (section 4)
@@ -70,7 +70,7 @@ def summarise(
         "methods": [_method(with_followed(rows), method) | _swaps(swaps, method) for method in methods],
         "upper_bound": _upper_bound(upper_bound),
         "comparisons": _comparisons(rows, methods),
-        "pairs": [_pair_method(as_people(pairs), method) for method in methods] if pairs is not None else None,
+        "pairs": [_pair_method(pairs, method) for method in methods] if pairs is not None else None,
         "claims": make_claims(rows, methods, swaps=swaps, pairs=pairs, router=router, upper_bound=upper_bound),
         "published": [row.model_dump() for row in suite.published],
         "unscored": unscored(rows, pairs, subjects),

@@ -48,15 +48,11 @@ def with_followed(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(followed=(rows["pc_rank"] == 1).astype("float64").where(rows["pc_rank"].notna()))
 
 
-def as_people(pairs: pd.DataFrame) -> pd.DataFrame:
-    """Rows of two subjects with the pair in the place of the subject, by which they are matched."""
-    return pairs.assign(subject=pairs["first"] + "+" + pairs["second"])
-
-
 def as_swaps(swaps: pd.DataFrame, method: Method) -> pd.DataFrame:
-    """The comparisons of a method's people as readable rows; an image counts once in each comparison."""
-    both = swaps["image"] + " " + swaps["other"]
-    return readable(as_people(swaps).assign(image=both, outcome="compared"), method)
+    """The comparisons of a method's people as readable rows, which are matched by both people; an image counts once in
+    each comparison."""
+    people, images = swaps["first"] + "+" + swaps["second"], swaps["image"] + " " + swaps["other"]
+    return readable(swaps.assign(subject=people, image=images, outcome="compared"), method)
 
 
 def interval(rows: pd.DataFrame, column: str) -> Interval | None:

@@ -13,7 +13,7 @@ import pytest
 
 from moa.evaluation.claims import make_claims
 from moa.evaluation.evidence import ClaimTest, Judgement
-from moa.evaluation.intervals import Interval
+from moa.evaluation.intervals import Interval, difference_of_ratios
 from moa.evaluation.score_tables import SCORES
 from tests.moa.evaluation.fakes import MOA, NO_MOA, NO_SPACETIME, PRIOR
 
@@ -142,13 +142,19 @@ def test_a_claim_of_several_tests_needs_all_of_them(tests, verdict):
     ],
 )
 def test_c1_a_swap_stays_local(moa, no_moa, verdicts, verdict):
-    claim = _claim("C1", swaps=_swaps(moa, no_moa))
+    claim = _claim("C1", swaps=(swaps := _swaps(moa, no_moa)))
     assert (_verdicts(claim), claim["verdict"], claim["value"]["n"]) == (verdicts, verdict, 12)
     assert (claim["value"]["mean"], claim["against"]["mean"]) == pytest.approx((moa / 0.3, no_moa / 0.3))
     assert claim["value"]["low"] < claim["value"]["mean"] < claim["value"]["high"]
     assert (claim["value"]["label"], claim["against"]["label"]) == ("MoA", "Without MoA")
     test = claim["tests"][1]
     assert test["mean"] == pytest.approx((moa - no_moa) / 0.3) and (test["bound"], test["side"]) == (0, "below")
+    tables = [swaps[swaps["method"] == name] for name in ("no-moa", "moa")]
+    over_people = difference_of_ratios(
+        *(table[["change_outside", "change_inside"]].to_numpy().T for table in tables),
+        tables[1][["first", "second"]].to_numpy(str),
+    )
+    assert (test["n"], test["low"], test["high"]) == pytest.approx((12, over_people.low, over_people.high))
 
 
 def test_c1_without_the_ablation_is_judged_by_the_limit_alone():
@@ -210,7 +216,7 @@ def test_a_difference_within_the_noise_is_undecided():
 
 def test_c3_identity_against_the_prior_and_the_upper_bound():
     rows = _rows(ip=_by_method(0.1, 0.4))
-    bound = pd.DataFrame({"subject": ["a", "b"], "ip": [0.76, 0.76]})
+    bound = pd.DataFrame({"subject": ["a", "b", "c"], "ip": [0.76, 0.76, np.nan]})  # no face in c's second photograph
     claim = _claim("C3", rows, upper_bound=bound)
     assert claim["verdict"] == "yes" and claim["tests"][0]["quantity"] == "IP, MoA minus Prior only"
     assert claim["tests"][0]["mean"] == pytest.approx(0.3) and claim["tests"][0]["n"] == 16
@@ -258,6 +264,14 @@ def test_c6_is_not_judged_by_images_of_three():
     assert (claim["value"]["mean"], claim["value"]["n"]) == (0, 2)
 
 
+def test_c6_where_one_face_is_it_is_not_nearer_to_its_own():
+    pairs = _pairs([1, 1, 1, 0], 0.6, 0.2)
+    pairs.loc[7, ["outcome", "faces", "ip", "leakage"]] = ["too_few_faces", 1, 0.0, np.nan]
+    claim = _claim("C6", pairs=pairs)
+    assert (claim["value"]["n"], claim["value"]["mean"]) == (4, 0.75)
+    assert (claim["tests"][1]["n"], claim["tests"][1]["mean"]) == (3, pytest.approx(0.4))
+
+
 def test_c6_one_pair_has_no_interval():
     pairs = _pairs([1, 1, 1, 1], 0.6, 0.2)
     assert _claim("C6", pairs=pairs[pairs["first"] == "a"])["verdict"] == "undecided"
@@ -275,9 +289,9 @@ def test_c7_items_are_seen_by_the_classifier(moa, verdict):
 
 @pytest.mark.parametrize(("moa", "verdict"), [(1, "yes"), (0.5, "no")])
 def test_c7_without_a_classifier_says_that_clip_was_asked(moa, verdict):
-    rows = _share("first", _rows(seeds=SEEDS), prior=1, moa=moa)
+    rows = _share("first", _rows(("accessory", "action", "context"), seeds=SEEDS), prior=1, moa=moa)
     claim = _claim("C7", rows.assign(pc_rank=np.where(rows["first"] == 1, 1.0, 3.0)))
-    assert claim["verdict"] == verdict and claim["value"]["n"] == 4 * SEEDS  # the context prompt is not asked
+    assert claim["verdict"] == verdict and claim["value"]["n"] == 2 * 4 * SEEDS  # the context prompt is not asked
     assert "CLIP ranks first" in claim["measure"] and "was not looked at" in claim["criterion"]
 
 
@@ -293,11 +307,11 @@ def test_c8_the_router_separates(foreground, verdict):
     examples = [
         {"subject": who, "background": 0.7, "foreground": share} for who, share in zip("ab", foreground, strict=True)
     ]
-    router = {"n": 2, "background": [[0.8, 0.7], [0.6, 0.9]], "foreground": [[0.4, 0.3], [0.65, 0.1]]}
+    router = {"n": 2, "background": [[0.8, 0.7], [0.6, 0.9]], "foreground": [[0.4, 0.7], [0.65, 0.1]]}
     claim = _claim("C8", router=router | {"examples": examples})
     assert claim["verdict"] == verdict and claim["value"]["n"] == claim["tests"][0]["n"] == 2
     assert (claim["value"]["mean"], claim["against"]["mean"]) == pytest.approx((0.7, np.mean(foreground)))
-    assert claim["note"] == "higher in 3 of 4 cells of 2 layers x 2 steps"
+    assert claim["note"] == "higher in 2 of 4 cells of 2 layers x 2 steps"
 
 
 @pytest.mark.parametrize(

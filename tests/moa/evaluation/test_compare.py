@@ -52,6 +52,14 @@ def test_rows_are_compared_in_pairs(before, tmp_path):
     assert (moa["ip"]["n"], moa["pc"]["mean"], moa["item_shown"]) == (12, 0, None)
 
 
+def test_a_method_that_one_run_lacks_is_not_compared(before, tmp_path):
+    after = _evaluation(tmp_path / "after")
+    summary = json.loads((before / "summary.json").read_text())
+    write_json(before / "summary.json", summary | {"methods": summary["methods"][:1]})
+    for runs in ((before, after), (after, before)):
+        assert [method["method"] for method in compare_runs(*runs)["methods"]] == ["prior"]
+
+
 @pytest.mark.parametrize(
     ("file", "part", "change", "said"),
     [

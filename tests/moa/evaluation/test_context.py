@@ -40,10 +40,10 @@ def compare(tmp_path):
     for name, white in (("prior", None), ("grown", LARGE), ("kept", SMALL)):
         picture(tmp_path, f"{name}.png", white)
 
-    def columns(images: tuple[str, ...], prior: str | None, faces: dict[str, tuple]):
+    def columns(images: tuple[str, ...], prior: str | None, faces: dict[str, tuple], person: PersonBox = PERSON):
         with Journal(tmp_path / "journal.jsonl") as journal:
             known = {name: seen(name, *boxes) for name, boxes in faces.items()}
-            return SceneComparer(tmp_path, PERSON, journal).columns(Scene("swap_change", images, prior), known)
+            return SceneComparer(tmp_path, person, journal).columns(Scene("swap_change", images, prior), known)
 
     return columns
 
@@ -71,3 +71,18 @@ def test_a_swap_is_local_where_neither_person_stands(compare):
 def test_images_of_which_one_shows_nobody_are_not_compared(compare):
     columns = compare(("grown.png", "kept.png"), None, {"grown.png": (LARGE,), "kept.png": ()})
     assert columns == {"grown.png": {}, "kept.png": {}}
+
+
+def test_the_largest_face_is_the_persons(compare):
+    columns = compare(("grown.png",), "prior.png", {"prior.png": (LARGE, SMALL), "grown.png": ()})
+    assert columns["grown.png"] == {"context_change_inside": 1.0, "context_change_outside": 0.0}
+
+
+def test_the_journal_knows_a_change_by_its_images_faces_and_reach(compare, tmp_path):
+    images, faces = ("grown.png", "kept.png"), {"grown.png": (LARGE,), "kept.png": (SMALL,)}
+    first = compare(images, None, faces)
+    assert compare(images, None, faces | {"grown.png": (SMALL,)}) != first
+    assert compare(images, None, faces, PersonBox(head=1.0, side=0.5, above=0.0, below=0.0)) != first
+    for image in images:
+        (tmp_path / image).unlink()
+    assert compare(images[::-1], None, faces) == first

@@ -11,7 +11,7 @@ from PIL import Image
 from moa.errors import ScoresError
 from moa.evaluation.faces import Face
 from moa.evaluation.measure import LAYOUT, Measurement, Measurer
-from moa.evaluation.pairs import score_pairs, true_faces
+from moa.evaluation.pairs import PROBABILITY, score_pairs, true_faces
 from moa.evaluation.score import Scorer, embed_texts
 from moa.evaluation.score_tables import PAIRS
 from moa.evaluation.subjects import SuiteSubject
@@ -32,7 +32,7 @@ ANN, BOB = _person("ann", "woman", "red"), _person("bob", "man", "lime")  # refe
 
 def _seen(*faces: tuple[list[float], float, float]) -> Measurement:
     """An image with faces of (identity, probability, height)."""
-    found = tuple(Face((0.0, 0.0, height, height), probability) for _, probability, height in faces)
+    found = tuple(Face((0.0, 0.0, 9.0, height), probability) for _, probability, height in faces)
     identities = tuple(np.array(identity, np.float32) for identity, *_ in faces)
     layout = np.zeros((LAYOUT, LAYOUT, 3), np.uint8)
     return Measurement("sha256:0", 64, 64, found, identities, GREY, layout, None, 0.5)
@@ -114,7 +114,7 @@ def test_a_suite_without_pairs_has_no_rows(tmp_path):
 )
 def test_false_faces_are_unsure_or_tiny(probability, height, kept):
     sure = ([1, 0, 0], 0.99, 12.0)
-    found = true_faces(_seen(sure, sure, ([0, 0, 1], probability, height)), 0.9)
+    found = true_faces(_seen(sure, sure, ([0, 0, 1], probability, height)), PROBABILITY["facenet"])
     assert found.shape == (kept, 3) and ([0, 0, 1] in found.tolist()) == (kept == 3)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -16,13 +17,15 @@ from PIL import Image
 from moa.adapter import save_adapter
 from moa.config import MoAConfig
 from moa.evaluation import router
-from moa.evaluation.generate import Method, generate
+from moa.evaluation.faces import Face
+from moa.evaluation.generate import Method, generate, read_chunk
 from moa.evaluation.measure import Measurer
 from moa.evaluation.methods import open_pipeline
+from moa.evaluation.metrics import person_region
 from moa.evaluation.router import TILE, prior_shares, record_router, sprite_of
 from moa.evaluation.score import Scorer, embed_texts
 from moa.unet import MoAUNet2DConditionModel
-from tests.moa.evaluation.fakes import MOA, ColourClip, ColourFaces, colour_models, tiny_suite
+from tests.moa.evaluation.fakes import BOX, MOA, ColourClip, ColourFaces, colour_models, tiny_suite
 from tests.tiny_models import IMAGE_DIM, tiny_unet
 
 SUITE = tiny_suite()
@@ -79,6 +82,45 @@ def test_it_writes_what_the_format_says(done):
     assert (done / first["image"]).is_file()
     with Image.open(done / first["sprite"]) as sprite:
         assert sprite.mode == "L" and sprite.size == (2 * TILE, 14 * TILE)
+
+
+def test_the_shares_inside_and_outside_are_those_that_the_sprite_shows(done):
+    region = person_region(BOX, ColourFaces.person, TILE, TILE)  # images and tiles have one size here
+    assert SUITE.images.size == TILE and 0 < region.mean() < 1
+    sprite = done / "router" / "man-0" / "hat" / "0.png"
+    record, tiles = read_chunk(sprite), np.asarray(Image.open(sprite), float).reshape(14, TILE, 2, TILE) / 255
+    inside, outside = (tiles.transpose(0, 2, 1, 3)[:, :, where].mean(axis=-1) for where in (region, ~region))
+    np.testing.assert_allclose(record["foreground"], inside, atol=1 / 255)
+    np.testing.assert_allclose(record["background"], outside, atol=1 / 255)
+    assert np.abs(inside - outside).max() > 4 / 255
+
+
+def test_a_person_who_fills_the_image_has_no_background(done, people):
+    found = next(iter(_scorer(done, people).measured(["images/moa/man-0/hat/0.png"]).values()))
+    assert router._person(found, ColourFaces.person) is not None
+    whole = replace(found, faces=(Face((0.0, 0.0, 32.0, 32.0), 0.9),))
+    assert router._person(whole, ColourFaces.person) is None
+
+
+def test_a_map_that_is_no_square_has_height_and_width():
+    assert (router._size(torch.zeros(4, 4)), router._size(torch.zeros(4, 6))) == (4, [4, 6])
+
+
+def test_no_more_images_are_shown_than_there_is_room_for(done, people, monkeypatch):
+    monkeypatch.setattr(router, "IMAGES", 3)
+    assert len(router._choose(_scorer(done, people), MOA)) == 3
+
+
+def test_other_measuring_models_make_the_sprites_anew(done, people):
+    class Other(ColourFaces):
+        def describe(self):
+            return {"name": "other"}
+
+    def opened(*_):
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        record_router(_scorer(done, people, Other()), MOA, opened)
 
 
 def test_a_second_run_makes_only_what_is_missing(done, people, pipeline):

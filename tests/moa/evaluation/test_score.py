@@ -14,6 +14,7 @@ from PIL import Image, PngImagePlugin
 
 from moa.errors import ScoresError
 from moa.evaluation import measure
+from moa.evaluation.faces import Face
 from moa.evaluation.generate import image_path, shots
 from moa.evaluation.measure import Measurer
 from moa.evaluation.metrics import change, person_region
@@ -107,6 +108,28 @@ def test_a_row_is_what_the_metrics_say(folder):
     assert (row.face_x0, row.face_y1, row.face_probability, row.face_size) == (4, 14, 0.9, 10 / 32)
     assert (row.context_change_inside, row.context_change_outside) == pytest.approx(_change(image, prior))
     assert row.generation_seconds == 0.25 and row.image == "images/moa/bob/beach/1.png"
+
+
+def test_of_several_faces_the_largest_counts_by_its_height(folder):
+    """In the image and in the reference alike."""
+    small = (16.0, 16.0, 20.0, 20.0)
+
+    class Two(ColourFaces):
+        def detect(self, images):
+            return [[Face(BOX, 0.9), Face(small, 0.9)] for _ in images]
+
+        def embed(self, images, faces):
+            crops = (image.convert("RGB").crop(face.box) for image, face in zip(images, faces, strict=True))
+            return np.array([colour_direction(crop) for crop in crops], np.float32)
+
+    image, photo = Image.new("RGB", (24, 32), "red"), Image.new("RGB", (32, 32), "olive")
+    for picture in (image, photo):
+        picture.paste("blue", tuple(map(int, small)))
+    image.save(folder / "images/moa/bob/hat/0.png")
+    rows = _score(folder, [*PEOPLE[:2], replace(PEOPLE[2], photo=photo)], faces=Two())
+    row = _row(rows, method="moa", subject="bob", prompt_id="hat", seed=0)
+    assert row.ip == pytest.approx(colour_direction(image.crop(BOX)) @ colour_direction(photo.crop(BOX)))
+    assert (row.face_x0, row.face_y1, row.face_size) == (4, 14, 10 / 32)
 
 
 def test_the_rank_is_among_the_prompts_of_the_category(folder):
@@ -254,15 +277,16 @@ def test_bad_images_cost_their_own_row(folder):
 
 def test_what_cannot_be_compared_is_left_empty(folder):
     (folder / "images/prior/woman/hat/0.png").unlink()
-    Image.new("RGB", (16, 16), "red").save(folder / "images/moa/eve/mask/0.png")
+    for seed, size in ((0, (32, 16)), (1, (16, 32))):
+        Image.new("RGB", size, "red").save(folder / f"images/moa/eve/mask/{seed}.png")
     Image.new("RGB", (32, 32)).save(folder / "images/moa/bob/mask/0.png")
     Image.new("RGB", (32, 32)).save(folder / "images/prior/man/mask/0.png")
     rows = _score(folder)
     no_prior = _row(rows, method="moa", subject="ann", prompt_id="hat", seed=0)
     assert no_prior.outcome == "scored" and np.isnan(no_prior.context_change_inside)
     assert not np.isnan(no_prior.swap_change_inside)
-    for who in ("ann", "eve"):  # of two sizes
-        assert np.isnan(_row(rows, method="moa", subject=who, prompt_id="mask", seed=0).swap_change_inside)
+    of_two_sizes = rows[(rows["method"] == "moa") & (rows["word"] == "woman") & (rows["prompt_id"] == "mask")]
+    assert len(of_two_sizes) == 4 and of_two_sizes["swap_change_inside"].isna().all()
     nobody = _row(rows, method="moa", subject="bob", prompt_id="mask", seed=0)
     assert np.isnan(nobody.context_change_outside)
 

@@ -60,6 +60,12 @@ def test_means_are_those_of_the_rows(rows):
     assert moa["compared_with"] == "prior"
 
 
+def test_a_face_between_two_sizes_is_of_the_larger(rows):
+    rows["face_size"] = rows["seed"].map({0: 0.15, 1: 0.3})
+    sizes = _moa(rows)["by_face_size"]
+    assert {size: part["n"] for size, part in sizes.items()} == {"below 15 %": 0, "15 to 30 %": 6, "30 % and more": 6}
+
+
 def test_followed_is_the_share_of_first_ranks(rows):
     moa = _moa(rows)
     assert moa["followed"]["mean"] == 0.5  # the first seed's, of those that have a rank
@@ -139,14 +145,17 @@ def test_what_could_not_be_scored_is_named_once(rows):
 def test_images_of_two_have_their_table(rows):
     keys = [(m, a, b, "hug", seed) for m in ("prior", "moa") for a, b in (("a", "b"), ("b", "c")) for seed in (0, 1)]
     pairs = pd.DataFrame(keys, columns=["method", "first", "second", "prompt_id", "seed"])
-    pairs["image"] = pairs["method"] + pairs["first"] + pairs["seed"].astype(str)
+    whose = pairs["first"].where(pairs["method"] != "prior", "men")  # they share the prior's images
+    pairs["image"] = pairs["method"] + whose + pairs["seed"].astype(str)
     pairs["outcome"], pairs["faces"], pairs["pc"], pairs["reference_similarity"] = "scored", 2, 0.2, 0.1
     pairs["ip"], pairs["leakage"], pairs["assigned"] = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.0], 0.1, 1.0
     pairs.loc[7, ["outcome", "faces", "leakage", "assigned"]] = ["too_few_faces", 1, np.nan, 0]
     prior, moa = summarise(rows, tiny_suite(), [PRIOR, MOA], {}, pairs=pairs)["pairs"]
-    assert prior["ip"]["mean"] == pytest.approx(0.15) and prior["two_faces"]["mean"] == 1
+    assert prior["ip"]["mean"] == pytest.approx(0.15) and prior["two_faces"]["mean"] == 1 and prior["n"] == 2
     assert (moa["method"], moa["kind"], moa["n"]) == ("moa", "moa", 4)
     assert moa["ip"]["mean"] == pytest.approx(0.375) and moa["two_faces"]["mean"] == moa["assigned"]["mean"] == 0.75
+    over_people = bootstrap_interval(pairs["ip"][4:].to_numpy(), pairs[["first", "second"]][4:].to_numpy(str))
+    assert (moa["ip"]["low"], moa["ip"]["high"]) == (over_people.low, over_people.high)
     assert moa["leakage"]["mean"] == pytest.approx(0.1) and moa["outcomes"] == {"scored": 3, "too_few_faces": 1}
     pairs.loc[6, "outcome"] = "missing"
     assert summarise(rows, tiny_suite(), [PRIOR, MOA], {}, pairs=pairs)["pairs"][1]["n"] == 3
@@ -178,11 +187,12 @@ def test_the_file_has_its_heading_and_no_nan(rows):
 
 def test_no_face_counts_zero_and_lost_images_count_apart(rows):
     rows.loc[23, ["outcome", "ip", "face_x0"]] = ["no_face", 0.0, np.nan]
-    rows.loc[22, ["outcome", "ip", "pc", "face_x0"]] = ["missing", np.nan, np.nan, np.nan]
+    for row, outcome in enumerate(("missing", "unreadable", "no_reference"), start=20):
+        rows.loc[row, ["outcome", "ip", "pc", "face_x0"]] = [outcome, np.nan, np.nan, np.nan]
     moa = _moa(rows)
-    assert moa["outcomes"] == {"scored": 10, "no_face": 1, "missing": 1} and moa["n"] == 11
-    assert moa["ip"]["mean"] == pytest.approx(rows["ip"][12:22].sum() / 11)
-    assert moa["detection_rate"]["mean"] == pytest.approx(10 / 11)
+    assert moa["outcomes"] == {"scored": 8, "no_face": 1, "missing": 1, "unreadable": 1, "no_reference": 1}
+    assert moa["n"] == 9 and moa["ip"]["mean"] == pytest.approx(rows["ip"][12:20].sum() / 9)
+    assert moa["detection_rate"]["mean"] == pytest.approx(8 / 9)
 
 
 def test_a_method_of_which_nothing_is_left_has_empty_scores(rows):
