@@ -1,8 +1,8 @@
-"""Git ids, against git itself and against the real Hub."""
+"""Git ids, against git itself and against the real Hub; files that are not the ones a Hub lists."""
 
 from __future__ import annotations
 
-from moa.hub.content import local_file
+from moa.hub.content import damaged_files, local_file
 from moa.hub.git_names import git_sha1, pointer_of
 
 
@@ -25,3 +25,10 @@ def test_a_file_goes_by_both_ids_wherever_its_bytes_are(tmp_path):
     sha256 = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
     assert on_disk.digest.sha256 == f"sha256:{sha256}"
     assert on_disk.names == {git_sha1(b"hello"), git_sha1(pointer_of(sha256, 5))}
+
+
+def test_a_file_that_is_gone_is_damaged_as_one_of_other_bytes_is(tmp_path):
+    listed = dict.fromkeys(("gone", "kept", "other"), git_sha1(b"hello"))
+    (tmp_path / "kept").write_bytes(b"hello")
+    (tmp_path / "other").write_bytes(b"hallo")
+    assert damaged_files(tmp_path, listed) == ["gone", "other"]

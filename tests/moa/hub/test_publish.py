@@ -38,7 +38,7 @@ from moa.hub.commit import retrying
 from moa.hub.download import download
 from moa.hub.licences import LICENCES
 from moa.hub.publication import Publication
-from moa.hub.publish import is_current, promote, publish
+from moa.hub.publish import _verify, is_current, promote, publish, published_files
 from tests.moa.hub.faulty_hub import FaultyHub, busy, lost_answer
 from tests.moa.hub.pipeline_folder import make_card, write_pipeline
 from tests.web_server import serving, write_certificate
@@ -108,17 +108,29 @@ def test_publishing_again_sends_nothing(hub, pipeline):
     assert not {"preupload", "lfs_batch", "lfs_upload", "commit"} & set(hub.seen)
 
 
-def test_a_changed_folder_sends_what_changed_and_deletes_what_is_gone(hub, pipeline, tmp_path):
+def test_a_changed_folder_sends_what_changed_and_deletes_what_is_gone(hub, pipeline, tmp_path, monkeypatch):
     (pipeline / "old.txt").write_text("old")
     first = send(hub, pipeline)
     (pipeline / "old.txt").unlink()
     (pipeline / "unet" / "config.json").write_text('{"new": 1}')
     hub.seen.clear()
+    sent, commit = [], HfApi.create_commit
+    monkeypatch.setattr(
+        HfApi, "create_commit", lambda api, repo, todo, **rest: sent.extend(todo) or commit(api, repo, todo, **rest)
+    )
     second = send(hub, pipeline)
+    assert [operation.path_in_repo for operation in sent] == ["old.txt", "unet/config.json"]
     assert second.commit != first.commit
     assert look(hub, "run-a")[1] == set(second.files) and "old.txt" not in second.files
     assert "lfs_upload" not in hub.seen
     assert (download(REPO, first.commit, hub.endpoint, tmp_path) / "old.txt").read_text() == "old"
+
+
+def test_a_branch_that_holds_more_is_brought_back(hub, pipeline):
+    first = send(hub, pipeline)
+    push(hub, "run-a", b"theirs")
+    again = send(hub, pipeline)
+    assert again.files == first.files and look(hub, "run-a") == (again.commit, set(again.files))
 
 
 def test_a_new_repository_is_private_unless_asked_otherwise(hub, pipeline):
@@ -232,6 +244,14 @@ def test_bytes_that_come_back_changed_are_noticed(hub, pipeline):
         send(hub, pipeline)
 
 
+def test_bytes_that_the_hub_lists_and_sends_otherwise_are_noticed(hub, pipeline):
+    """What came back is held against what was sent, not against the Hub's word."""
+    sent = send(hub, pipeline)
+    other = {"unet/config.json": sent.files["model_index.json"]}
+    with pytest.raises(PublicationMismatchError, match="unet/config.json: came back with other bytes"):
+        _verify(sent.model_copy(update={"files": sent.files | other}), None, None, None)
+
+
 # refusals before anything is sent
 
 
@@ -268,18 +288,32 @@ def test_a_part_that_is_a_link_to_another_folder_is_published(hub, pipeline, tmp
     assert "unet/config.json" in send(hub, pipeline).files
 
 
-def test_an_adapter_that_is_not_the_one_in_its_manifest_is_refused(hub, pipeline):
-    (pipeline / "adapter" / "moa.safetensors").write_bytes(b"other")
-    with pytest.raises(UnsafeFileError, match="adapter/moa.safetensors"):
+@pytest.mark.parametrize(("file", "content"), [("moa", b"other"), ("moa", None), ("more", b"x")])
+def test_an_adapter_that_is_not_the_one_in_its_manifest_is_refused(hub, pipeline, file, content):
+    path = pipeline / "adapter" / f"{file}.safetensors"
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(content)
+    with pytest.raises(UnsafeFileError, match=f"adapter/{file}.safetensors"):
         send(hub, pipeline)
     assert hub.seen == []
 
 
-def test_pickles_are_refused(hub, pipeline):
-    (pipeline / "unet" / "weights.bin").write_bytes(b"x")
-    with pytest.raises(UnsafeFileError, match="weights.bin"):
+@pytest.mark.parametrize("name", ["weights.bin", "WEIGHTS.PT"])
+def test_pickles_are_refused(hub, pipeline, name):
+    (pipeline / "unet" / name).write_bytes(b"x")
+    with pytest.raises(UnsafeFileError, match=name):
         send(hub, pipeline)
     assert hub.seen == []
+
+
+def test_hidden_files_and_folders_stay_here(pipeline):
+    (pipeline / ".cache").mkdir()
+    for name in (".staged.json", ".cache/config.json", "unet/.config.json.swp"):
+        (pipeline / name).write_text("{}")
+    files = published_files(pipeline, make_card(), REPO, "run-a", "http://127.0.0.1:1")
+    assert "unet/config.json" in files and not [name for name in files if "/." in f"/{name}"]
 
 
 def test_restricted_terms_must_be_accepted(hub, pipeline):
