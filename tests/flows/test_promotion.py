@@ -66,9 +66,10 @@ def gated(config: LifecycleConfig, change: float) -> dict[str, Any]:
     """The decision on a run whose MoA differs by `change` from its champion, or from the prior where it has none."""
     has_champion = champion_adapter(config) is not None
     kinds = ["prior", "moa", *(["champion"] if has_champion else [])]
-    score = {"mean": 0.5, "low": 0.4, "high": 0.6, "std": 0.1}
+    others = dict.fromkeys(("ip", "pc"), {"mean": 0.1, "low": 0.0, "high": 0.2})
+    own = {"ip": {"mean": 0.5, "low": 0.4, "high": 0.6}, "pc": {"mean": 0.3, "low": 0.2, "high": 0.5}}
     methods = [
-        {"method": kind, "label": kind, "kind": kind, "outcomes": {"scored": 4}, "ip": score, "pc": score}
+        {"method": kind, "label": kind, "kind": kind, "outcomes": {"scored": 4}} | (own if kind == "moa" else others)
         for kind in kinds
     ]
     difference = {"mean": change, "low": change - 0.01, "high": change + 0.01, "std": 0.1}
@@ -108,7 +109,8 @@ def test_the_first_model_is_promoted_when_it_beats_the_prior(tmp_path: Path) -> 
     assert promotion["endpoint"] == "local" and promotion["candidate"] == decision["candidate"]["commit"]
     assert fetch(first, promotion["tag"]).name == promotion["commit"]
     assert promotion["tag"] == f"first-{promotion['candidate'][:8]}"
-    assert "0.5" in (fetch(first, "main") / "README.md").read_text(), "the scores are on the card"
+    card = (fetch(first, "main") / "README.md").read_text()
+    assert "0.500 | 0.400 to 0.600" in card and "0.300 | 0.200 to 0.500" in card, "its own scores are on the card"
 
 
 def test_a_rejected_challenger_leaves_main_alone_and_says_why(tmp_path: Path) -> None:
@@ -121,6 +123,7 @@ def test_a_rejected_challenger_leaves_main_alone_and_says_why(tmp_path: Path) ->
     assert champion_of(second).adapter_digest == digest(first)
     assert fetch(first, "main").name == before and not (second.run / "promotion.json").exists()
     assert fetch(second, "run-second").name == decision["candidate"]["commit"], "the candidate stays on its branch"
+    assert read_json(pass_gate.fn(second)) == decision, "and is judged again when it is asked again"
 
 
 def test_a_promoted_run_started_again_changes_nothing(tmp_path: Path) -> None:
@@ -135,10 +138,20 @@ def test_a_promoted_run_started_again_changes_nothing(tmp_path: Path) -> None:
     assert main_adapter(first) == digest(second), "the older run does not take main back"
 
 
+def test_a_promotion_that_was_cut_short_is_no_other_models(tmp_path: Path) -> None:
+    """`main` holds the candidate already, and gate.json was not written any more."""
+    first, second = published(tmp_path, "first"), published(tmp_path, "second")
+    gated(first, BETTER)
+    before = gated(second, BETTER), read_json(second.run / "promotion.json")
+    (second.run / "gate.json").unlink()
+    assert (read_json(pass_gate.fn(second)), read_json(second.run / "promotion.json")) == before
+
+
 def test_a_comparison_that_was_overtaken_does_not_count(tmp_path: Path) -> None:
     slow, fast = published(tmp_path, "slow"), published(tmp_path, "fast")
     assert champion_of(slow).source == "none"
     assert gated(fast, BETTER)["decision"] == "promoted"
+    assert "another model" not in " ".join(gated(slow, WORSE)["reasons"]), "what is worse anyway need not be told so"
     decision = gated(slow, BETTER)
     assert decision["decision"] == "rejected" and "another model" in decision["reasons"][0]
     assert main_adapter(slow) == digest(fast)
@@ -218,7 +231,8 @@ def test_another_candidate_of_the_same_run_gets_the_champion_of_its_time(tmp_pat
     gated(short, BETTER)
     longer = published(tmp_path, "run", "longer")
     assert champion_of(longer).adapter_digest == digest_of(tmp_path, "short")
-    assert gated(longer, BETTER)["decision"] == "promoted"
+    assert gated(longer, WORSE)["decision"] == "rejected"
+    assert gated(longer, BETTER)["decision"] == "promoted", "by another evaluation"
     assert main_adapter(longer) == digest(longer)
 
 
@@ -234,6 +248,9 @@ def test_a_candidate_is_not_judged_by_the_evaluation_of_another(tmp_path: Path) 
         pass_gate.fn(run)
     (evaluation_folder(run) / "manifest.json").unlink()
     with pytest.raises(MissingInputError, match="flows.evaluate"):
+        pass_gate.fn(run)
+    (run.run / "publication.json").unlink()
+    with pytest.raises(MissingInputError, match="flows.publish"):
         pass_gate.fn(run)
 
 

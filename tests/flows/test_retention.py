@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -51,12 +52,19 @@ def test_the_newest_and_the_promoted_run_keep_their_checkpoints() -> None:
     decided("z", 0, "promoted")
     assert thinned(runs[-1]) == ["z"], "the champion of now alone"
     assert thinned(runs[0]) == ["z"], "whichever run looks"
+    os.utime(runs[0].run / "promotion.json", (9, 9))
+    assert thinned(runs[-1]) == ["b"], "by when it was promoted, not when it was trained"
+    (runs[1].run / "promotion.json").unlink()
+    assert thinned(runs[-1]) == ["b"], "a lost record is an old one"
 
 
 def test_without_the_setting_nothing_is_thinned() -> None:
     runs = [decided(name, day, overrides=("train_from=promoted",)) for day, name in enumerate(("a", "b", "c", "d"))]
     assert thinned(runs[-1]) == []
     assert thinned(decided("e", 5)) == [], "nor by a later run that has it: they are a person's"
+    for day, name in enumerate(("f", "g", "h")):
+        decided(name, day)
+    assert thinned(runs[-1]) == [], "nor by a run without it those of a schedule"
 
 
 def test_a_run_whose_setting_is_forgotten_keeps_its_checkpoints() -> None:
@@ -74,8 +82,14 @@ def test_runs_of_another_repository_are_left_alone_and_do_not_count(other: str) 
     assert thinned(decided("d", 3)) == []
 
 
+def test_runs_of_another_preset_are_left_alone_and_do_not_count() -> None:
+    a, *_ = [decided(name, day) for day, name in enumerate(("a", "b", "c"))]
+    write_json(a.run / "lifecycle.json", read_json(a.run / "lifecycle.json") | {"preset": "ffhq_sd15"})
+    assert thinned(decided("d", 3)) == ["b"]
+
+
 def test_a_run_that_is_not_decided_is_left_alone() -> None:
-    for day, name in enumerate(("no-gate", "trained-further", "half-written", "cut")):
+    for day, name in enumerate(("no-gate", "trained-further", "half-written", "cut", "no-record")):
         decided(name, day)
     runs = decided("c", 8).run.parent
     decided("d", 9)
@@ -83,6 +97,7 @@ def test_a_run_that_is_not_decided_is_left_alone() -> None:
     write_json(runs / "trained-further/export/manifest.json", {"digest": "sha256:another"})
     (runs / "half-written/export/manifest.json").unlink()
     (runs / "cut/gate.json").write_text("{")
+    (runs / "no-record/gate.json").write_text("[]")
     (runs / "hub").mkdir()
     assert thinned(decided("e", 10)) == ["c"]
 
@@ -104,10 +119,13 @@ def test_checkpoints_go_and_everything_else_stays(caplog: pytest.LogCaptureFixtu
         trained(config, step=4)
         os.utime(config.run / "export/manifest.json", (day, day))
     write_json(runs[1].run / "config.json", {"steps": 9})  # it is to be trained further
+    variant = runs[0].run / "ablations/no-moa"
+    shutil.copytree(runs[0].run, variant, ignore=shutil.ignore_patterns("ablations"))
     before = {path for path in runs[0].run.rglob("*") if path.is_file() and "checkpoints" not in path.parts}
     with disable_run_logger():
         thin_checkpoints.fn(runs[-1])
         thin_checkpoints.fn(runs[-1])
     assert [len(checkpoint.steps(run.run / "checkpoints")) for run in runs] == [0, 2, 2, 2]
+    assert checkpoint.steps(variant / "checkpoints") == []
     after = {path for path in runs[0].run.rglob("*") if path.is_file()}
-    assert after - {runs[0].run / ".lock"} == before
+    assert after - {folder / ".lock" for folder in (runs[0].run, variant)} == before
