@@ -56,12 +56,10 @@ def _move(crop: Image.Image, shift: tuple[float, float], zoom: float, degrees: f
     angle = math.radians(degrees)
     cos, sin = math.cos(angle) / zoom, math.sin(angle) / zoom
     centre_x, centre_y = w * (0.5 + shift[0]), h * (0.5 + shift[1])
-    # PIL wants the map from output to input pixels.
+    # PIL wants the map from output to input pixels. It premultiplies colours by alpha for the resampling, so that the
+    # hidden background does not bleed in at the edge.
     inverse = (cos, sin, w / 2 - cos * centre_x - sin * centre_y, -sin, cos, h / 2 + sin * centre_x - cos * centre_y)
-    # Colours are premultiplied by alpha for the resampling, so that the hidden background does not bleed in at the
-    # edge.
-    moved = crop.convert("RGBa").transform((w, h), Image.Transform.AFFINE, inverse, Image.Resampling.BILINEAR)
-    return moved.convert("RGBA")
+    return crop.transform((w, h), Image.Transform.AFFINE, inverse, Image.Resampling.BILINEAR)
 
 
 def _over(crop: Image.Image, colour: tuple[int, int, int]) -> Image.Image:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers.image_processor import VaeImageProcessor
 
 import moa.latents
 import moa.train
@@ -22,6 +23,7 @@ from moa.errors import LatentCacheError
 from moa.latents import LatentCache, open_latents, posterior
 from moa.models import load_models
 from moa.train import EXIT_STOPPED
+from tests.moa.shards import write_shards
 from tests.moa.training import ALONE, MakeConfig, metrics, run, tensors
 
 INPUTS = {"shards": "sha256:1", "vae": "sha256:2"}
@@ -77,6 +79,14 @@ def test_every_sample_has_its_own_posterior(tmp_path, shards, vae):
     cache.verify()
 
 
+def test_a_posterior_is_that_of_the_pixels_as_diffusers_scales_them(vae):
+    image = torch.randint(0, 256, (1, 3, 32, 32), dtype=torch.uint8)
+    with torch.no_grad():
+        pixels = VaeImageProcessor().preprocess(image.float() / 255)
+        wanted, found = vae.encode(pixels).latent_dist, posterior(vae, image)
+    assert torch.allclose(found[0], wanted.mean, atol=1e-5) and torch.allclose(found[1], wanted.std, atol=1e-5)
+
+
 def test_half_precision_is_kept_in_half_the_bytes(tmp_path, shards, vae):
     whole = build(tmp_path, shards, vae)
     half = build(tmp_path, shards, vae.to(torch.bfloat16))
@@ -126,7 +136,10 @@ def test_ranks_share_the_work(tmp_path, shards, vae, encoded):
         open_latents(tmp_path, ShardDataset(shards), vae, INPUTS, Second(1, 2, torch.device("cpu")), StopRequest())
     (folder,) = tmp_path.iterdir()
     assert [path.name for path in folder.iterdir()] == ["00001.npy"] and sum(encoded) == 3
-    assert build(tmp_path, shards, vae)[7].shape == (2, *vae_shape(vae)) and sum(encoded) == 8
+    together = build(tmp_path, shards, vae)
+    assert together[7].shape == (2, *vae_shape(vae)) and sum(encoded) == 8
+    alone = build(tmp_path / "alone", shards, vae)
+    assert all(torch.allclose(together[i], alone[i], atol=1e-5) for i in range(8)), "each has its own samples"
 
 
 def vae_shape(vae: Any) -> tuple[int, int, int]:
@@ -174,6 +187,15 @@ def test_other_inputs_have_their_own_folder(tmp_path, shards, vae, monkeypatch):
     monkeypatch.setattr(moa.latents, "FORMAT", "moa-latents/0")
     folders |= {build(tmp_path, shards, vae).folder}
     assert len(folders) == 3
+
+
+def test_each_split_has_its_own_folder(tmp_path, vae):
+    """The digest of the shards is that of all splits."""
+    folders = set()
+    for split in ("train", "heldout"):
+        dataset = ShardDataset(write_shards(tmp_path / split, samples=3, split=split), split)
+        folders.add(open_latents(tmp_path / "latents", dataset, vae, INPUTS, ALONE, StopRequest()).folder)
+    assert len(folders) == 2
 
 
 def test_files_of_another_size_are_not_read_as_if_they_were_ours(tmp_path, shards, vae, monkeypatch):
@@ -242,6 +264,14 @@ def test_two_writers_of_one_process_number_do_not_share_a_draft(tmp_path):
 
     moa.latents._commit(path, write)
     assert content(tmp_path) == {"00000.npy": b"theirs"}
+
+
+def test_each_rank_looks_at_its_share_of_the_files(tmp_path, shards, vae):
+    cache = build(tmp_path, shards, vae)
+    (cache.folder / "00001.npy").write_bytes(b"x")
+    cache.verify(0, 2)
+    with pytest.raises(LatentCacheError, match=r"00001.npy"):
+        cache.verify(1, 2)
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "gone"])

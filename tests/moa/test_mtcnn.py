@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 from torch.nn import functional as F
 
 import moa.mtcnn
-from moa.mtcnn import FaceCascade, area_means, shrunk, summed_area_table
+from moa.mtcnn import FACTOR, SMALLEST_FACE, THRESHOLDS, FaceCascade, area_means, shrunk, summed_area_table
 from tests.moa.absent_gpu import AbsentGPU
 from tests.moa.photographs import CELEBA, needs_photographs
 
@@ -41,6 +41,11 @@ def _compared(images: torch.Tensor, thresholds: tuple[float, ...]) -> int:
     return sum(map(len, found))
 
 
+def test_it_asks_for_what_facenet_pytorch_asks_for():
+    theirs = MTCNN()
+    assert (list(THRESHOLDS), FACTOR, SMALLEST_FACE) == (theirs.thresholds, theirs.factor, theirs.min_face_size)
+
+
 @pytest.mark.parametrize("size", [(120, 90), (64, 200)])
 def test_finds_what_facenet_pytorch_finds(size, monkeypatch):
     monkeypatch.setattr(moa.mtcnn, "THRESHOLDS", EASY)
@@ -68,6 +73,13 @@ def test_pictures_too_small_or_empty_show_nobody():
     for shape in ((1, 19, 400, 3), (2, 1, 1, 3), (1, 64, 48, 3)):
         found = FaceCascade().detect(torch.zeros(shape, dtype=torch.uint8))
         assert [faces.shape for faces in found] == [(0, 5)] * shape[0]
+
+
+def test_a_picture_of_the_smallest_size_is_looked_at(monkeypatch):
+    monkeypatch.setattr(moa.mtcnn, "THRESHOLDS", (0.0, 0.0, 0.0))
+    for side, looked_at in ((19, False), (20, True)):
+        boxes, _ = FaceCascade()._proposals(summed_area_table(_pictures(1, side, 60)))
+        assert (len(boxes) > 0) is looked_at
 
 
 def test_boxes_outside_of_their_picture_are_left_out():

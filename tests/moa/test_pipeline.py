@@ -204,6 +204,7 @@ def test_a_lora_on_the_prior_and_subjects_work_together(tmp_path):
         ("a " * MAX_TOKENS + "man", [Subject("man", person(1))], WordTruncatedError, "'man'"),
         (["a man"], [Subject("man", person(1))], SubjectCountError, "list of prompts"),
         (["a man", "a man"], [[Subject("man", person(1))]], SubjectCountError, "2 prompt.*1 list"),
+        (["a man"], [[Subject("man", person(1))], []], SubjectCountError, "1 prompt.*2 list"),
         ("a man", ["man"], SubjectCountError, "list of Subject"),
         ("a man", Subject("man", person(1)), SubjectCountError, r"give a list, \[Subject"),
         ("a man", person(1), SubjectCountError, "subjects is a Image: give a list of Subject .*by their names"),
