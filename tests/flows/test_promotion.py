@@ -14,14 +14,16 @@ from prefect.logging import disable_run_logger
 from flows import gate, publication
 from flows.card import model_card
 from flows.champion import champion_adapter, champion_of, starting_adapter
-from flows.errors import MissingInputError, RunInUseError
+from flows.errors import MissingInputError, RunInUseError, SettingsChangedError
 from flows.evaluated import evaluation_folder
 from flows.files import read_json, write_json
 from flows.gate import pass_gate
 from flows.hub import fetch, hub_cache, hub_endpoint
 from flows.overrides import resolve
 from flows.promotion import promote_candidate
+from flows.publication import check_prior
 from flows.settings import LifecycleConfig, runs_root
+from flows.trained import require_trained
 from moa.errors import HubError, HubUnavailableError, RepositoryConflictError
 from moa.hub.publish import publish, published_files
 from moa.hub.server import LocalHub
@@ -124,6 +126,14 @@ def test_a_rejected_challenger_leaves_main_alone_and_says_why(tmp_path: Path) ->
     assert fetch(first, "main").name == before and not (second.run / "promotion.json").exists()
     assert fetch(second, "run-second").name == decision["candidate"]["commit"], "the candidate stays on its branch"
     assert read_json(pass_gate.fn(second)) == decision, "and is judged again when it is asked again"
+
+
+@pytest.mark.parametrize(("ip", "pc", "reason"), [(0.1, 0.01, "PC"), (0.02, 0.1, "IP")])
+def test_each_score_has_the_tolerance_that_the_run_was_given(tmp_path: Path, ip: float, pc: float, reason: str) -> None:
+    given = (f"promote.tolerance_ip={ip}", f"promote.tolerance_pc={pc}")
+    first, second = published(tmp_path, "first"), published(tmp_path, "second", "", *given)
+    gated(first, BETTER)
+    assert [why.split(":")[0] for why in gated(second, WORSE)["reasons"]] == [reason]
 
 
 def test_a_promoted_run_started_again_changes_nothing(tmp_path: Path) -> None:
@@ -317,6 +327,28 @@ def test_what_code_without_a_commit_of_its_own_has_built_is_built_again(
         assert len(builds) == 2
 
 
+@pytest.mark.parametrize("other", ["base", "image_encoder"])
+def test_nothing_is_built_on_another_prior_than_the_adapters(
+    tmp_path: Path, builds: list[Path], monkeypatch: pytest.MonkeyPatch, other: str
+) -> None:
+    run = published(tmp_path, "run")
+    digests = {getattr(run.train, name): require_trained(run).inputs[name] for name in ("base", "image_encoder")}
+    monkeypatch.setattr(publication, "check_prior", check_prior)
+    monkeypatch.setattr("moa.models.folder_digest", lambda place, parts: digests[place])
+    with publication.built_pipeline(run):
+        assert len(builds) == 1
+    digests[getattr(run.train, other)] = "sha256:another"
+    with pytest.raises(SettingsChangedError, match=f"train.{other}: "), publication.built_pipeline(run):
+        pass
+    assert len(builds) == 1
+
+
+def test_an_interruption_leaves_what_was_built(tmp_path: Path, builds: list[Path]) -> None:
+    with pytest.raises(KeyboardInterrupt), publication.built_pipeline(published(tmp_path, "run")) as folder:
+        raise KeyboardInterrupt
+    assert builds and folder.is_dir()
+
+
 def test_a_publication_that_is_refused_leaves_no_pipeline(tmp_path: Path, builds: list[Path]) -> None:
     with pytest.raises(HubError), publication.built_pipeline(published(tmp_path, "run")) as folder:
         raise HubError("401")
@@ -377,6 +409,39 @@ def test_a_record_that_cannot_be_read_is_mended_by_publishing_again(tmp_path: Pa
         assert not publication.is_published(run, source, endpoint)
     with pytest.raises(HubError, match="publication.json is no record .*publish the run again"):
         publication.require_published(run)
+
+
+def test_what_a_publication_is_made_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = published(tmp_path, "run")
+    card = model_card(run)
+    sources = [publication.source_of(run, card), publication.source_of(run, model_card(run))]
+    assert len(set(sources)) == 1
+    sources.append(publication.source_of(run, card.model_copy(update={"title": "Another"})))
+    with monkeypatch.context() as changed:
+        changed.setattr(publication, "licence_files", lambda licences: {"LICENSE.md": b"other terms"})
+        sources.append(publication.source_of(run, card))
+    write_export(run, "sha256:trained-further")
+    sources.append(publication.source_of(run, card))
+    assert len(set(sources)) == 4
+
+
+def test_a_run_is_published_where_its_record_and_the_repository_say_so(tmp_path: Path) -> None:
+    run, source = published(tmp_path, "run"), "sha256:source"
+    known = read_json(run.run / "publication.json") | {"source": source}
+    write_json(run.run / "publication.json", known)
+    with hub_endpoint(run) as endpoint:
+        assert publication.is_published(run, source, endpoint)
+        assert not publication.is_published(run, "sha256:another", endpoint)
+        for change in ("publish.repo_id=you/name", "publish.endpoint=http://127.0.0.1:1"):
+            moved = resolve("miniature", ["train.init=null", change], "run")
+            assert not publication.is_published(moved, source, endpoint)
+        published(tmp_path, "other")
+        other = {key: read_json(runs_root() / "other/publication.json")[key] for key in ("branch", "commit")}
+        write_json(run.run / "publication.json", known | other)
+        assert not publication.is_published(run, source, endpoint), "on another branch"
+        published(tmp_path, "run", "longer")
+        write_json(run.run / "publication.json", known)
+        assert not publication.is_published(run, source, endpoint), "the branch has moved"
 
 
 def test_what_training_starts_from_is_the_champion_until_something_was_promoted(tmp_path: Path) -> None:

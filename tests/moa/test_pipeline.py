@@ -192,6 +192,8 @@ def test_a_lora_on_the_prior_and_subjects_work_together(tmp_path):
     pipe.load_lora_weights(layers)
     assert not torch.allclose(draw(pipe, "a man"), plain)
     assert not torch.allclose(draw(pipe, "a man", man()), before)
+    without = draw(pipe, "a man", man(), cross_attention_kwargs={"scale": 0.0})
+    assert torch.allclose(without, before, atol=1e-5), "the layers' share is diffusers' option"
     pipe.unload_lora_weights()
     assert torch.equal(draw(pipe, "a man", man()), before)
 
@@ -305,6 +307,7 @@ def test_a_scheduler_of_second_order_takes_subjects(pipe):
     pipe.scheduler = diffusers.HeunDiscreteScheduler.from_config(pipe.scheduler.config)
     assert pipe.moa_input("a man", man(), guided=True).cache.order == 2
     exact, kept = (draw(pipe, "a man", man(), num_inference_steps=4, expert_interval=n) for n in (1, 2))
+    assert torch.equal(kept, draw(pipe, "a man", man(), num_inference_steps=4)), "the default"
     assert torch.isfinite(kept).all() and not torch.equal(exact, kept)
 
 

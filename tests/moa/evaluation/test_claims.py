@@ -13,7 +13,7 @@ import pytest
 
 from moa.evaluation.claims import make_claims
 from moa.evaluation.evidence import ClaimTest, Judgement
-from moa.evaluation.intervals import Interval, difference_of_ratios
+from moa.evaluation.intervals import Interval, difference_of_ratios, ratio_of_means
 from moa.evaluation.score_tables import SCORES
 from tests.moa.evaluation.fakes import MOA, NO_MOA, NO_SPACETIME, PRIOR
 
@@ -142,19 +142,27 @@ def test_a_claim_of_several_tests_needs_all_of_them(tests, verdict):
     ],
 )
 def test_c1_a_swap_stays_local(moa, no_moa, verdicts, verdict):
-    claim = _claim("C1", swaps=(swaps := _swaps(moa, no_moa)))
+    claim = _claim("C1", swaps=_swaps(moa, no_moa))
     assert (_verdicts(claim), claim["verdict"], claim["value"]["n"]) == (verdicts, verdict, 12)
     assert (claim["value"]["mean"], claim["against"]["mean"]) == pytest.approx((moa / 0.3, no_moa / 0.3))
     assert claim["value"]["low"] < claim["value"]["mean"] < claim["value"]["high"]
     assert (claim["value"]["label"], claim["against"]["label"]) == ("MoA", "Without MoA")
     test = claim["tests"][1]
     assert test["mean"] == pytest.approx((moa - no_moa) / 0.3) and (test["bound"], test["side"]) == (0, "below")
-    tables = [swaps[swaps["method"] == name] for name in ("no-moa", "moa")]
-    over_people = difference_of_ratios(
-        *(table[["change_outside", "change_inside"]].to_numpy().T for table in tables),
-        tables[1][["first", "second"]].to_numpy(str),
+    assert test["n"] == 12
+
+
+def test_c1_is_over_both_people_of_a_swap():
+    swaps = _swaps(0.06, 0.24)
+    swaps["change_outside"] += np.linspace(0, 0.03, len(swaps)) ** 2 * 30
+    moa, without = (
+        [table["change_outside"].to_numpy(), table["change_inside"].to_numpy()]
+        for table in (swaps[swaps["method"] == name] for name in ("moa", "no-moa"))
     )
-    assert (test["n"], test["low"], test["high"]) == pytest.approx((12, over_people.low, over_people.high))
+    people = swaps[["first", "second"]].to_numpy(str)[:12]
+    share, less = _claim("C1", swaps=swaps)["tests"]
+    for test, found in ((share, ratio_of_means(*moa, people)), (less, difference_of_ratios(without, moa, people))):
+        assert (test["low"], test["high"]) == pytest.approx((found.low, found.high)) and found.low < found.high - 0.01
 
 
 def test_c1_without_the_ablation_is_judged_by_the_limit_alone():
