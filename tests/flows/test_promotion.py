@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -341,6 +342,18 @@ def test_nothing_is_built_on_another_prior_than_the_adapters(
     with pytest.raises(SettingsChangedError, match=f"train.{other}: "), publication.built_pipeline(run):
         pass
     assert len(builds) == 1
+
+
+def test_what_is_built_depends_on_base_code_and_libraries(
+    tmp_path: Path, builds: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = published(tmp_path, "run")
+    made = [publication._made_from(run, require_trained(run))]
+    for asked in ("moa.models.folder_digest", "moa.models.code_commit", "file_digest", "version"):
+        with monkeypatch.context() as changed:
+            changed.setattr(asked if "." in asked else f"flows.publication.{asked}", lambda *_: "another")
+            made.append(publication._made_from(run, require_trained(run)))
+    assert all(one != other for one, other in combinations(made, 2))
 
 
 def test_an_interruption_leaves_what_was_built(tmp_path: Path, builds: list[Path]) -> None:

@@ -9,6 +9,7 @@ import copy
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import unquote
 
@@ -23,7 +24,7 @@ from reports.model_card import model_card
 from reports.page import number, score, signed
 from reports.router import clearest, short_name
 from reports.run_folder import read_run
-from reports.tables import judged, verdict
+from reports.tables import LOCALITY, MAIN, PAIRS, _breakdown, judged, measured, verdict
 from reports.training import panels
 from tests.reports.fake_run import LAYERS, METHODS, PROMPTS, STEPS, gate, make_run
 from tests.reports.page_reader import Element, Page
@@ -137,6 +138,7 @@ def test_rejected_candidate_is_shown_with_its_reasons(run: Path) -> None:
     assert "✕ not promoted" in decision.text and [li.text for li in page.all("li") if decision in li.parents] == reasons
     assert "about adapter sha256:other, which is not the one in export/ now" in decision.text
     assert "PC" not in decision.text
+    assert "week-01-ababab" not in decision.text, "where an earlier candidate of this run went"
 
 
 def test_undecided_candidate_is_among_what_is_missing(run: Path) -> None:
@@ -188,6 +190,25 @@ def test_differences_say_on_which_side_of_zero_they_lie(value: float, percent: b
     assert signed(value, percent) == said
 
 
+def test_less_is_better_of_changes_and_leakage_and_shares_are_in_percent() -> None:
+    columns = (*MAIN, *LOCALITY, *PAIRS)
+    less = [column.field for column in columns if column.better == "↓"]
+    assert less == ["context_change_outside", "context_change_outside", "swap_change_outside", "leakage"]
+    shares = {column.field for column in columns if column.percent}
+    assert shares == {"followed", "item_shown", "scene_shown", "detection_rate", "assigned", "two_faces"}
+
+
+def test_a_score_that_nobody_has_is_no_column() -> None:
+    rows = [SimpleNamespace(ip=Statistic(n=0), pc=None), SimpleNamespace(ip=None, pc=Statistic(n=1, mean=0.0))]
+    assert [column.field for column in measured((MAIN[0], MAIN[1]), rows)] == ["pc"]
+
+
+def test_rows_of_a_breakdown_are_in_the_order_of_the_suite_and_hold_something() -> None:
+    method = SimpleNamespace(by_prompt={"a": 1, "b": 2, "later": 3})
+    table = _breakdown([method], "By prompt", "Prompt", "by_prompt", {"b": "B", "nobody": "N", "a": "A"})
+    assert table.rows == [("b", "B", [2]), ("a", "A", [1]), ("later", "", [3])]
+
+
 @pytest.mark.parametrize(
     ("value", "said"),
     [(12345, "12,345"), (-3, "−3"), (0.049961, "0.04996"), (-0.61894, "−0.6189"), (1e-5, "1e-05"), (0, "0")],
@@ -222,9 +243,11 @@ def test_paired_differences_of_shares_are_in_points_and_judged(page: Page, summa
 def test_champion_comes_first_among_the_paired_differences(page: Page, summary: dict[str, Any]) -> None:
     rows = [tr for tr in rows_of(page, "results") if "data-compared" in tr.attributes]
     assert [row.attributes["data-compared"] for row in rows] == ["champion", "prior", "no-moa", "no-spacetime", "ink"]
+    labels = {method["method"]: method["label"] for method in summary["methods"]}
     for row in rows:
         compared = row.attributes["data-compared"]
         part = next(c for c in summary["comparisons"] if compared in (c["before"], c["after"]))
+        assert f"{labels[part['after']]} minus “{labels[part['before']]}”" in " ".join(row.text.split())
         shown = [float(data.attributes["value"]) for data in page.all("data") if row in data.parents]
         names = ("ip", "pc", "item_shown", "scene_shown", "context_change_outside")
         assert shown == [part[name]["mean"] for name in names if part[name]]
