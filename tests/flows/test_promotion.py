@@ -13,6 +13,7 @@ import pytest
 from prefect.logging import disable_run_logger
 
 from flows import gate, publication
+from flows.artifacts import interval
 from flows.card import model_card
 from flows.champion import champion_adapter, champion_of, starting_adapter
 from flows.errors import MissingInputError, RunInUseError, SettingsChangedError
@@ -127,6 +128,30 @@ def test_a_rejected_challenger_leaves_main_alone_and_says_why(tmp_path: Path) ->
     assert fetch(first, "main").name == before and not (second.run / "promotion.json").exists()
     assert fetch(second, "run-second").name == decision["candidate"]["commit"], "the candidate stays on its branch"
     assert read_json(pass_gate.fn(second)) == decision, "and is judged again when it is asked again"
+
+
+def test_the_run_page_says_what_was_decided_by_which_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {
+        "decision": "rejected",
+        "reasons": ["PC: it is lower."],
+        "rule": "The rule.",
+        "candidate": {"branch": "run-a", "commit": "0123456789"},
+        "against": {"label": "Champion"},
+        "n": 4,
+        "suite": "miniature, version 1",
+        "ip": {"mean": 0.1, "low": 0.05, "high": 0.15},
+        "pc": {"mean": -0.3, "low": -0.4, "high": -0.2},
+    }
+    shown: list[str] = []
+    monkeypatch.setattr(gate, "create_markdown_artifact", lambda key, markdown: shown.append(markdown))
+    gate.show_decision.fn(write_json(tmp_path / "gate.json", found))
+    lines = shown[0].splitlines()
+    assert lines[0] == "## Candidate rejected: run-a@01234567" and {"The rule.", "* PC: it is lower."} < set(lines)
+    assert "| MoA - Champion | 4 images of miniature, version 1 |" in lines
+    assert [line for line in lines if line.startswith(("| IP", "| PC"))] == [
+        f"| IP | {interval(found['ip'])} |",
+        f"| PC | {interval(found['pc'])} |",
+    ]
 
 
 @pytest.mark.parametrize(("ip", "pc", "reason"), [(0.1, 0.01, "PC"), (0.02, 0.1, "IP")])

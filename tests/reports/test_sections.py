@@ -162,7 +162,10 @@ def test_upper_bound_nobody_measured_has_no_row(run: Path) -> None:
 
 @pytest.mark.parametrize(
     ("low", "high", "said"),
-    [(0.01, 0.3, "higher"), (-0.3, -0.01, "lower"), (-0.1, 0.2, "not told apart"), (None, None, "no interval")],
+    [
+        *[(0.01, 0.3, "higher"), (-0.3, -0.01, "lower"), (None, None, "no interval")],
+        *[(-0.1, 0.2, "not told apart"), (0.0, 0.3, "not told apart"), (-0.3, 0.0, "not told apart")],
+    ],
 )
 def test_only_an_interval_without_zero_tells_methods_apart(low: float | None, high: float | None, said: str) -> None:
     middle = 0.1 if low is None or high is None else (low + high) / 2
