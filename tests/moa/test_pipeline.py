@@ -321,8 +321,9 @@ def test_images_to_encode_come_in_a_list(pipe, images, message):
         pipe.encode_subjects(images)
 
 
-def test_without_an_encoder_subjects_are_features(pipe):
-    blind = quiet(MoAPipeline.from_pipe(pipe, subject_encoder=None))
+@pytest.mark.parametrize("lost", ["subject_encoder", "subject_processor"])
+def test_without_an_encoder_subjects_are_features(pipe, lost):
+    blind = quiet(MoAPipeline.from_pipe(pipe, **{lost: None}))
     with pytest.raises(SubjectError, match="no subject_encoder.*give features"):
         draw(blind, "a man", man())
     features = pipe.encode_subjects([person(1)])[0]
