@@ -14,6 +14,7 @@ import dataclasses
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -164,9 +165,9 @@ def draw(config: TrainConfig, number: int, latent_shape: tuple[int, int, int]) -
     )
 
 
-def collate(examples: list[Example]) -> Batch:
-    """Stacks examples, padding the subject slots to the most that one of them has (at least one slot)."""
-    slots = max(1, *(len(example.positions) for example in examples))
+def collate(examples: list[Example], least: int = 1) -> Batch:
+    """Stacks examples, padding the subject slots to the most that one of them has, and to `least`."""
+    slots = max(least, *(len(example.positions) for example in examples))
     positions = torch.tensor([example.positions + [-1] * (slots - len(example.positions)) for example in examples])
     pixels = [example.pixels for example in examples if len(example.pixels)]
     draws = [example.draws for example in examples]
@@ -190,9 +191,14 @@ def _stack(tensors: list[Tensor]) -> Tensor:
 
 
 def batches(samples: TrainingSet, start: int, rank: int, world: int, pin_memory: bool) -> Iterator[Batch]:
-    """The micro-batches of `rank` from step `start` (0-based) to the last: `accumulation` of them for each step."""
-    lists = _micro_batches(samples.config, start, rank, world)
-    return load(samples, lists, workers=samples.config.num_workers, pin_memory=pin_memory, collate=collate)
+    """The micro-batches of `rank` from step `start` (0-based) to the last: `accumulation` of them for each step.
+
+    For a compiled U-Net they have two slots or more: it would be compiled anew for one, but for no other number.
+    """
+    lists, stack = _micro_batches(samples.config, start, rank, world), collate
+    if samples.config.compile:
+        stack = partial(collate, least=2)
+    return load(samples, lists, workers=samples.config.num_workers, pin_memory=pin_memory, collate=stack)
 
 
 def _micro_batches(config: TrainConfig, start: int, rank: int, world: int) -> Iterator[list[int]]:

@@ -65,6 +65,8 @@ def denoise(models: Models, batch: Batch) -> Denoised:
         target = prediction_target(models, latents, batch)
         text = models.text_encoder(batch.input_ids)[0]
         features = subject_features(models, batch)
+        for slots in (features, batch.positions):  # of which batches have different numbers: one graph for all
+            torch._dynamo.maybe_mark_dynamic(slots, 1)
         foreground, subjects = latent_masks(batch, (latents.shape[-2], latents.shape[-1]))
 
     # The prediction, and on the way the maps the losses look at.

@@ -116,3 +116,15 @@ def test_batches_are_the_same_for_any_ranks_accumulation_and_workers(
     assert torch.equal(whole, stream(2))
     assert torch.equal(whole, stream(1, accumulation=2))
     assert torch.equal(whole, stream(1, num_workers=2))
+
+
+def test_a_compiled_network_meets_batches_of_two_slots_or_more(
+    training_set: Callable, make_config: Callable[..., TrainConfig]
+) -> None:
+    """It would be compiled anew for one. What fills them stays."""
+    configs = [make_config(steps=3, global_batch=1, compile=on) for on in (False, True)]
+    plain, padded = ([*batches(training_set(config), 0, 0, 1, pin_memory=False)] for config in configs)
+    assert {batch.positions.shape[1] for batch in plain} >= {1} and {b.positions.shape[1] for b in padded} == {2}
+    for one, two in zip(plain, padded, strict=True):
+        assert torch.equal(two.positions[:, : one.positions.shape[1]], one.positions)
+        assert two.present.sum() == one.present.sum() and torch.equal(two.slots, one.slots)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch._dynamo.testing import CompileCounter
+from torch.nn import functional as F
 
 import moa.train
 from moa.adapter import read_adapter
@@ -108,9 +109,11 @@ def test_a_compiled_step_is_one_graph_for_all_batches_with_the_same_gradients(
     changes = {"gradient_checkpointing": True, "lambda_router": 1.0, "lambda_object": 1.0}
     configs = [make_config(compile=on, **changes) for on in (False, True)]
     plain, compiled = (load_models(config, ALONE.device) for config in configs)
-    batch = first_batch(plain, configs[0])
-    for positions in (batch.positions, batch.positions + 1):
-        batch = dataclasses.replace(batch, positions=positions)
+    one = first_batch(plain, configs[0])
+    for slots, moved in ((2, 0), (4, 1)):
+        positions = torch.where(one.present, one.positions + moved, -1)
+        positions = F.pad(positions, (0, slots - positions.shape[1]), value=-1)
+        batch = dataclasses.replace(one, positions=positions, slots=(positions.flatten() >= 0).nonzero().squeeze(1))
         gradients = []
         for models, config in zip((plain, compiled), configs, strict=True):
             models.unet.zero_grad()
