@@ -64,7 +64,11 @@ def first_batch(models: Models, config: TrainConfig, size: int = 4) -> Batch:
 
 
 def compile_by(monkeypatch: pytest.MonkeyPatch, backend: object) -> None:
-    """`compile` by something else than PyTorch's own backend, which builds kernels for minutes; no graph may break."""
+    """`compile` by something else than PyTorch's own backend, which builds kernels for minutes; no graph may break.
+
+    What earlier tests have compiled is forgotten: a number that another network had otherwise would not be a constant.
+    """
+    torch._dynamo.reset()
     compile_ = torch.nn.Module.compile
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compile_(self, fullgraph=True, backend=backend))
 
