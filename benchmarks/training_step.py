@@ -208,11 +208,11 @@ def on_gpu(rounds: int, device: torch.device) -> dict[str, Any]:
     return {"full width, 512 px, bfloat16": result}
 
 
-def on_cpu(quick: bool) -> dict[str, Any]:
+def on_cpu(rounds: int, quick: bool) -> dict[str, Any]:
     """Times at a quarter of the width; memory and FLOPs at full size."""
     result: dict[str, Any] = {"quarter width, 256 px, batch 4": {}, "counted": {}}
     for case in CASES:
-        found = result["quarter width, 256 px, batch 4"][case] = compare(case, 4, 4, 2 if quick else 7, CPU)
+        found = result["quarter width, 256 px, batch 4"][case] = compare(case, 4, 4, rounds, CPU)
         print(f"{case:22} {json.dumps(found)}")
     print(
         f"\n{'GiB held when the backward pass starts':48} weights  grads+moments  saved   total  ratio   GFLOPs  ratio"
@@ -249,7 +249,7 @@ def main() -> None:
         print(json.dumps(found, indent=1))
         result = {**before, f"compiled, as published, batch {images}": found}
     else:
-        measured = on_gpu(rounds, given.device) if gpu else on_cpu(given.quick)
+        measured = on_gpu(rounds, given.device) if gpu else on_cpu(rounds, given.quick)
         kept = {key: value for key, value in before.items() if key.startswith("compiled")}
         result = {"machine": machine(given.device), **measured, **kept}
     if not given.quick:

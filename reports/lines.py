@@ -26,8 +26,8 @@ class Line:
 
     label: str
     tone: str
-    xs: Sequence[float]
-    ys: Sequence[float]
+    xs: tuple[float, ...]
+    ys: tuple[float, ...]
 
 
 def thin(xs: Sequence[float], ys: Sequence[float], points: int = POINTS) -> tuple[list[float], list[float]]:
@@ -56,20 +56,14 @@ def line_chart(
     title: str, lines: Sequence[Line], *, x: str = "step", low: float | None = None, high: float | None = None
 ) -> Chart | None:
     """Lines over `x`, a count. `low` and `high` fix the y range, else the data does. None without a point."""
-    drawn = [(line.label, line.tone, tuple(line.xs), tuple(line.ys)) for line in lines if line.xs]
-    return _line_chart(title, tuple(drawn), x, low, high) if drawn else None
+    return _line_chart(title, tuple(line for line in lines if line.xs), x, low, high)
 
 
 @lru_cache(maxsize=64)  # a page that is too large is made again, with the same lines
-def _line_chart(
-    title: str,
-    lines: tuple[tuple[str, str, tuple[float, ...], tuple[float, ...]], ...],
-    x: str,
-    low: float | None,
-    high: float | None,
-) -> Chart:
-    """`line_chart` of lines with points: label, tone, xs and ys of each."""
-    drawn = [(Line(*line), *thin(*line[2:])) for line in lines]
+def _line_chart(title: str, lines: tuple[Line, ...], x: str, low: float | None, high: float | None) -> Chart | None:
+    if not lines:
+        return None
+    drawn = [(line, *thin(line.xs, line.ys)) for line in lines]
     places = whole_ticks(min(xs[0] for _, xs, _ in drawn), max(xs[-1] for _, xs, _ in drawn))
     axis = alt.Axis(values=places, labelExpr=TICKS)
     across, up = alt.X("x:Q", title=x, scale=alt.Scale(nice=False, zero=False), axis=axis), _values("y", low, high)

@@ -25,14 +25,14 @@ def titles(svg: str) -> list[str]:
 
 
 def test_line_spans_the_plot_and_keeps_the_scale() -> None:
-    chart = line_chart("share", [Line("a", "moa", [0, 50, 100], [0.0, 0.5, 1.0])], low=0.0, high=1.0)
+    chart = line_chart("share", [Line("a", "moa", (0, 50, 100), (0.0, 0.5, 1.0))], low=0.0, high=1.0)
     assert chart is not None
     assert re.search(r'd="M0,150L190,75L380,0"', chart.svg)  # 380 x 150 units, y downwards
     assert "a, step 50: 0.5" in titles(chart.svg)
 
 
 def test_long_numbers_beside_an_axis_are_inside_the_drawing() -> None:
-    chart = line_chart("loss", [Line("a", "moa", [50, 100], [0.06015, 0.060175])])
+    chart = line_chart("loss", [Line("a", "moa", (50, 100), (0.06015, 0.060175))])
     assert chart is not None
     numbers = [text for text in ElementTree.fromstring(str(chart.svg)).iter(f"{SVG}text") if text.text]
     longest = max(len(text.text or "") for text in numbers if (text.text or "").startswith("0.0"))
@@ -41,7 +41,7 @@ def test_long_numbers_beside_an_axis_are_inside_the_drawing() -> None:
 
 
 def test_lines_differ_in_more_than_colour() -> None:
-    chart = line_chart("two", [Line(name, name, [0, 1], [0.0, 1.0]) for name in ("moa", "prior")])
+    chart = line_chart("two", [Line(name, name, (0, 1), (0.0, 1.0)) for name in ("moa", "prior")])
     assert chart is not None
     assert 'stroke="var(--moa)"' in chart.svg and 'stroke="var(--prior)"' in chart.svg
     assert len(set(re.findall(r'stroke-dasharray="([^"]*)"', chart.svg))) == 2
@@ -57,7 +57,7 @@ def labels(svg: str) -> list[str]:
     [(1e-5, "1e-5"), (100, "100"), (0.3, "0.3"), (250, "250"), (40_000, "40k"), (0.0123, "0.005")],
 )
 def test_numbers_beside_an_axis_are_those_people_write(top: float, said: str) -> None:
-    chart = line_chart("n", [Line("a", "moa", [0, 1], [0.0, top])])
+    chart = line_chart("n", [Line("a", "moa", (0, 1), (0.0, top))])
     assert chart is not None and said in labels(chart.svg)
     assert not [text for text in labels(chart.svg) if "e+" in text or len(text) > 7]
 
@@ -140,8 +140,8 @@ def test_short_numbers(value: float, text: str) -> None:
 
 def test_charts_are_well_formed_and_escaped() -> None:
     charts = [
-        line_chart("<b>", [Line("<a>&", "moa", [1], [2.0])]),
-        line_chart("flat", [Line("x", "moa", [1, 2], [0.0, 0.0])]),
+        line_chart("<b>", [Line("<a>&", "moa", (1,), (2.0,))]),
+        line_chart("flat", [Line("x", "moa", (1, 2), (0.0, 0.0))]),
         scatter("s", [(Interval("<p>", "moa", 0.2, 0.1, 0.3), Interval("<p>", "moa", 0.5))]),
         histogram("h", [0, 1, 2, 3], [0, 5, 0]),
         spans("r", [("<layer>", 0.9, 0.2)], ("prior", "moa"), ("background", "person")),
@@ -156,7 +156,7 @@ def test_charts_are_well_formed_and_escaped() -> None:
 
 
 def test_nothing_to_draw_is_nothing() -> None:
-    assert line_chart("none", []) is line_chart("none", [Line("a", "moa", [], [])]) is None
+    assert line_chart("none", []) is line_chart("none", [Line("a", "moa", (), ())]) is None
     assert scatter("none", []) is histogram("none", [0, 1], [0]) is None
 
 
