@@ -1,4 +1,5 @@
-"""How the benchmarks measure time: methods take turns, the first round warms up, medians are reported.
+"""How the benchmarks measure time: methods take turns, the first round warms up, medians are reported: of the seconds,
+and of the shares that methods took of each other's time within a round, as a machine's pace changes between rounds.
 
 On a CPU it is process CPU time on one thread, so other programs on the machine disturb little; on a GPU the time
 between two events of its stream.
@@ -40,13 +41,26 @@ def seconds(call: Callable[[], Any], device: torch.device) -> float:
     return first.elapsed_time(last) / 1e3
 
 
-def take_turns(ways: Mapping[str, Callable[[], Any]], rounds: int, device: torch.device) -> dict[str, float]:
-    """Median seconds of each way over `rounds` rounds."""
+def take_turns(ways: Mapping[str, Callable[[], Any]], rounds: int, device: torch.device) -> dict[str, list[float]]:
+    """Seconds of each way in each of `rounds` rounds."""
     taken: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds + 1):
         for name, call in ways.items():
             taken[name].append(seconds(call, device))
-    return {name: statistics.median(values[1:]) for name, values in taken.items()}
+    return {name: values[1:] for name, values in taken.items()}
+
+
+def medians(taken: Mapping[str, list[float]]) -> dict[str, float]:
+    """Median seconds of each way."""
+    return {name: statistics.median(values) for name, values in taken.items()}
+
+
+def shares(taken: Mapping[str, list[float]], of: str) -> dict[str, float]:
+    """How much of the time of the way `of` each way takes: the median over the rounds."""
+    return {
+        name: round(statistics.median(a / b for a, b in zip(values, taken[of], strict=True)), 3)
+        for name, values in taken.items()
+    }
 
 
 def captured(

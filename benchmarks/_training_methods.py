@@ -110,7 +110,7 @@ class FastComposer(Method):
         """Noise-prediction loss and balanced L1 of the kept maps."""
         self.attention.maps = []
         with torch.no_grad():
-            latents = encode_images(self, batch)  # type: ignore[arg-type]
+            latents = self._latents(batch)
             noisy = self.scheduler.add_noise(latents, batch.noise, batch.timesteps)
             text = self.text_encoder(batch.input_ids)[0]
             foreground, subjects = latent_masks(batch, (latents.shape[-2], latents.shape[-1]))
@@ -118,6 +118,13 @@ class FastComposer(Method):
         columns = [_columns(maps, batch.positions) for maps in self.attention.maps]
         masked = masked_loss(prediction, batch.noise, foreground)
         return total_loss(masked, 0.0, object_loss(columns, subjects, batch.present))
+
+    def _latents(self, batch: Batch) -> Tensor:
+        """As in the published training: all images are encoded together, in the networks' own layout."""
+        if not len(batch.images):
+            return encode_images(self, batch)  # type: ignore[arg-type]
+        found = self.vae.encode((batch.images.float() / 127.5 - 1).to(self.vae.dtype)).latent_dist
+        return (found.mean + found.std * batch.posterior_noise) * self.vae.config.scaling_factor
 
     def _with_subjects(self, text: Tensor, batch: Batch) -> Tensor:
         """The text [B, T, D] with each image's subject, of which there is one, in the place of its word."""
@@ -143,6 +150,8 @@ class MoA(Method):
             sd15_unet(divide), MoAConfig(image_dim=IMAGE_DIM // divide)
         ).train()
         self.config = PRESETS["photos_sd15"]().train
+        if self.vae.device.type == "cpu":
+            self.vae.to(memory_format=torch.channels_last)  # as `moa.models.load_models` does
 
     def kernels(self) -> AbstractContextManager[Any]:
         return nullcontext()

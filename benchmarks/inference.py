@@ -31,7 +31,16 @@ ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT))  # last, so that datasets/ shadows nothing
 
 from benchmarks._sd15 import IMAGE_DIM, SUBJECT_TOKEN, TEXT_DIM, TOKENS, fake, flops, sd15_unet  # noqa: E402
-from benchmarks._stopwatch import captured, machine, seconds, settle, take_turns, utilisation  # noqa: E402
+from benchmarks._stopwatch import (  # noqa: E402
+    captured,
+    machine,
+    medians,
+    seconds,
+    settle,
+    shares,
+    take_turns,
+    utilisation,
+)
 from moa.conditioning import MoAInput  # noqa: E402
 from moa.config import MoAConfig  # noqa: E402
 from moa.expert_cache import ExpertCache  # noqa: E402
@@ -102,11 +111,13 @@ def measure(case: Case, like: Tensor) -> dict[str, Any]:
         table[name]["milliseconds"] = milliseconds(call, case.steps, like.device)
 
     def time(calls: dict[str, Any], prefix: str = "") -> None:
-        medians = {name: value / case.steps for name, value in take_turns(calls, case.rounds, like.device).items()}
-        for name, taken in medians.items():
-            table[name][f"{prefix}seconds"] = round(taken, 5)
-            table[name][f"{prefix}time_ratio"] = round(taken / medians["base"], 3)
-            table[name][f"{prefix}mfu"] = utilisation(work[name], taken, like.device)
+        taken = take_turns(calls, case.rounds, like.device)
+        ratios = shares(taken, "base")
+        for name, whole in medians(taken).items():
+            step = whole / case.steps
+            table[name][f"{prefix}seconds"] = round(step, 5)
+            table[name][f"{prefix}time_ratio"] = ratios[name]
+            table[name][f"{prefix}mfu"] = utilisation(work[name], step, like.device)
 
     time(turns)
     if like.is_cuda:

@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT))  # last, so that datasets/ shadows nothing
 
 from benchmarks._sd15 import IMAGE_DIM, TOKENS, image_encoder, sd15_text_encoder, sd15_unet, sd15_vae  # noqa: E402
-from benchmarks._stopwatch import machine, settle, take_turns  # noqa: E402
+from benchmarks._stopwatch import machine, medians, settle, shares, take_turns  # noqa: E402
 from moa.config import MoAConfig  # noqa: E402
 from moa.pipeline import MoAPipeline, Subject  # noqa: E402
 from moa.unet import MoAUNet2DConditionModel  # noqa: E402
@@ -89,8 +89,8 @@ def calls(pipe: MoAPipeline, images: int, steps: int) -> dict[str, Callable[[], 
 
 def measure(ways: dict[str, Callable[[], Any]], rounds: int, device: torch.device) -> dict[str, Any]:
     taken = take_turns(ways, rounds, device)
-    ratios = {name: value / taken["base"] for name, value in taken.items()}
-    return {name: {"seconds": round(taken[name], 3), "ratio": round(ratios[name], 3)} for name in ways}
+    ratios = shares(taken, "base")
+    return {name: {"seconds": round(value, 3), "ratio": ratios[name]} for name, value in medians(taken).items()}
 
 
 def peak_gib(call: Callable[[], Any], device: torch.device) -> float:

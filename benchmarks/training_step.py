@@ -1,6 +1,8 @@
 """Training: one step of MoA against the FastComposer way, on the same networks, batch and precision.
 
     python benchmarks/training_step.py [--quick]          a table, and benchmarks/training_step.json
+    python benchmarks/training_step.py --full             on a CPU: full size, as published, one image: added to the
+                                                          same file; 20 minutes, 19 GB of memory
     python benchmarks/training_step.py --device cuda      full size, bfloat16, and benchmarks/training_step-cuda.json
                                                           (which is still of the U-Net alone, by an earlier version)
     python benchmarks/training_step.py --compiled         as published, the U-Nets compiled as well (`train.compile`):
@@ -15,7 +17,8 @@ its collecting of garbage in every step. Three comparisons, the two methods of e
     without empty crops       the baseline encodes as many crops as MoA does
     with cached latents       (`train.latent_cache`) as published, but neither encodes images
 
-On a CPU: fp32, every network at a quarter of its width, heads and pixels (benchmarks/_sd15.py), batch 4. On a GPU: full
+On a CPU: fp32, every network at a quarter of its width, heads and pixels (benchmarks/_sd15.py), batch 4; at full size,
+where both methods do not fit into 24 GB together, each is built for its turn and makes one step before. On a GPU: full
 width, 512 px, batches of 4 and 16, in bfloat16 with trained weights in fp32: the baseline by autocast; MoA as
 `moa.train` does, its frozen networks and all that flows through them in bfloat16. "captured" on a GPU: everything up to
 the gradients as a CUDA graph, without the time the CPU takes to launch its kernels.
@@ -46,13 +49,23 @@ ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT))  # last, so that datasets/ shadows nothing
 
 from benchmarks._sd15 import fake, flops  # noqa: E402
-from benchmarks._stopwatch import captured, machine, settle, take_turns, utilisation  # noqa: E402
+from benchmarks._stopwatch import (  # noqa: E402
+    captured,
+    machine,
+    medians,
+    seconds,
+    settle,
+    shares,
+    take_turns,
+    utilisation,
+)
 from benchmarks._training_methods import FastComposer, Method, MoA, a_batch  # noqa: E402
 from moa.batch import Batch  # noqa: E402
 
 CPU = torch.device("cpu")
 GPU_BATCHES = (4, 16)
 BASELINE = "FastComposer way"
+FULL = "full width, 512 px, batch 1, as published"
 CASES: dict[str, tuple[Callable[[int], Method], bool]] = {  # the baseline, and whether latents are cached
     "as published": (FastComposer, False),
     "without empty crops": (partial(FastComposer, slots=1), False),
@@ -134,16 +147,31 @@ def compare_compiled(divide: int, images: int, rounds: int, device: torch.device
         print(f"{name}: compiled and one step in {first[name]:.0f} s", flush=True)
     taken = take_turns(steps, rounds, device)
     return {
-        "seconds": {name: round(value, 4) for name, value in taken.items()},
-        "of the published baseline": {name: round(value / taken[BASELINE], 3) for name, value in taken.items()},
+        "seconds": {name: round(value, 4) for name, value in medians(taken).items()},
+        "of the published baseline": shares(taken, BASELINE),
         "seconds of the first step": first,
         **machine(device),
     }
 
 
-def _compared(taken: dict[str, float]) -> dict[str, Any]:
-    seconds = {name: round(value, 4) for name, value in taken.items()}
-    return {"seconds": seconds, "ratio": round(taken["MoA"] / taken[BASELINE], 3)}
+def compare_full(rounds: int) -> dict[str, Any]:
+    """Median seconds of both methods' steps as published, full width, 512 px, one image, on a CPU."""
+    batch = a_batch(1, False)
+    taken: dict[str, list[float]] = {BASELINE: [], "MoA": []}
+    for _ in range(rounds):
+        for name, way in {BASELINE: FastComposer, "MoA": MoA}.items():
+            step = Step(way, 1, batch)
+            step()
+            taken[name].append(seconds(step, CPU))
+            print(f"{name}: {taken[name][-1]:.1f} s", flush=True)
+            del step
+            gc.collect()
+    return _compared(taken) | machine(CPU)
+
+
+def _compared(taken: dict[str, list[float]]) -> dict[str, Any]:
+    rounded = {name: round(value, 4) for name, value in medians(taken).items()}
+    return {"seconds": rounded, "ratio": shares(taken, BASELINE)["MoA"]}
 
 
 def counts(method: Callable[[int], Method], divide: int, images: int, cached: bool = False) -> dict[str, float]:
@@ -236,21 +264,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few rounds, less counted at full size; writes nothing")
     parser.add_argument("--compiled", action="store_true", help="compiled U-Nets against plain ones, nothing else")
+    parser.add_argument("--full", action="store_true", help="on a CPU: full size, one image, nothing else")
     parser.add_argument("--device", type=torch.device, default=CPU, help="cpu (default) or cuda")
     given = parser.parse_args()
     settle(given.device)
     gpu = given.device.type != "cpu"
+    if given.full and (gpu or given.compiled):
+        parser.error("--full is of a CPU (a GPU has the full size anyway), and not compiled")
     file = ROOT / "benchmarks" / (f"training_step-{given.device.type}.json" if gpu else "training_step.json")
     before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    rounds = 3 if given.quick else 10 if gpu else 7
-    if given.compiled:
+    rounds = 3 if given.quick else 10 if gpu else 9
+    if given.full:
+        found = compare_full(1 if given.quick else 3)
+        print(json.dumps(found, indent=1))
+        result = {**before, FULL: found}
+    elif given.compiled:
         divide, images = (1, max(GPU_BATCHES)) if gpu else (4, 4)
         found = compare_compiled(divide, images, rounds, given.device)
         print(json.dumps(found, indent=1))
         result = {**before, f"compiled, as published, batch {images}": found}
     else:
         measured = on_gpu(rounds, given.device) if gpu else on_cpu(rounds, given.quick)
-        kept = {key: value for key, value in before.items() if key.startswith("compiled")}
+        kept = {key: value for key, value in before.items() if key.startswith(("compiled", FULL))}
         result = {"machine": machine(given.device), **measured, **kept}
     if not given.quick:
         file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

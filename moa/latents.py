@@ -37,17 +37,21 @@ from moa.loader import load
 
 FORMAT = "moa-latents/2"
 PART = 512  # samples of a file: 32 MB at 512 px in half precision
-BATCH = 16  # images encoded together
+BATCH = 16  # images read together
+CPU_PIXELS = 2**16  # pixels a CPU encodes together; what more take does not stay in its caches (LOG.md, 2026-11-28)
 ABANDONED = 3600.0  # seconds after which the writer of a draft is taken for killed
 
 Progress = Callable[[int, int], None]
 
 
 def posterior(vae: AutoencoderKL, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation, fp32 [B, C, h, w] each, of the latents of uint8 images [B, 3, H, W]."""
+    """Mean and standard deviation, fp32 [B, C, h, w] each, of the latents of uint8 images [B, 3, H, W]. A GPU encodes
+    them all together."""
+    together = len(images) if images.is_cuda else max(1, CPU_PIXELS // images[0, 0].numel())
     pixels = (images.float() / 127.5 - 1).to(vae.dtype)
-    found = vae.encode(pixels).latent_dist
-    return found.mean.float(), found.std.float()
+    found = [vae.encode(part).latent_dist for part in pixels.split(together)]
+    mean, deviation = (torch.cat([getattr(each, name) for each in found]).float() for name in ("mean", "std"))
+    return mean, deviation
 
 
 class LatentCache:

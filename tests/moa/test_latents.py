@@ -23,6 +23,7 @@ from moa.errors import LatentCacheError
 from moa.latents import LatentCache, open_latents, posterior
 from moa.models import load_models
 from moa.train import EXIT_STOPPED
+from tests.moa.absent_gpu import AbsentGPU
 from tests.moa.shards import write_shards
 from tests.moa.training import ALONE, MakeConfig, metrics, run, tensors
 
@@ -85,6 +86,33 @@ def test_a_posterior_is_that_of_the_pixels_as_diffusers_scales_them(vae):
         pixels = VaeImageProcessor().preprocess(image.float() / 255)
         wanted, found = vae.encode(pixels).latent_dist, posterior(vae, image)
     assert torch.allclose(found[0], wanted.mean, atol=1e-5) and torch.allclose(found[1], wanted.std, atol=1e-5)
+
+
+def test_a_cpu_encodes_few_images_together_and_in_their_order(vae, monkeypatch):
+    images = torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8)
+    together: list[int] = []
+    encode = vae.encode
+    monkeypatch.setattr(vae, "encode", lambda pixels: together.append(len(pixels)) or encode(pixels))
+    with torch.no_grad():
+        alone = [torch.cat(each) for each in zip(*(posterior(vae, image[None]) for image in images), strict=True)]
+        for pixels, sizes in ((2 * 32 * 32, [2, 2, 1]), (100, [1] * 5), (2**16, [5])):
+            together.clear()
+            monkeypatch.setattr(moa.latents, "CPU_PIXELS", pixels)
+            found = posterior(vae, images)
+            assert together == sizes
+            assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(found, alone, strict=True))
+
+
+def test_a_gpu_encodes_all_images_together(vae, monkeypatch):
+    together: list[int] = []
+    encode = vae.encode
+    with AbsentGPU() as gpu:
+        there = gpu.move(vae)
+        monkeypatch.setattr(there, "encode", lambda pixels: together.append(len(pixels)) or encode(pixels))
+        monkeypatch.setattr(moa.latents, "CPU_PIXELS", 1)
+        with torch.no_grad():
+            posterior(there, torch.zeros(3, 3, 32, 32, dtype=torch.uint8).to("cuda"))
+    assert together == [3]
 
 
 def test_half_precision_is_kept_in_half_the_bytes(tmp_path, shards, vae):

@@ -11,11 +11,13 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
+from torch.nn import Conv2d
 
 from moa import models
 from moa.errors import AdapterError, MissingInputError, ModelFolderError, TrainConfigError
 from moa.models import find_inputs, load_models
 from moa.train_config import TrainConfig
+from tests.moa.absent_gpu import AbsentGPU
 from tests.moa.training import ALONE, MakeConfig
 from tests.tiny_models import tiny_image_encoder, tiny_image_processor, tiny_unet
 
@@ -57,6 +59,15 @@ def incomplete(weights: Path) -> None:
 def of_another_shape(weights: Path) -> None:
     tensors = load_file(weights)
     save_file(tensors | {max(tensors): torch.zeros(3, 1)}, weights, metadata={"format": "pt"})
+
+
+def test_on_a_cpu_the_autoencoder_is_laid_out_as_its_kernels_want_it(make_config: MakeConfig) -> None:
+    config = make_config()
+    kernels = [each.weight for each in load_models(config, ALONE.device).vae.modules() if isinstance(each, Conv2d)]
+    assert kernels and all(each.is_contiguous(memory_format=torch.channels_last) for each in kernels)
+    with AbsentGPU():
+        there = load_models(config, torch.device("cuda", 0)).vae.encoder.conv_in.weight
+        assert there.device.type == "cuda" and there.is_contiguous()
 
 
 @pytest.mark.parametrize("part", WEIGHTS)
