@@ -98,8 +98,11 @@ def test_two_ranks_skip_together_and_train_like_one(
     run(alone)
     for (name, expected), tensor in zip(tensors(alone, 4).items(), tensors(pair, 4).values(), strict=True):
         # A router starts at zero, its first gradients are small differences of large sums: rounding shows there most.
-        atol = 5e-6 if ".router." in name else 1e-6
-        torch.testing.assert_close(tensor, expected, rtol=1e-4, atol=atol, msg=name)
+        # AdamW takes it for a direction; a whole step is 5e-5.
+        atol = 1e-5 if ".router." in name else 1e-6
+        torch.testing.assert_close(
+            tensor, expected, rtol=1e-4, atol=atol, msg=lambda text, name=name: f"{name}: {text}"
+        )
     for one, two in zip(metrics(alone), metrics(pair), strict=True):
         assert one["step"] in (1, 3, 4) and one["loss"] == pytest.approx(two["loss"], rel=1e-4)
 
