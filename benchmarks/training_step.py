@@ -273,7 +273,7 @@ def main() -> None:
         parser.error("--full is of a CPU (a GPU has the full size anyway), and not compiled")
     file = ROOT / "benchmarks" / (f"training_step-{given.device.type}.json" if gpu else "training_step.json")
     before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    rounds = 3 if given.quick else 10 if gpu else 9
+    rounds = 3 if given.quick else 10 if gpu else 15
     if given.full:
         found = compare_full(1 if given.quick else 3)
         print(json.dumps(found, indent=1))

@@ -47,7 +47,8 @@ Progress = Callable[[int, int], None]
 def posterior(vae: AutoencoderKL, images: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation, fp32 [B, C, h, w] each, of the latents of uint8 images [B, 3, H, W]. A GPU encodes
     them all together."""
-    together = len(images) if images.is_cuda else max(1, CPU_PIXELS // images[0, 0].numel())
+    height, width = images.shape[-2:]
+    together = max(1, CPU_PIXELS // (height * width)) if images.device.type == "cpu" else len(images)
     pixels = (images.float() / 127.5 - 1).to(vae.dtype)
     found = [vae.encode(part).latent_dist for part in pixels.split(together)]
     mean, deviation = (torch.cat([getattr(each, name) for each in found]).float() for name in ("mean", "std"))
