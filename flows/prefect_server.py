@@ -33,13 +33,15 @@ PRIVATE = {"PREFECT_SERVER_UI_ENABLED": "false", "PREFECT__SERVER_EPHEMERAL": "1
 
 @contextmanager
 def reachable_server() -> Iterator[None]:
-    """Inside, flows report to a server. Raises ServeError where none answers and none can be started, or it goes away.
+    """Inside, flows report to a server. Raises ServeError where none answers and none can be started, it goes away, or
+    the file of authorities that Prefect's client reads holds none.
 
     A server that somebody asked for by PREFECT_API_URL and that does not answer is named on stderr: the run is not to
     be seen in its UI.
     """
     from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL, temporary_settings
 
+    _trusted()  # Prefect's client reads the authorities' file whatever the server
     asked = PREFECT_API_URL.value()
     if asked and _answers(asked):
         with _lost_server_told(f"at {asked}", "start it again (`make ui`), or unset PREFECT_API_URL"):
@@ -77,7 +79,8 @@ def _answers(url: str | None) -> bool:
     if not url:
         return False
     try:
-        with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=2, context=_trusted(url)) as answer:
+        context = _trusted() if url.startswith("https:") else None
+        with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=2, context=context) as answer:
             return json.load(answer) is True
     except (OSError, ValueError, http.client.HTTPException) as error:
         if isinstance(reason := getattr(error, "reason", None), ssl.SSLError):
@@ -91,20 +94,19 @@ def _answers(url: str | None) -> bool:
         return False
 
 
-def _trusted(url: str) -> ssl.SSLContext | None:
+def _trusted() -> ssl.SSLContext:
     """Whose certificates are trusted: those that Prefect's own client trusts. Raises ServeError for a file of none."""
     from prefect.settings import PREFECT_API_TLS_INSECURE_SKIP_VERIFY
 
-    if not url.startswith("https:"):
-        return None
+    if PREFECT_API_TLS_INSECURE_SKIP_VERIFY.value():
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        return context
     named_by, file = _authorities()
     try:
-        context = ssl.create_default_context(cafile=file)
+        return ssl.create_default_context(cafile=file)
     except OSError as error:
         raise ServeError(f"{named_by}: {file} holds no certificates ({error}): name a PEM file, or unset it") from error
-    if PREFECT_API_TLS_INSECURE_SKIP_VERIFY.value():
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    return context
 
 
 def _authorities() -> tuple[str, str]:

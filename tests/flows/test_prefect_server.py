@@ -108,6 +108,16 @@ def test_a_server_whose_certificate_is_of_a_private_authority_is_not_taken_for_a
             _answers(url)
 
 
+def test_a_file_without_certificates_is_told_before_prefect_reads_it(tmp_path: Path) -> None:
+    """Its client reads the file for a server that speaks no TLS as well, but not where nothing is verified."""
+    none = str(tmp_path / "none.pem")
+    with serving(200, b"true") as url, temporary_settings({PREFECT_API_URL: url, PREFECT_API_SSL_CERT_FILE: none}):
+        with pytest.raises(ServeError, match=r"none.pem holds no certificates"), reachable_server():
+            pass
+        with temporary_settings({PREFECT_API_TLS_INSECURE_SKIP_VERIFY: True}), reachable_server():
+            pass
+
+
 def test_the_variable_that_named_the_authorities_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SSL_CERT_FILE, which somebody sets for a Hub, is Prefect's too where it has none of its own."""
     other, none = write_certificate(tmp_path / "other.pem"), tmp_path / "none.pem"
