@@ -56,14 +56,14 @@ class Case:
     latents: int  # pixels a side
     divide: int = 1  # of the full width
     images: int = 1
-    rounds: int = 20
+    rounds: int = 10
     methods: tuple[str, ...] = tuple(INTERVALS)
     steps: int = 6  # of a turn
 
 
-CPU = (Case(32, divide=4, rounds=5), Case(64, divide=4, rounds=2))
+CPU = (Case(32, divide=4, rounds=20), Case(64, divide=4, rounds=6))
 FULL = (Case(64, rounds=3, methods=("base", "moa"), steps=2),)
-GPU = (Case(64, rounds=10), Case(64, images=4, rounds=10))
+GPU = (Case(64), Case(64, images=4))
 GROUPS = {
     "attention": ("aten::_scaled_dot_product", "aten::scaled_dot_product"),
     "convolution": ("aten::convolution",),
