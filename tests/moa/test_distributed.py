@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 import subprocess
 import sys
 from datetime import timedelta
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from moa import distributed
-from moa.distributed import GradientBuffer, ranks
+from moa.distributed import GradientBuffer, Ranks, StopRequest, ranks
 from moa.errors import TrainConfigError
 
 
@@ -23,9 +24,12 @@ def test_gradient_buffer_is_where_the_gradients_are() -> None:
     for _ in range(2):
         layer(torch.ones(4, 3)).sum().backward()
     assert buffer.gradients.tolist() == [8.0] * 8 + [0.0] * 5
+    buffer.extra.fill_(100.0)  # logged sums and a flag: neither part of the norm nor scaled
+    assert buffer.clip_(1000.0).item() == pytest.approx(8 * math.sqrt(8))
+    assert buffer.gradients.tolist() == [8.0] * 8 + [0.0] * 5
     assert buffer.clip_(1.0).item() == pytest.approx(8 * math.sqrt(8))
     assert torch.linalg.vector_norm(torch.cat([p.grad.flatten() for p in parameters])).item() == pytest.approx(1.0)
-    assert buffer.extra.tolist() == [0.0, 0.0]
+    assert buffer.extra.tolist() == [100.0, 100.0]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux only")
@@ -46,6 +50,48 @@ def test_more_ranks_than_gpus_is_an_error(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(TrainConfigError, match="4 ranks on a machine with 2 GPU.*--nproc_per_node 2"), ranks():
         pass
+
+
+def test_on_two_machines_each_rank_has_a_gpu_of_its_own_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RANK": 3, "WORLD_SIZE": 4, "LOCAL_RANK": 1, "LOCAL_WORLD_SIZE": 2}.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "somebody")
+    monkeypatch.setattr(distributed, "die_with_parent", lambda: None)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    chosen: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    group = SimpleNamespace(
+        init_process_group=lambda name, *, timeout, device_id: chosen.append(device_id),
+        destroy_process_group=lambda: None,
+    )
+    monkeypatch.setattr(distributed, "dist", group)
+    with ranks() as here:
+        assert (here.rank, here.world, here.first) == (3, 4, False)
+    assert chosen == [here.device] * 2 == [torch.device("cuda", 1)] * 2
+
+
+@pytest.mark.parametrize(("others", "own", "agreed"), [(1, False, True), (0, True, True), (0, False, False)])
+def test_one_rank_that_says_so_is_enough(others: int, own: bool, agreed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed.dist, "all_reduce", lambda tensor: tensor.add_(others))
+    assert Ranks(rank=1, world=3, device=torch.device("cpu")).any(own) is agreed
+
+
+def test_the_first_ranks_number_is_everybodys(monkeypatch: pytest.MonkeyPatch) -> None:
+    summed: list[int] = []
+    monkeypatch.setattr(distributed.dist, "all_reduce", lambda tensor: summed.append(tensor.item()))
+    first, second = (Ranks(rank, world=2, device=torch.device("cpu")) for rank in range(2))
+    assert first.from_first(7) == 7
+    second.from_first(9)
+    assert summed == [7, 0]
+
+
+def test_a_stop_is_heard_while_it_is_listened_for() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with StopRequest().listening() as stop:
+        assert not stop.asked
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.asked
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 @pytest.mark.parametrize(("gpus", "backend", "hours"), [(0, "gloo", 5), (4, "nccl", 0)])
