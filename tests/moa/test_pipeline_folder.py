@@ -109,7 +109,11 @@ def test_its_subject_encoder_is_a_whole_clip_folder(folders, written, tmp_path):
 
 
 def test_half_precision_on_disk_loads_as_asked(folders, tmp_path):
-    half = MoAPipeline.from_base(folders["base"], folders["adapter"], folders["encoder"], torch_dtype=torch.float16)
+    half, same = (
+        MoAPipeline.from_base(folders["base"], folders["adapter"], folders["encoder"], **{name: torch.float16})
+        for name in ("torch_dtype", "dtype")
+    )
+    assert same.unet.dtype == same.vae.dtype == same.subject_encoder.dtype == torch.float16
     half.save_pretrained(tmp_path / "half")
     for asked in ({}, {"torch_dtype": torch.bfloat16}, {"dtype": torch.float16}):
         pipe, (dtype,) = MoAPipeline.from_pretrained(tmp_path / "half", **asked), [*asked.values(), torch.float32][:1]
