@@ -91,6 +91,36 @@ def test_a_figure_nobody_measured_stays_in_its_place_and_has_none() -> None:
     assert [name for name, value in values.items() if value is None] == ["Identity (IP)", "Scene change"]
 
 
+def test_a_figure_stands_beside_those_on_its_own_base_alone() -> None:
+    """Another base makes other pictures, and the shown method is no rival of its own."""
+    found = evaluation()
+    comic = [
+        method("prior", "Comic", 0.9, None).model_copy(update={"method": "comic"}),
+        method("moa", "MoA on Comic", 0.9, 0.5).model_copy(update={"method": "moa-comic", "compared_with": "comic"}),
+    ]
+    both = replace(found, summary=found.summary.model_copy(update={"methods": [*found.methods, *comic]}))
+    assert both.shown.label == "MoA"
+    identity, prompt, faces, scene = figures(both)
+    assert [(label, rival.mean) for label, _, rival in identity.rivals] == [("Prior only", 0.1), ("without X", 0.5)]
+    assert [(label, rival.mean) for label, _, rival in scene.rivals] == [("without X", 0.06)]
+    assert [figure.percent for figure in (identity, prompt, faces, scene)] == [False, False, True, False]
+    assert [figure.better.split()[0] for figure in (identity, prompt, faces, scene)] == ["higher"] * 3 + ["lower"]
+
+
+def test_shares_are_drawn_from_0_to_1_and_others_as_far_as_they_reach() -> None:
+    scales = [(figure.low, figure.high) for figure in figures(evaluation())]
+    assert [scales[0], scales[2]] == [(0.0, 1.0)] * 2
+    assert scales[1] == (0.0, pytest.approx(0.61 * 1.1)) and scales[3] == (0.0, pytest.approx(0.07 * 1.1))
+
+
+def test_a_difference_is_that_to_the_rival_it_is_said_of() -> None:
+    compared = [
+        Comparison(before="ablation", after="moa", n=8, ip=statistic(0.2)),
+        Comparison(before="prior", after="moa", n=8, ip=statistic(0.4)),
+    ]
+    assert "higher by 0.400 than the prior’s 0.100" in finding(evaluation(*compared))
+
+
 def test_scope_says_of_what_the_figures_are() -> None:
     found = evaluation()
     assert scope(found) == ""

@@ -59,6 +59,25 @@ def test_typical_subjects_are_nearest_the_median_of_the_commonest_word(rows: pd.
     assert typical_subjects(rows, "other", 2) == []
 
 
+def test_a_word_is_common_by_its_people_of_this_method(rows: pd.DataFrame) -> None:
+    """Neither by how many images one of them has, nor by whom another method knows."""
+    woman = rows[rows["word"] == "woman"]
+    more = [woman.assign(seed=seed) for seed in range(1, 20)]
+    others = [woman.assign(method="prior", subject=f"w{number}") for number in range(20)]
+    assert typical_subjects(pd.concat([rows, *more, *others]), "moa", 2) == ["m3", "m4"]
+
+
+def test_the_middle_is_the_median_and_who_was_never_scored_counts_0(rows: pd.DataFrame) -> None:
+    far = rows["subject"].map({"m1": None, "m2": 0.0, "m3": 0.1, "m4": 0.1, "m5": 0.9, "m6": 1.0, "m7": 1.0})
+    assert typical_subjects(rows.assign(ip=far.astype(float)), "moa", 2) == ["m3", "m4"]  # the mean is 0.35
+    assert typical_subjects(rows.assign(ip=far.astype(float)), "moa", 4) == ["m1", "m2", "m3", "m4"]
+
+
+def test_of_a_category_the_first_prompt_stands_for_it(rows: pd.DataFrame) -> None:
+    one = rows.assign(category="action")
+    assert one_prompt_per_category(one, ["p2", "p1"], 2) == ["p2"]
+
+
 def test_order_of_the_suite_comes_first(rows: pd.DataFrame) -> None:
     assert in_order(rows, "prompt_id", ["p2", "gone"]) == ["p2", "p1"]
     assert one_prompt_per_category(rows, ["p2", "p1"], 2) == ["p2", "p1"]
@@ -71,6 +90,7 @@ def test_galleries_rank_scored_images_only(rows: pd.DataFrame) -> None:
     assert list(found["Worst"]["ip"]) == [0.1, 0.2]
     assert list(found["Median"]["ip"]) == [0.5, 0.4]  # ranks 6 and 7 of 13
     assert found["Random"].equals(galleries(rows, "moa", 2)["Random"])
+    assert galleries(rows, "moa", 5)["Random"].index.is_monotonic_increasing  # in the order of the rows
     assert all(len(part) == 0 for part in galleries(rows, "other", 2).values())
 
 
@@ -85,3 +105,5 @@ def test_an_image_that_stands_for_several_people_counts_once(rows: pd.DataFrame)
     shared = rows.assign(image=rows["prompt_id"] + ".png", outcome="no_face")
     assert len(distinct(shared)) == 2 and len(failures(shared, "moa")[FACELESS["no_face"]]) == 2
     assert len(distinct(shared.assign(image=None))) == 14  # no image is not the same image
+    told_apart = shared.assign(method=["moa", "other"] * 7, outcome=["no_face"] * 7 + ["missing"] * 7)
+    assert len(distinct(told_apart)) == 4  # an image's name is that of a method, and two outcomes are two facts
