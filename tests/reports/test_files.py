@@ -89,6 +89,26 @@ def test_parquet_and_csv_read_alike(complete_run: Path, tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(one[columns], other[columns], check_dtype=False)
 
 
+def test_rows_come_in_the_order_of_their_key_and_names_stay_text(complete_run: Path, tmp_path: Path) -> None:
+    """A person may be called 007, an image may be none, and CLIP's cosine may be negative."""
+    rows = pd.read_parquet(complete_run / "evaluation/miniature/scores.parquet").head(6)
+    rows = rows.assign(method="m", subject="007", prompt_id="1", seed=[11.0, 2.0, 10.0, 1.0, 3.0, 0.0], pc=-0.5)
+    rows.assign(image=None, outcome="missing", ip=0.0).to_csv(tmp_path / "scores.csv", index=False)
+    found = read_table(tmp_path, SCORES)
+    assert list(found["seed"]) == [0, 1, 2, 3, 10, 11] and found["seed"].dtype == int
+    assert set(found["subject"]) == {"007"} and set(found["prompt_id"]) == {"1"} and found["image"].isna().all()
+
+
+@pytest.mark.parametrize(("column", "value"), [("ip", -0.1), ("pc", -1.1), ("pc", 1.1)])
+def test_scores_below_or_above_their_bounds_are_refused(
+    complete_run: Path, tmp_path: Path, column: str, value: float
+) -> None:
+    rows = pd.read_parquet(complete_run / "evaluation/miniature/scores.parquet")
+    rows.assign(**{column: value}).to_parquet(tmp_path / "scores.parquet")
+    with pytest.raises(CorruptFileError, match=rf"column {column}.* holds {value}, outside"):
+        read_table(tmp_path, SCORES)
+
+
 def test_method_twice_is_refused(complete_run: Path) -> None:
     summary = json.loads((complete_run / "evaluation/miniature/summary.json").read_text())
     summary["methods"].append(summary["methods"][0])

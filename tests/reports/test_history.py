@@ -17,6 +17,7 @@ from reports.__main__ import main
 from reports.build import build_report
 from reports.errors import RunNotFoundError
 from reports.history import Entry, build_history
+from reports.yardstick import largest_group
 from tests.reports.fake_run import METHODS, PROMPTS, gate, make_run
 from tests.reports.page_reader import Page
 
@@ -216,3 +217,16 @@ def test_evaluation_begun_again_is_marked_and_not_compared(tmp_path: Path) -> No
     assert compared(runs) == ["run-3", "run-1"]
     row = next(tr for tr in Page(runs / "index.html").all("tr") if tr.text.startswith("run-2"))
     assert "being evaluated again, or interrupted" in row.text
+
+
+@pytest.mark.parametrize(
+    ("sticks", "kept"),
+    [
+        ([None, None, "x"], ["c"]),
+        (["x", "y", "y"], ["b", "c"]),
+        (["x", "y", None], ["a"]),
+        ([None, None, None], []),
+    ],
+)
+def test_those_without_a_yardstick_compare_with_nobody(sticks: list[str | None], kept: list[str]) -> None:
+    assert largest_group(["a", "b", "c"], sticks) == kept

@@ -68,8 +68,8 @@ def test_a_word_is_common_by_its_people_of_this_method(rows: pd.DataFrame) -> No
 
 
 def test_the_middle_is_the_median_and_who_was_never_scored_counts_0(rows: pd.DataFrame) -> None:
-    far = rows["subject"].map({"m1": None, "m2": 0.0, "m3": 0.1, "m4": 0.1, "m5": 0.9, "m6": 1.0, "m7": 1.0})
-    assert typical_subjects(rows.assign(ip=far.astype(float)), "moa", 2) == ["m3", "m4"]  # the mean is 0.35
+    far = rows["subject"].map({"m1": None, "m2": 0.0, "m3": 0.1, "m4": 0.1, "m5": 0.3, "m6": 1.0, "m7": 1.0})
+    assert typical_subjects(rows.assign(ip=far.astype(float)), "moa", 2) == ["m3", "m4"]  # the mean is 0.25
     assert typical_subjects(rows.assign(ip=far.astype(float)), "moa", 4) == ["m1", "m2", "m3", "m4"]
 
 
@@ -105,5 +105,7 @@ def test_an_image_that_stands_for_several_people_counts_once(rows: pd.DataFrame)
     shared = rows.assign(image=rows["prompt_id"] + ".png", outcome="no_face")
     assert len(distinct(shared)) == 2 and len(failures(shared, "moa")[FACELESS["no_face"]]) == 2
     assert len(distinct(shared.assign(image=None))) == 14  # no image is not the same image
-    told_apart = shared.assign(method=["moa", "other"] * 7, outcome=["no_face"] * 7 + ["missing"] * 7)
-    assert len(distinct(told_apart)) == 4  # an image's name is that of a method, and two outcomes are two facts
+    methods, outcomes = ["moa", "moa", "other", "other"] * 3 + ["moa"] * 2, ["no_face"] * 7 + ["missing"] * 7
+    assert (
+        len(distinct(shared.assign(method=methods, outcome=outcomes))) == 8
+    )  # an image's name is that of a method, and two outcomes are two facts
