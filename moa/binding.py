@@ -47,12 +47,14 @@ def bind(tokenizer: PreTrainedTokenizerBase, prompt: str, spans: Sequence[tuple[
     """
     indices = []
     last = tokenizer.model_max_length - 2  # the end token takes the last place
+    # Of the whole prompt: after a word of letters the text before it has the same tokens alone, after C++ or an emoji,
+    # which CLIP joins with the punctuation that follows, it may not.
+    places = tokenizer(prompt, truncation=False, verbose=False, return_offsets_mapping=True).offset_mapping
     for start, end in spans:
         word = prompt[start:end]
         if not word.strip() or end > len(prompt):
             raise WordNotFoundError(f"the span [{start}, {end}) holds no word of the prompt {prompt!r}")
-        # CLIP splits text into words before anything else, so the text up to the word's end has the same tokens alone.
-        index = len(tokenizer(prompt[:end], truncation=False, verbose=False).input_ids) - 2
+        index = max(token for token, (first, behind) in enumerate(places) if first < min(behind, end))
         if index > last:
             raise WordTruncatedError(
                 f"the subject word {word!r} is token {index} of the prompt {prompt!r}, but the text encoder reads only "

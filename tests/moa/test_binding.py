@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
+from transformers import CLIPTokenizer
 
 from moa.binding import bind, find_words
 from moa.errors import WordNotFoundError, WordTruncatedError
@@ -81,6 +84,19 @@ def test_the_index_is_the_last_token_of_the_word(tokenizer, prompt, word):
     offsets = tokenizer(prompt, return_offsets_mapping=True).offset_mapping
     assert offsets[index][1] == span[1]
     assert offsets[index][0] >= span[0]
+
+
+def test_a_word_that_ends_in_a_sign_is_found_among_the_signs_that_follow_it(tmp_path):
+    """CLIP's own merges: `++` is one token, but of `++)` the first is `+`."""
+    tiny_tokenizer(tmp_path)
+    vocabulary = json.loads((tmp_path / "vocab.json").read_text())
+    merges = [line.split() for line in (tmp_path / "merges.txt").read_text().splitlines()[1:]]
+    merges += [["+", ")</w>"], ["+", "+</w>"]]
+    vocabulary |= {"".join(merge): len(vocabulary) + n for n, merge in enumerate(merges[-2:])}
+    tokenizer = CLIPTokenizer(vocab=vocabulary, merges=[tuple(merge) for merge in merges])
+    assert tokenizer.tokenize("(c++)") == ["(</w>", "c</w>", "+", "+)</w>"]
+    assert bind(tokenizer, "(c++)", [(1, 4)]) == [4]
+    assert bind(tokenizer, "c++ a", [(0, 3), (4, 5)]) == [2, 3]
 
 
 def test_two_subjects_with_one_word_bind_to_two_tokens(tokenizer):
