@@ -194,9 +194,7 @@ class SubjectsMixin(SubjectComponents):
         encoded = iter(self.encode_subjects(images, prepare=False) if images else ())
         rows = [subject.features if subject.features is not None else next(encoded) for subject in subjects]
         dim = self.unet.moa_config.image_dim
-        return torch.stack(
-            [check_features(row, dim, s.word).float().cpu() for row, s in zip(rows, subjects, strict=True)]
-        )
+        return torch.stack([check_features(row, dim, s.word) for row, s in zip(rows, subjects, strict=True)])
 
 
 class MoAPipeline(SubjectsMixin, StableDiffusionPipeline):

@@ -99,7 +99,7 @@ def image_features(encoder: CLIPVisionModelWithProjection, pixels: Tensor) -> Te
 
 def check_image(image: Image.Image, name: str) -> None:
     """Raises `SubjectError`, which calls the image `name`, when it is no PIL image, empty, of a mode that has no 8-bit
-    colours (16-bit grey would be cut off at white), or cannot be decoded."""
+    colours (16-bit grey would be cut off at white), or cannot be decoded: damaged, or closed before it was read."""
     if not isinstance(image, Image.Image):
         raise SubjectError(f"{name} is a {type(image).__name__}: give a PIL image (Image.open), or features")
     if min(image.size) == 0:
@@ -108,14 +108,19 @@ def check_image(image: Image.Image, name: str) -> None:
         raise SubjectError(f"{name} has mode {image.mode}: convert it to 8-bit RGB, RGBA or L first")
     try:
         image.load()
-    except (OSError, SyntaxError) as error:
-        raise SubjectError(f"{name} cannot be decoded ({error}): save or download it again") from error
+        image.crop((0, 0, 1, 1)).convert("RGBA")  # fails where what it says of its transparency is not of its mode
+    except Exception as error:  # OSError, SyntaxError, EOFError, ValueError, ...: what a decoder meets in junk
+        reason = "its file is closed" if isinstance(error, AssertionError) else error  # Pillow asserts that it is open
+        raise SubjectError(
+            f"{name} cannot be decoded ({reason}): load() it while its file is open, or save or download it again"
+        ) from error
 
 
 def check_features(features: Tensor, image_dim: int, word: str) -> Tensor:
-    """One subject's features as [image_dim]; raises `SubjectError` when their shape is wrong or they are not finite."""
+    """One subject's features as [image_dim], fp32, CPU. Raises `SubjectError` when they have no such values, their
+    shape is wrong, or they are not finite."""
     try:
-        features = torch.as_tensor(features)
+        features = torch.as_tensor(features, dtype=torch.float32, device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:
         raise SubjectError(f"the features of subject {word!r} are no tensor ({error}): give [{image_dim}]") from error
     if tuple(features.shape) not in {(image_dim,), (1, image_dim)}:

@@ -91,6 +91,30 @@ def test_a_file_that_breaks_off_is_refused():
         encoder_pixels([image], PROCESSOR)
 
 
+def test_a_file_that_was_closed_before_it_was_read_is_refused(tmp_path):
+    """As behind the usual `with Image.open(...) as image`."""
+    Image.new("RGB", (8, 8)).save(tmp_path / "me.png")
+    with Image.open(tmp_path / "me.png") as image:
+        pass
+    with pytest.raises(SubjectError, match="image 0 .*its file is closed.*load"):
+        encoder_pixels([image], PROCESSOR)
+    image = Image.open(tmp_path / "me.png")
+    image.close()
+    with pytest.raises(SubjectError, match="image 0 .*closed image.*load"):
+        encoder_pixels([image], PROCESSOR)
+
+
+def test_a_decoder_may_fail_as_it_likes(tmp_path):
+    """Pillow raises a ValueError for a DDS file that breaks off, and for transparency that a palette cannot have."""
+    data = io.BytesIO()
+    Image.new("RGBA", (16, 16)).save(data, "DDS")
+    transparent = Image.new("RGB", (8, 8))
+    transparent.info["transparency"] = (1, 2, 3)
+    for image in (Image.open(io.BytesIO(data.getvalue()[:-40])), transparent.quantize(4)):
+        with pytest.raises(SubjectError, match="image 0 .*cannot be decoded"):
+            encoder_pixels([image], PROCESSOR)
+
+
 @torch.no_grad()
 def test_features_are_the_projected_embeddings_of_the_encoder():
     encoder = tiny_image_encoder()
@@ -108,6 +132,8 @@ def test_features_are_the_projected_embeddings_of_the_encoder():
         (torch.zeros(2, IMAGE_DIM), "shape"),
         (torch.full((IMAGE_DIM,), float("nan")), "NaN"),
         (torch.full((IMAGE_DIM,), float("inf")), "infinity"),
+        (torch.full((IMAGE_DIM,), 1e300, dtype=torch.float64), "infinity"),
+        (torch.zeros(IMAGE_DIM, device="meta"), "no tensor"),
         ("me.jpg", "no tensor"),
     ],
 )
@@ -116,9 +142,10 @@ def test_bad_features_are_refused_by_name(features, message):
         check_features(features, IMAGE_DIM, "man")
 
 
-def test_good_features_are_flattened():
-    features = torch.randn(1, IMAGE_DIM)
-    assert torch.equal(check_features(features, IMAGE_DIM, "man"), features[0])
+@pytest.mark.parametrize("kind", [torch.float64, torch.float16, torch.float8_e4m3fn, torch.int64], ids=str)
+def test_good_features_are_flattened_and_of_one_precision(kind):
+    features = torch.arange(IMAGE_DIM)[None].to(kind)
+    torch.testing.assert_close(check_features(features, IMAGE_DIM, "man"), features[0].float(), rtol=0, atol=0)
 
 
 def test_a_subject_has_an_image_or_features():
