@@ -65,6 +65,15 @@ class Router(nn.Module):
         return shares
 
 
+class PriorAttention(Attention):
+    """A diffusers `Attention` that is no mixture, beside others that are. Its block passes the context to both:
+    diffusers would warn of it in each call, and `torch.compile` break its graph there."""
+
+    def forward(self, *args: Any, moa: MoAContext | None = None, **kwargs: Any) -> Tensor:
+        """As in diffusers, without `moa`."""
+        return super().forward(*args, **kwargs)
+
+
 class MoABranch(nn.Module):
     """What MoA adds to one attention layer: the personalization expert (a trained copy) and the router.
 

@@ -26,7 +26,7 @@ from moa.backward import FrozenConv2d, RecomputedGEGLU
 from moa.conditioning import MoAContext, MoAInput, MultimodalPrompt, multimodal_prompts
 from moa.config import MoAConfig
 from moa.errors import ConditioningError, UnsupportedBaseError
-from moa.layers import MoAAttention, MoABranch
+from moa.layers import MoAAttention, MoABranch, PriorAttention
 
 LORA_LOADED = "LoRA layers are loaded into {}: to keep them fuse_lora(), then unload_lora_weights()"
 NO_MOA = (
@@ -217,6 +217,9 @@ class MoAUNet2DConditionModel(UNet2DConditionModel):
         """Turn the attention layers into mixtures and initialise what MoA adds from the prior as it is now."""
         config = self.moa_config
         layers = self._layers()
+        for _, block in _blocks_in_forward_order(self):
+            for _, attention in _attentions(block):
+                attention.__class__ = PriorAttention
         for layer, attention in layers:
             attention.__class__ = MoAAttention
             attention.moa = MoABranch(attention, config, layer.index)
