@@ -36,8 +36,12 @@ class ExpertCache:
     _rows: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        if self.interval < 1 or self.interval % 1:
-            raise ConditioningError(f"expert_interval={self.interval}: it is a number of steps, 1 or more")
+        try:
+            steps = self.interval >= 1 and self.interval % 1 == 0
+        except TypeError:  # None, text
+            steps = False
+        if not steps:
+            raise ConditioningError(f"expert_interval={self.interval!r}: it is a number of steps, 1 or more")
 
     def start(self, rows: int) -> bool:
         """Called by the U-Net before its blocks run on a batch of `rows`: whether the expert is computed in this pass.

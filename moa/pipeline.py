@@ -9,7 +9,7 @@ the same seed and the content stays.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import replace
 from inspect import signature
@@ -144,8 +144,9 @@ class SubjectsMixin(SubjectComponents):
     def bind_subjects(self, prompt: str, subjects: Sequence[Subject]) -> list[Subject]:
         """The subjects of a prompt with the positions of their words in it: for a call with `prompt_embeds`.
 
-        Raises `WordNotFoundError`, `WordTruncatedError` and `SubjectError`.
+        Raises `WordNotFoundError`, `WordTruncatedError`, `SubjectCountError` and `SubjectError`.
         """
+        (subjects,) = group_subjects(subjects, prompts=1, single=True)
         tokens = self._tokens(prompt, subjects)
         return [replace(subject, position=token) for subject, token in zip(subjects, tokens, strict=True)]
 
@@ -155,7 +156,7 @@ class SubjectsMixin(SubjectComponents):
 
         With `prepare`, people are cut out of photographs first. Raises `SubjectError` and `PersonNotFoundError`.
         """
-        if isinstance(images, Image.Image) or not len(images):
+        if not isinstance(images, Sized) or not len(images):
             raise SubjectError("encode_subjects takes a list of at least one image, e.g. [image]")
         if self.subject_encoder is None or self.subject_processor is None:
             raise SubjectError(

@@ -161,7 +161,7 @@ def test_it_compiles_without_a_graph_break_once_for_each_kind_of_step():
     assert counter.frame_count <= 4  # computing and reusing, each with a number and then with a symbol for the step
 
 
-@pytest.mark.parametrize("interval", [0, -1, 1.5])
-def test_an_interval_below_one_or_between_two_steps_is_refused(interval):
-    with pytest.raises(ConditioningError, match=f"expert_interval={interval}"):
+@pytest.mark.parametrize("interval", [0, -1, 1.5, float("nan"), float("inf"), None, "2"])
+def test_an_interval_that_is_no_number_of_steps_is_refused(interval):
+    with pytest.raises(ConditioningError, match=f"expert_interval={interval!r}: it is a number"):
         ExpertCache(interval)

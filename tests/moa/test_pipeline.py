@@ -233,6 +233,12 @@ def test_prompt_embeds_need_positions_and_bind_subjects_finds_them(pipe):
     assert torch.equal(draw(pipe, None, pipe.bind_subjects("a man", man()), **given), draw(pipe, "a man", man()))
 
 
+@pytest.mark.parametrize("subjects", [iter(man()), man()[0], person(1)], ids=["a generator", "one", "an image"])
+def test_subjects_to_bind_come_in_a_list(pipe, subjects):
+    with pytest.raises(SubjectCountError, match="give a list"):
+        pipe.bind_subjects("a man", subjects)
+
+
 @pytest.mark.parametrize("length", [MAX_TOKENS - 20, MAX_TOKENS + 20])
 def test_positions_in_prompt_embeds_are_limited_by_their_length(pipe, length):
     embeds = torch.randn(1, length, TEXT_DIM)
@@ -313,8 +319,13 @@ def test_a_scheduler_of_second_order_takes_subjects(pipe):
 
 @pytest.mark.parametrize(
     ("images", "message"),
-    [([], "at least one image"), (person(1), r"e\.g\. \[image\]"), (["me.png"], "a str: give a PIL image")],
-    ids=["none", "no list", "a path"],
+    [
+        ([], "at least one image"),
+        (person(1), r"e\.g\. \[image\]"),
+        (map(person, [1, 2]), "takes a list"),
+        (["me.png"], "a str: give a PIL image"),
+    ],
+    ids=["none", "no list", "a generator", "a path"],
 )
 def test_images_to_encode_come_in_a_list(pipe, images, message):
     with pytest.raises(SubjectError, match=message):
