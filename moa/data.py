@@ -208,9 +208,9 @@ def file_digest(path: Path) -> str:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ShardDataError(f"{path} is not JSON ({error}): preprocess again") from None
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ShardDataError(f"{path} is no JSON object ({error}): preprocess again") from None
 
 
 def _members(data: bytes) -> dict[str, bytes]:

@@ -190,7 +190,7 @@ def _component(kind: Any, folder: Path, **options: Any) -> Any:
         )
     try:
         return kind.from_pretrained(folder, **options)
-    except (OSError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise PipelineFolderError(f"{folder} cannot be loaded as {kind.__name__}: {error}") from error
 
 
@@ -206,6 +206,6 @@ def _scheduler(folder: Path) -> SchedulerMixin:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
         raise PipelineFolderError(f"{path} cannot be read ({error}): is this a pipeline folder?") from error

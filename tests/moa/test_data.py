@@ -71,6 +71,15 @@ def test_other_format_version_is_refused(tmp_path: Path) -> None:
         ShardDataset(tmp_path)
 
 
+@pytest.mark.parametrize("text", ["[1]", "3", "{", ""])
+def test_a_manifest_or_index_that_is_no_json_object_is_named(tmp_path: Path, text: str) -> None:
+    folder = write_shards(tmp_path)
+    for path in (folder / "shards/train-00001.json", folder / "manifest.json"):
+        path.write_text(text)
+        with pytest.raises(ShardDataError, match=f"{path.name} is no JSON object"):
+            ShardDataset(folder)
+
+
 @pytest.mark.parametrize("suffix", [".tar", ".json"])
 def test_missing_shard_is_named(tmp_path: Path, suffix: str) -> None:
     (write_shards(tmp_path) / "shards" / f"train-00001{suffix}").unlink()

@@ -232,6 +232,32 @@ def test_a_component_without_all_its_weights_is_refused_and_a_whole_clip_is_quie
         MoAPipeline.from_pretrained(full)
 
 
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "subject_encoder"])
+@pytest.mark.parametrize("damage", ["cut", "pointer"])
+def test_weights_that_were_cut_or_never_fetched_are_refused(full, part, damage):
+    """A download that broke off; a clone without git-lfs, which has a pointer in a file's place."""
+    (path,) = (full / part).glob("*.safetensors")
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n"
+    path.write_bytes(pointer if damage == "pointer" else path.read_bytes()[:-40])
+    with pytest.raises(PipelineFolderError, match=f"{part} cannot be loaded"):
+        MoAPipeline.from_pretrained(full)
+
+
+@pytest.mark.parametrize("part", ["text_encoder", "subject_encoder"])
+def test_weights_of_another_model_than_the_configuration_says_are_refused(full, part):
+    """Without its configuration transformers takes CLIP's own."""
+    (full / part / "config.json").unlink()
+    with pytest.raises(PipelineFolderError, match=f"{part} cannot be loaded"):
+        MoAPipeline.from_pretrained(full)
+
+
+def test_an_index_that_is_no_object_is_refused(full):
+    for name in ("model_index.json", "scheduler/scheduler_config.json"):
+        (full / name).write_text("[1]")
+        with pytest.raises(PipelineFolderError, match=f"{name} cannot be read"):
+            MoAPipeline.from_pretrained(full)
+
+
 def test_other_bad_folders_are_refused(folders, full, tmp_path):
     with pytest.raises(PipelineFolderError, match="neither a folder"):
         MoAPipeline.from_pretrained(tmp_path / "nowhere")
