@@ -20,6 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 
 from moa.errors import PersonNotFoundError, PreparerWeightsError
 from moa.mtcnn import FaceCascade
@@ -90,7 +91,7 @@ class SegmentationPreparer:
             model: Any = Mask2FormerForUniversalSegmentation.from_pretrained(
                 folder, use_safetensors=True, local_files_only=True
             )
-        except (OSError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError, SafetensorError) as error:
             raise PreparerWeightsError(
                 f"{folder} cannot be loaded as a Mask2Former ({str(error).strip().splitlines()[0]}): fetch one with "
                 "`hf download facebook/mask2former-swin-base-coco-panoptic --local-dir FOLDER` and name that folder"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -164,3 +165,11 @@ def test_a_photograph_without_a_person_is_an_error_that_says_what_to_do(mask2for
 def test_a_folder_that_is_no_mask2former_is_refused(tmp_path):
     with pytest.raises(PreparerWeightsError, match=r"hf download .*Mask2|hf download facebook"):
         SegmentationPreparer(tmp_path / "nothing")
+
+
+def test_weights_that_were_cut_are_refused(mask2former, tmp_path):
+    folder = shutil.copytree(mask2former, tmp_path / "cut")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-40])
+    with pytest.raises(PreparerWeightsError, match="cannot be loaded as a Mask2Former"):
+        SegmentationPreparer(folder)
