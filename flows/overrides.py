@@ -19,6 +19,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import to_jsonable_python
 
 from flows.errors import OverrideError, UnknownPresetError
 from flows.presets import PRESETS
@@ -76,6 +77,11 @@ def replaced(config: LifecycleConfig, overrides: Iterable[str]) -> LifecycleConf
         raise OverrideError(f"The overrides do not fit preset {config.preset!r}: {problems}") from None
     if endless := [name for name, value in _fields(valid) if isinstance(value, float) and not math.isfinite(value)]:
         raise OverrideError(f"{', '.join(endless)}: give a finite number")
+    if foreign := [name for name, value in _fields(valid) if not _is_utf8(value)]:
+        raise OverrideError(
+            f"{', '.join(foreign)}: holds bytes that are no UTF-8, which Prefect's API cannot carry; rename the "
+            "folder, or name a link to it"
+        )
     return valid
 
 
@@ -120,7 +126,7 @@ def _value(field: str, text: str, annotation: Any) -> Any:
         return text
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except Exception as error:  # YAMLError, and ValueError for a month 13, RecursionError, ...
         raise OverrideError(f"The value of {field!r} is not YAML: {text!r} ({error})") from None
 
 
@@ -135,14 +141,17 @@ def _holds_text(annotation: Any) -> bool:
 
 
 def _replace(values: dict[str, Any], field: str, text: str, base: LifecycleConfig) -> None:
-    """Sets the field `a.b.c` of the nested dictionary; raises OverrideError when there is no such field."""
+    """Sets the field `a.b.c` of the nested dictionary; raises OverrideError when there is no such field, or another
+    override has made of its group what has no fields."""
     fields = fields_of(base)
     if field not in fields:
         raise OverrideError(f"There is no field {field!r}. {_suggest(field, fields)}")
     model: BaseModel = base
     *groups, last = field.split(".")
     for group in groups:
-        values, model = values[group], getattr(model, group)
+        values, model = values.setdefault(group, {}), getattr(model, group)
+        if not isinstance(values, dict):
+            raise OverrideError(f"{field!r} has no place: another override makes its group {group!r} {values!r}")
     values[last] = _value(field, text, type(model).model_fields[last].annotation)
 
 
@@ -153,6 +162,15 @@ def _fields(model: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield prefix + key, value
         if isinstance(value, BaseModel):
             yield from _fields(value, f"{prefix}{key}.")
+
+
+def _is_utf8(value: Any) -> bool:
+    """Whether all texts and paths in a value have a UTF-8 form; names on a disk may be any bytes."""
+    try:
+        json.dumps(to_jsonable_python(value), ensure_ascii=False).encode()
+    except UnicodeError:
+        return False
+    return True
 
 
 def _suggest(word: str, valid: Iterable[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -146,6 +147,8 @@ def test_the_presets_own_name_is_no_override() -> None:
         ("name=zoo", "taken"),
         ("name=index.html", "taken"),
         ("train.steps=[1", "not YAML"),
+        ("train.steps=2026-13-01", "The value of 'train.steps' is not YAML: '2026-13-01' (month must be in 1..12)"),
+        ("train.moa=" + 5000 * "[", "The value of 'train.moa' is not YAML"),
         ("promote.tag='{run}'", "{name} and {commit}"),
         ("promote.tolerance_ip=-1", "promote.tolerance_ip"),
         ("ablate.variants=[{label: x}]", "either an adapter folder, or the overrides"),
@@ -160,6 +163,17 @@ def test_mistakes_are_named(override: str, message: str) -> None:
     with pytest.raises(OverrideError) as error:
         resolve("miniature", [override])
     assert message in str(error.value)
+
+
+def test_parts_of_a_group_may_follow_the_group() -> None:
+    group = "train={shards: /s, base: /b, image_encoder: /e, moa: {image_dim: 8}, global_batch: 2}"
+    augmentation = resolve("miniature", [group, "train.augmentation.flip=0"]).train.augmentation
+    assert augmentation.flip == 0 and augmentation.rotation > 0
+    for nothing in ("train.moa=null", "train.moa=linear"):
+        with pytest.raises(
+            OverrideError, match="'train.moa.router' has no place: another override makes its group 'moa' "
+        ):
+            resolve("miniature", [nothing, "train.moa.router=mlp"])
 
 
 def test_training_follows_the_shards_unless_told_otherwise() -> None:
@@ -186,6 +200,12 @@ def test_paths_in_overrides_mean_the_same_from_another_folder(monkeypatch: pytes
     monkeypatch.chdir("/")
     assert resolve("miniature", config.overrides) == config
     assert config.ablate.variants[0].adapter == tmp_path / "other 😀"
+
+
+def test_a_path_that_is_no_utf8_is_refused_before_any_server_is_asked() -> None:
+    with pytest.raises(OverrideError, match=r"preprocess.source_root: holds bytes that are no UTF-8"):
+        resolve("miniature", [f"preprocess.source_root={os.fsdecode(b'/caf' + bytes([233]))}"])
+    assert resolve("miniature", ["preprocess.source_root=/café"]).preprocess.source_root == Path("/café")
 
 
 def test_the_command_names_no_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
