@@ -26,7 +26,8 @@ def read_summary(config: LifecycleConfig, candidate: str) -> dict[str, Any]:
     Raises MissingInputError when there is none, or the one there is measured another adapter.
     """
     folder = evaluation_folder(config)
-    summary = read_json(require(folder / "manifest.json", "evaluate").with_name("summary.json"))
+    require(folder / "manifest.json", "evaluate")
+    summary = read_json(require(folder / "summary.json", "evaluate"))
     if summary["provenance"]["adapter_digest"] != candidate:
         raise MissingInputError(
             f"{folder} is the evaluation of another adapter than the one that publication.json names: "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +32,28 @@ def write_json(path: Path, value: Any) -> Path:
     return path
 
 
-def read_json(path: Path) -> Any:
-    """The content of a JSON file. Raises BrokenFileError for one that is none, OSError where there is no file."""
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises BrokenFileError for a file without one, and later where a key that it lacks is
+    asked for, OSError where there is no file."""
     try:
-        return json.loads(path.read_bytes())
+        found = json.loads(path.read_bytes(), object_hook=partial(_Object, path))
     except ValueError as error:
         what = "is empty" if not path.stat().st_size else f"is no JSON ({error})"
         raise BrokenFileError(
             f"{path} {what}, as a power cut may leave a file: delete it and run the stage that writes it again. "
             "What is finished is kept"
         ) from error
+    if not isinstance(found, _Object):
+        raise BrokenFileError(f"{path} holds no object: delete it and run the stage that writes it again")
+    return found
+
+
+class _Object(dict[str, Any]):
+    """An object of a file: where it lacks a key, the file is at fault, as one of another version may be."""
+
+    def __init__(self, path: Path, values: dict[str, Any]):
+        super().__init__(values)
+        self._path = path
+
+    def __missing__(self, key: str) -> Any:
+        raise BrokenFileError(f"{self._path} lacks {key!r}: delete it and run the stage that writes it again")

@@ -35,8 +35,8 @@ class Trained:
 
     @classmethod
     def of(cls, export: Path) -> Trained | None:
-        """The record in an adapter folder; None without a finished export."""
-        if not (export / "manifest.json").is_file():
+        """The record in an adapter folder; None without a finished export, or where one of its files has gone."""
+        if not all((export / name).is_file() for name in ("manifest.json", "config.json")):
             return None
         manifest, config = read_json(export / "manifest.json"), read_json(export / "config.json")
         return cls(

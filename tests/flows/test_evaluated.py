@@ -12,7 +12,10 @@ import torch
 from PIL import Image
 
 from flows.artifacts import MOST_BYTES, TILE, _scores, interval, strip
-from flows.evaluated import told, unscored
+from flows.errors import MissingInputError
+from flows.evaluated import evaluation_folder, read_summary, told, unscored
+from flows.files import write_json
+from flows.overrides import resolve
 
 PROBLEMS = [
     {"what": "images/moa/anna/moon/0.png", "why": "the image cannot be read"},
@@ -27,6 +30,16 @@ def test_what_could_not_be_scored_is_what_the_evaluation_named(tmp_path: Path) -
     assert problems == PROBLEMS
     assert "2 x the image cannot be read; 1 x no face" in told(problems) and "moon/0.png" in told(problems)
     assert told([]) == ""
+
+
+def test_a_summary_that_was_lost_is_named_with_the_stage_that_writes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MOA_RUNS_DIR", str(tmp_path))
+    config = resolve("miniature")
+    write_json(evaluation_folder(config) / "manifest.json", {})
+    with pytest.raises(MissingInputError, match="miniature/summary.json is missing: run `python -m flows.evaluate`"):
+        read_summary(config, "sha256:x")
 
 
 def test_a_row_of_the_table_says_what_was_not_measured() -> None:

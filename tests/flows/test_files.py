@@ -40,6 +40,23 @@ def test_a_broken_file_is_named_with_what_to_do(tmp_path: Path, left: bytes) -> 
         read_json(tmp_path / "other.json")
 
 
+@pytest.mark.parametrize("left", ["null", "[1]", '"x"'])
+def test_what_is_no_object_is_named(tmp_path: Path, left: str) -> None:
+    path = tmp_path / "gate.json"
+    path.write_text(left)
+    with pytest.raises(BrokenFileError, match=f"^{path} holds no object: delete it and run"):
+        read_json(path)
+
+
+def test_a_key_that_a_file_lacks_is_named_with_the_file_at_any_depth(tmp_path: Path) -> None:
+    path = write_json(tmp_path / "gate.json", {"decision": "promoted", "candidate": {"commit": "ab"}})
+    found = read_json(path)
+    assert found["candidate"]["commit"] == "ab" and found.get("rule") is None and "rule" not in found
+    for ask in (lambda: found["rule"], lambda: found["candidate"]["branch"]):
+        with pytest.raises(BrokenFileError, match=f"^{path} lacks '(rule|branch)': delete it and run"):
+            ask()
+
+
 def test_a_file_is_on_the_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Some file systems rename first and write later; a power cut between the two leaves an empty file."""
     steps: list[str] = []

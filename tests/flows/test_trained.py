@@ -37,6 +37,14 @@ def test_the_same_settings_are_no_change_wherever_they_are_read() -> None:
     assert require_trained(config("train.steps=7", "train.log_every=1", "train.num_workers=2")).step == 7
 
 
+def test_an_export_that_lost_a_file_is_none() -> None:
+    export = write_export(config()).parent
+    (export / "config.json").unlink()
+    refuse_other_data(config())
+    with pytest.raises(MissingInputError, match="export holds no adapter: run `python -m flows.train --name run`"):
+        require_trained(config())
+
+
 def test_an_adapter_of_an_earlier_version_did_without_an_option_what_its_default_does() -> None:
     export = write_export(config()).parent
     record = read_json(export / "config.json")
