@@ -239,7 +239,9 @@ def _digest(path: Path, known: list[Any] | None) -> list[Any] | None:
 
 
 def _read_inventory(path: Path) -> dict[str, list[Any]]:
+    """What was remembered by name, as `_digest` gives it."""
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
+        entries = json.loads(path.read_text()).items()
+        return {name: [size, time, str(sha256)] for name, (size, time, sha256) in entries}
+    except (OSError, ValueError, AttributeError, TypeError):
         return {}  # only a cache: hash everything again

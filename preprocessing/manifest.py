@@ -45,6 +45,8 @@ def read_manifest(out: Path) -> dict[str, Any] | None:
         ) from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise OutputError(f"{path}: not a manifest of format {FORMAT}; {ANOTHER}, or delete this one")
+    if lost := [name for name in ("dataset", "inputs", "digest") if not manifest.get(name)]:
+        raise OutputError(f"{path}: lacks {lost[0]}; delete it and run again, whole shards are kept")
     return manifest
 
 

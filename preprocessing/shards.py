@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from preprocessing.atomic import replacing, sha256_bytes, write_json
+from preprocessing.atomic import replacing, sha256_bytes, sha256_json, write_json
 from preprocessing.config import SPLITS
 from preprocessing.frame import Item, Rejected
 from preprocessing.quality import Statistics
@@ -122,8 +122,14 @@ def write_shard(
         "sources": sources,
         "statistics": statistics.as_json(),
     }
+    record["digest"] = record_digest(record)
     write_json(folder / f"{plan.name}.json", record)
     return record
+
+
+def record_digest(record: dict[str, Any]) -> str:
+    """Digest of a shard's JSON without itself and the shard's name, which may change. Raises ValueError for NaN."""
+    return sha256_json({key: value for key, value in record.items() if key not in ("shard", "digest")})
 
 
 def _header(name: str, size: int) -> bytes:

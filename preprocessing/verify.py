@@ -23,6 +23,7 @@ from preprocessing.atomic import sha256_file
 from preprocessing.errors import REJECTION_REASONS, OutputError, ShardError
 from preprocessing.frame import OTHER_PERSON
 from preprocessing.manifest import manifest_digest, read_manifest
+from preprocessing.shards import record_digest
 
 
 def verify(folder: Path | str) -> dict[str, Any]:
@@ -62,30 +63,34 @@ def _manifest(folder: Path) -> dict[str, Any]:
 def _verify_shard(path: Path, entry: dict[str, Any], config: dict[str, Any]) -> Counter[str]:
     """Counts of one shard."""
     _check(path, _digest(path) == entry["sha256"], "differs from the manifest; run preprocessing again")
-    index = _read_index(path.with_suffix(".json"), entry)
+    account = path.with_suffix(".json")
+    index, is_whole = _read_account(account, entry)
     counts: Counter[str] = Counter()
     with _reading(path), path.open("rb") as shard:
         for record in index:
             shard.seek(record["offset"])
             members = _members(path, shard.read(record["size"]), record["key"])
             counts["subjects"] += _verify_sample(f"{path}: {record['key']}", members, record["key"], config)
+    _check(account, is_whole, "differs from its digest; run preprocessing again")
     counts["samples"] = counts[entry["split"]] = len(index)
     return counts
 
 
-def _read_index(path: Path, entry: dict[str, Any]) -> list[dict[str, Any]]:
-    """The index of a shard: where in its tar each sample is."""
+def _read_account(path: Path, entry: dict[str, Any]) -> tuple[list[dict[str, Any]], bool]:
+    """Of a shard's JSON the index, where in its tar each sample is, and whether all of it is what was written."""
     try:
         with _reading(path):
-            index = json.loads(path.read_text())["index"]
-        keys = [record["key"] for record in index]
-        places = [record[name] for record in index for name in ("offset", "size")]
-        _check(path, all(type(place) is int and place >= 0 for place in places), "an offset or a size is no length")
-    except (ValueError, KeyError, TypeError) as error:
+            record = json.loads(path.read_text())
+        index = record["index"]
+        keys = [sample["key"] for sample in index]
+        places = [sample[name] for sample in index for name in ("offset", "size")]
+        inside = all(type(place) is int and 0 <= place <= entry["bytes"] for place in places)
+        _check(path, inside, "an offset or a size is no length in the shard")
+        _check(path, len(index) == entry["samples"], f"lists {len(index)} samples, not {entry['samples']}")
+        _check(path, keys == sorted(set(keys)), "keys are not sorted or not unique")
+        return index, record.get("digest") in (None, record_digest(record))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ShardError(f"{path}: cannot be read ({error!r}); run preprocessing again") from error
-    _check(path, len(index) == entry["samples"], f"lists {len(index)} samples, not {entry['samples']}")
-    _check(path, keys == sorted(set(keys)), "keys are not sorted or not unique")
-    return index
 
 
 def _members(path: Path, content: bytes, key: str) -> dict[str, bytes]:

@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from preprocessing import atomic, captions, finished, manifest
+from preprocessing.atomic import write_json
 from preprocessing.errors import MissingWeightsError, OutputError
 from preprocessing.run import preprocess
 from preprocessing.verify import verify
@@ -118,6 +119,39 @@ def test_an_edited_photograph_costs_its_own_shard(collection: tuple[Path, Path])
     root, out = collection
     add_photo(root, NAMES[1], shade=7)
     assert changed(root, out) == ["3 finished shards kept", "train-00000"]
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes"),
+    [(b'"statistics"', b'"statistjcs"'), (b'"with_face": 3', b'"with_face": 7'), (b'"sources"', b'"sourceq"')],
+)
+def test_a_damaged_account_of_a_shard_costs_that_shard(
+    collection: tuple[Path, Path], was: bytes, becomes: bytes
+) -> None:
+    """A flipped bit, or it would be counted wrong, or stop every later run."""
+    root, out = collection
+    path = out / "shards/train-00001.json"
+    assert was in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(was, becomes))
+    assert changed(root, out) == ["3 finished shards kept", "train-00001"]
+
+
+@pytest.mark.parametrize("left", ["[1]", '{"a": 3}', '{"000-a.png": [1, 2]}', '{"a": {"b": 1}}', "{"])
+def test_a_damaged_inventory_is_none(collection: tuple[Path, Path], left: str) -> None:
+    root, out = collection
+    (out / ".inventory.json").write_text(left.replace("000-a.png", NAMES[0]))
+    assert changed(root, out) == ["up to date"]
+
+
+@pytest.mark.parametrize("lost", ["dataset", "inputs", "digest"])
+def test_a_manifest_that_lacks_a_part_is_named(collection: tuple[Path, Path], lost: str) -> None:
+    root, out = collection
+    whole = json.loads((out / "manifest.json").read_text())
+    write_json(out / "manifest.json", {name: part for name, part in whole.items() if name != lost})
+    with pytest.raises(OutputError, match=rf"manifest.json: lacks {lost}; delete it and run again"):
+        preprocess(declaration(), out, source_root=root)
+    (out / "manifest.json").unlink()
+    assert changed(root, out)[0] == "4 finished shards kept"
 
 
 def test_kept_shards_were_made_by_the_tools_of_then(

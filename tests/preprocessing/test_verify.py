@@ -18,7 +18,7 @@ from preprocessing.atomic import sha256_file, write_json
 from preprocessing.errors import ShardError
 from preprocessing.manifest import manifest_digest
 from preprocessing.run import preprocess
-from preprocessing.shards import TarWriter
+from preprocessing.shards import TarWriter, record_digest
 from preprocessing.verify import main, verify
 from tests.preprocessing.folders import add_photo, declaration, item_of, photo_names, samples_of
 
@@ -106,7 +106,8 @@ def change_members(out: Path, changes: dict[str, bytes]) -> None:
         tar.add(SimpleNamespace(key=entry["key"], members=sorted(new.items())))
     tar.close()
     path.with_suffix(".tar").write_bytes(written.getvalue())
-    write_json(path, record | {"index": tar.index})
+    record["index"] = tar.index
+    write_json(path, record | {"digest": record_digest(record)})
     vouch(out)
 
 
@@ -196,6 +197,28 @@ def test_an_index_of_another_form_is_found(out: Path, index: object, capsys: pyt
     write_json(path, json.loads(path.read_text()) | {"index": index})
     assert main([str(out)]) == 1
     assert f"{path}: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", [-1, 1 << 70])
+def test_an_index_that_leaves_the_shard_is_found(out: Path, place: int) -> None:
+    path = out / "shards/train-00000.json"
+    record = json.loads(path.read_text())
+    record["index"][0]["size"] = place
+    write_json(path, record | {"digest": record_digest(record)})
+    with pytest.raises(ShardError, match=r"train-00000\.json: an offset or a size is no length in the shard"):
+        verify(out)
+
+
+@pytest.mark.parametrize("account", ["statistics", "sources", "tools", "dataset"])
+def test_a_damaged_account_of_a_shard_is_found(out: Path, account: str) -> None:
+    path = out / "shards/train-00000.json"
+    record = json.loads(path.read_text())
+    write_json(path, record | {account: []})
+    with pytest.raises(ShardError, match=r"train-00000\.json: differs from its digest"):
+        verify(out)
+    del record["digest"]  # as an earlier version wrote it
+    write_json(path, record)
+    verify(out)
 
 
 class FailingDisk(io.BytesIO):
