@@ -33,7 +33,7 @@ def read_json(path: Path) -> Any:
         return JSON.decode(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (ValueError, OSError) as problem:
+    except (ValueError, RecursionError, OSError) as problem:
         raise CorruptFileError(path, "", f"is not readable JSON ({problem})") from problem
 
 
@@ -74,7 +74,7 @@ def read_lines(path: Path, model: type[Model]) -> Iterator[Model]:
                 return
             try:
                 value = JSON.decode(line)
-            except ValueError as problem:
+            except (ValueError, RecursionError) as problem:
                 raise CorruptFileError(path, f"line {number}", f"is not JSON ({problem})") from problem
             yield as_model(path, value, model, f"line {number}")
 

@@ -117,7 +117,8 @@ def _is_run(folder: Path) -> bool:
 
 
 def _entry(folder: Path, page: Path) -> Entry:
-    records = [path for pattern in RECORDS for path in folder.glob(pattern)] or [folder]
+    found = (path for pattern in RECORDS for path in folder.glob(pattern))
+    records = [path for path in found if path.is_file()] or [folder]  # one may be a link that leads nowhere
     when = datetime.fromtimestamp(min(path.stat().st_mtime for path in records), UTC)
     index = folder / "report" / "index.html"
     report = Thumbnails(page.parent).href(index) if index.is_file() else ""

@@ -21,18 +21,19 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 def render(template: str, **values: Any) -> str:
-    """The page as HTML text."""
+    """The page as HTML text; what of the names of files is no UTF-8 becomes "?"."""
     style, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     policy = (
         "default-src 'none'; img-src 'self' data: file:; style-src 'unsafe-inline'; "
         f"script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
     )
-    return (
+    page = (
         _environment()
         .get_template(template)
         .render(style=Markup(style), script=Markup(script), policy=policy, **values)
     )
+    return page.encode(errors="replace").decode()
 
 
 @cache

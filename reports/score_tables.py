@@ -87,7 +87,10 @@ def _with_numbers(path: Path, rows: pd.DataFrame, expected: TableFormat) -> pd.D
 
 
 def _check_text(path: Path, rows: pd.DataFrame, expected: TableFormat) -> None:
-    """No text but the image may be empty, and no path may leave the folder."""
+    """A text is text, none but the image may be empty, and no path may leave the folder."""
+    for name in expected.text:
+        if strange := [value for value in rows[name].dropna().unique() if not isinstance(value, str)]:
+            raise CorruptFileError(path, f"column {name}", f"holds {strange[0]}, which is no text")
     for name in [column for column in expected.text if column != "image"] + ["seed"]:
         if rows[name].isna().any():
             raise CorruptFileError(
@@ -102,7 +105,10 @@ def _check_text(path: Path, rows: pd.DataFrame, expected: TableFormat) -> None:
 
 
 def _check_values(path: Path, rows: pd.DataFrame, expected: TableFormat) -> None:
-    """Scores inside their bounds, known outcomes, each key once."""
+    """Whole seeds, scores inside their bounds, known outcomes, each key once."""
+    strange = rows.loc[(rows["seed"] % 1 != 0) | (rows["seed"].abs() >= 2.0**63), "seed"]
+    if len(strange):
+        raise CorruptFileError(path, "column seed", f"holds {strange.iloc[0]}, which is no whole number of 64 bits")
     for name, (low, high) in expected.ranges.items():
         outside = rows[(rows[name] < low - 1e-6) | (rows[name] > high + 1e-6)]
         if len(outside):

@@ -54,6 +54,9 @@ def test_line_still_being_written_is_passed_over(tmp_path: Path) -> None:
     path.write_text('{"step": 10, "lo\n{"step": 20}\n')
     with pytest.raises(CorruptFileError, match="line 1"):
         read_metrics(path)
+    path.write_text(5000 * "[" + "\n")
+    with pytest.raises(CorruptFileError, match="line 1"):
+        read_metrics(path)
 
 
 @pytest.mark.parametrize(
@@ -67,6 +70,11 @@ def test_line_still_being_written_is_passed_over(tmp_path: Path) -> None:
         (lambda rows: rows.assign(image="../../../etc/passwd"), "column image"),
         (lambda rows: rows.assign(image="/etc/passwd"), "column image"),
         (lambda rows: rows.assign(subject=None), "column subject"),
+        (lambda rows: rows.assign(image=7), "column image"),
+        (lambda rows: rows.assign(method=True), "column method"),
+        (lambda rows: rows.assign(seed=1.5), "column seed"),
+        (lambda rows: rows.assign(seed=float("inf")), "column seed"),
+        (lambda rows: rows.assign(seed=1e30), "column seed"),
     ],
 )
 def test_broken_scores_name_the_column(

@@ -118,6 +118,13 @@ def test_broken_run_keeps_its_row(runs: Path, capsys: pytest.CaptureFixture) -> 
     assert "line 1" in rows[0].text and "small" in rows[1].text
 
 
+def test_a_link_that_leads_nowhere_costs_its_run_alone(runs: Path) -> None:
+    (runs / "week-02/config.json").unlink()
+    (runs / "week-02/config.json").symlink_to("another disk")
+    assert main(["--history", str(runs)]) == 0
+    assert len([tr for tr in Page(runs / "index.html").all("tr") if tr.inside("tbody")]) >= 2
+
+
 def test_run_without_evaluation_is_listed(runs: Path) -> None:
     (runs / "new").mkdir()
     (runs / "new/config.json").write_text("{}")

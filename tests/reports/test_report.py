@@ -24,7 +24,7 @@ from reports.errors import CorruptFileError, RunNotFoundError
 from reports.run_folder import read_run
 from reports.size import NOTE, Room
 from tests.reports.fake_drawing import draw
-from tests.reports.fake_run import METHODS, PROMPTS, make_run
+from tests.reports.fake_run import METHODS, PROMPTS, make_run, write_json
 from tests.reports.page_reader import Page
 
 EVALUATION = "evaluation/miniature"
@@ -340,6 +340,12 @@ def test_evaluation_of_another_format_leaves_the_rest_of_the_report(tmp_path: Pa
     for part in ("export", "evaluation/miniature"):
         shutil.rmtree(run / part)
     assert said in Page(build_report(run)).text  # though the old evaluation is all there is
+
+
+def test_a_path_that_is_no_utf8_is_shown_as_far_as_it_can_be(run: Path) -> None:
+    """Names on a disk may be any bytes, and a page is UTF-8."""
+    write_json(run / "lifecycle.json", {"preprocess": {"source_root": os.fsdecode(b"/photos/caf\xe9")}})
+    assert "/photos/caf?" in Page(build_report(run)).text
 
 
 def test_folder_without_a_run_is_refused(tmp_path: Path) -> None:
