@@ -37,7 +37,7 @@ class ScoreTable:
         path = folder / f"{self.name}.parquet"
         try:
             rows = pd.read_parquet(path)
-        except (OSError, ValueError) as error:
+        except Exception as error:  # pyarrow and pandas raise a dozen unrelated types on a broken file
             raise ScoresError(f"{path}: cannot be read ({error}); run the evaluation again") from error
         missing = [column for column in self.columns if column not in rows]
         if missing:
