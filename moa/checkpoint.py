@@ -7,8 +7,8 @@
 
 A checkpoint is built in a temporary folder, flushed to disk and renamed. `latest` takes the newest whose digests
 hold; a damaged one is named in a message and passed over, one that cannot be judged (no permission, a disk that fails,
-another format) ends the run, because going on would mean to train its steps again and to delete it. Older ones are
-deleted only after the new one is in place.
+another format, the name of another step) ends the run, because going on would mean to train its steps again and to
+delete it. Older ones are deleted only after the new one is in place.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def save(
 def latest(folder: Path, warn: Callable[[str], None] = print) -> Checkpoint | None:
     """The newest complete and undamaged checkpoint under `folder`, or None; each damaged one is told to `warn`.
 
-    Raises `CheckpointError` for one that cannot be read or has another format.
+    Raises `CheckpointError` for one that cannot be read, has another format or the name of another step.
     """
     for step, path in _candidates(Path(folder)):
         try:
@@ -142,6 +142,10 @@ def _open(path: Path, step: int) -> Checkpoint:
             raise CheckpointError(
                 f"checkpoint {path} has format {complete['format']!r}, this version reads {FORMAT!r}: use a new run "
                 "folder, or the version that wrote it"
+            )
+        if complete["step"] != step:
+            raise CheckpointError(
+                f"checkpoint {path} is one of step {complete['step']}: give it that name again, or move it away"
             )
         return Checkpoint(path, step, json.loads((path / "state.json").read_text(encoding="utf-8")))
     except CheckpointError:

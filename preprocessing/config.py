@@ -237,7 +237,7 @@ def load_dataset(path: Path | str) -> DatasetConfig:
         ) from error
     try:
         values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except Exception as error:  # YAMLError, and ValueError for a month 13, RecursionError, ...
         raise ConfigError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected fields such as name, source, captions; found {type(values).__name__}")

@@ -242,7 +242,7 @@ def load_suite(path: Path | str, *, faces: Path | None = None, clip: Path | None
         declared = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SuiteError(f"{path}: cannot be read ({error.strerror}); suites live in datasets/suites/") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except Exception as error:  # UnicodeDecodeError, YAMLError, and ValueError for a month 13, RecursionError, ...
         raise SuiteError(f"{path}: is not YAML: {error}") from error
     try:
         suite = Suite.model_validate(declared)

@@ -122,6 +122,13 @@ def test_other_format_ends_the_run_rather_than_starting_it_anew(tmp_path: Path) 
         checkpoint.latest(tmp_path)
 
 
+def test_a_copy_under_the_name_of_another_step_is_not_taken_for_that_step(tmp_path: Path) -> None:
+    """Training would go on at the step of the name, with the weights and the counters of the other."""
+    shutil.copytree(_save(tmp_path, 1), tmp_path / "step-00000005")
+    with pytest.raises(CheckpointError, match="step-00000005 is one of step 1: give it that name again, or move it"):
+        checkpoint.latest(tmp_path)
+
+
 def test_one_that_cannot_be_read_now_is_not_taken_for_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _save(tmp_path, 1)
     _save(tmp_path, 2)

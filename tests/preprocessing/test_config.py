@@ -71,6 +71,8 @@ def test_problems_name_file_field_and_choices(tmp_path: Path, changes: dict, exp
     ("text", "expected"),
     [
         ("name: [", "not valid YAML"),
+        ("version: 2026-13-01", "not valid YAML: month must be in 1..12"),
+        (5000 * "[", "not valid YAML"),
         ("- a\n- b\n", "expected fields"),
         ("", "expected fields"),
         (None, "cannot be read"),

@@ -179,9 +179,10 @@ def test_a_wrong_declaration_names_file_and_field(tmp_path, change, field):
 def test_a_missing_file_and_broken_yaml_are_named(tmp_path):
     with pytest.raises(SuiteError, match="absent.yaml: cannot be read"):
         load_suite(tmp_path / "absent.yaml")
-    (tmp_path / "broken.yaml").write_text("name: [", encoding="utf-8")
-    with pytest.raises(SuiteError, match="broken.yaml: is not YAML"):
-        load_suite(tmp_path / "broken.yaml")
+    for text in ("name: [", "version: 2026-13-01", 5000 * "["):  # the latter two are no errors of YAML
+        (tmp_path / "broken.yaml").write_text(text, encoding="utf-8")
+        with pytest.raises(SuiteError, match="broken.yaml: is not YAML"):
+            load_suite(tmp_path / "broken.yaml")
 
 
 def test_places_are_relative_to_the_file_and_can_be_replaced(tmp_path):
