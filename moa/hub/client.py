@@ -16,6 +16,7 @@ import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from traceback import walk_tb
 
 import httpx2
 from huggingface_hub import HfApi, constants, get_session, is_offline_mode, set_client_factory
@@ -195,6 +196,10 @@ def _translated(error: Exception, endpoint: str, repo_id: str) -> HubError | Non
     if isinstance(error, HubError):
         return None
     where, status, reason = f"{repo_id} at {endpoint}", status_of(error), reason_of(error)
+    if isinstance(error, OfflineModeIsEnabled):
+        return HubOfflineError(
+            f"{where}: it sends on to another machine, and HF_HUB_OFFLINE is set; unset it ({error})"
+        )
     if distrust := _distrust(error):
         return HubUntrustedError(f"{where}: its certificate is not trusted ({distrust.verify_message}): {TRUST}")
     if status == 507:
@@ -228,7 +233,18 @@ def _translated(error: Exception, endpoint: str, repo_id: str) -> HubError | Non
         return HubUnavailableError(f"{where}: no usable answer ({reason}); try again later")
     if status is not None:
         return HubError(f"{where}: the Hub refused the request ({status}): {without_queries(str(error))}")
+    if _is_of_no_hub(error):
+        what = without_queries(f"{type(error).__name__}: {error}")
+        return HubError(f"{where}: no answer of a Hub ({what}): see whether the address and the name are right")
     return None
+
+
+def _is_of_no_hub(error: Exception) -> bool:
+    """Whether the client stumbled over an answer that is none of the protocol's, a web page for instance: it then ends
+    with whatever its code and its parsers raise."""
+    stumbled = (httpx2.HTTPError, httpx2.InvalidURL, ValueError, LookupError, TypeError, AttributeError)
+    modules = (frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__))
+    return isinstance(error, stumbled) and any(name.startswith("huggingface_hub.") for name in modules)
 
 
 def _is_without_xet(error: Exception, repo_id: str) -> bool:

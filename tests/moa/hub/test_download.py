@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from huggingface_hub import constants
 
-from moa.errors import HubError, HubUnavailableError, PublicationMismatchError, RepositoryMissingError
+from moa.errors import HubError, HubOfflineError, HubUnavailableError, PublicationMismatchError, RepositoryMissingError
 from moa.hub.download import download
 from moa.hub.publish import publish
 from moa.hub.server import LocalHub
@@ -28,6 +29,31 @@ def test_a_branch_is_pinned_to_the_commit_it_was_at(hub, published, pipeline, ca
     second = publish(pipeline, repo_id=REPO, endpoint=hub.endpoint, token=None, branch="run-a", card=card)
     assert download(REPO, published.commit, hub.endpoint, tmp_path) == first
     assert download(REPO, "run-a", hub.endpoint, tmp_path).name == second.commit
+
+
+@pytest.mark.parametrize("answer", [b"<html>Log in, please</html>", b"[]", b"null", b'{"siblings": 3}'])
+def test_what_is_no_hub_is_told_as_that(hub, published, tmp_path, answer):
+    """Another server has the port, or a gateway asks to log in: an answer, and none of the protocol's."""
+
+    def web_page(handler, route) -> bool:
+        handler.send_head(200, len(answer), {"Content-Type": "text/html"})
+        handler.wfile.write(answer)
+        return False
+
+    hub.faults["model_info"] = [web_page] * 9
+    with pytest.raises(HubError, match=rf"{REPO} at {hub.endpoint}: no answer of a Hub \("):
+        download(REPO, "run-a", hub.endpoint, tmp_path)
+
+
+def test_a_mirror_that_sends_on_to_the_network_is_told_when_offline(hub, published, tmp_path, monkeypatch):
+    def elsewhere(handler, route) -> bool:
+        handler.send_head(307, 0, {"Location": "http://hub.example/x"})
+        return False
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    hub.faults["model_info"] = [elsewhere] * 9
+    with pytest.raises(HubOfflineError, match="sends on to another machine.*hub.example"):
+        download(REPO, "run-a", hub.endpoint, tmp_path)
 
 
 def test_a_complete_copy_needs_no_hub(hub, published, tmp_path):
