@@ -277,9 +277,11 @@ def _verify(publication: Publication, token: str | None, cache_dir: Path | None,
         cache = Path(temporary) if cache_dir is None else Path(cache_dir)
         place = (publication.repo_id, publication.commit, publication.endpoint)
         folder = download(*place, cache, token=token, progress=back)
-        wrong = [path for path, digest in publication.files.items() if local_file(folder / path).digest != digest]
+        files = {path: folder / path for path in publication.files if (folder / path).is_file()}
+        came = {path: local_file(file).digest for path, file in files.items()}
+        wrong = [path for path, digest in publication.files.items() if came.get(path) != digest]
         if wrong:
             raise PublicationMismatchError(
-                f"{publication.repo_id}@{publication.commit}: {', '.join(wrong[:5])}: came back with other bytes; "
-                "do not use this revision, publish again"
+                f"{publication.repo_id}@{publication.commit}: {', '.join(wrong[:5])}: came back with other bytes, "
+                "or not; do not use this revision, publish again"
             )

@@ -250,6 +250,9 @@ def test_bytes_that_the_hub_lists_and_sends_otherwise_are_noticed(hub, pipeline)
     other = {"unet/config.json": sent.files["model_index.json"]}
     with pytest.raises(PublicationMismatchError, match="unet/config.json: came back with other bytes"):
         _verify(sent.model_copy(update={"files": sent.files | other}), None, None, None)
+    more = {"unet/lost.json": sent.files["model_index.json"]}
+    with pytest.raises(PublicationMismatchError, match="unet/lost.json: came back with other bytes, or not"):
+        _verify(sent.model_copy(update={"files": sent.files | more}), None, None, None)
 
 
 # refusals before anything is sent
