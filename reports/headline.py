@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from reports.charts import Interval
 from reports.evaluation_format import MethodSummary, Statistic
+from reports.page import score
 from reports.run_folder import Evaluation
 from reports.shots import tones
 from reports.strips import interval_strip
@@ -105,11 +106,11 @@ def _against(
     ours, theirs = getattr(moa, name), getattr(rival, name, None)
     if ours is None or ours.mean is None:
         return ""
-    own = f"{title} is" if known else f"{title} is {ours.mean:.3f}"
+    own = f"{title} is" if known else f"{title} is {score(ours.mean)}"
     if rival is None or theirs is None or theirs.mean is None:
         return "" if known else own
     paired = next((c for c in evaluation.summary.comparisons if c.before == rival.method), None)
-    return f"{own}{'' if known else ','} {_said(getattr(paired, name, None))} {whose} {theirs.mean:.3f}"
+    return f"{own}{'' if known else ','} {_said(getattr(paired, name, None))} {whose} {score(theirs.mean)}"
 
 
 def _said(difference: Statistic | None) -> str:

@@ -94,7 +94,8 @@ def interval(found: Bounded, percent: bool = False) -> str:
 
 def end(value: float, percent: bool = False) -> str:
     """An end of a scale in two digits: "0", "0.047", "100 %"."""
-    return f"{value * 100:.2g} %".replace("1e+02", "100") if percent else f"{value:.2g}"
+    size = f"{abs(value) * 100:.2g} %".replace("1e+02", "100") if percent else f"{abs(value):.2g}"
+    return f"−{size}" if value < 0 else size
 
 
 def brief(value: str) -> str:

@@ -20,7 +20,7 @@ from reports.history import build_history
 from reports.router import clearest
 from reports.run_folder import read_run
 from tests.reports.chromium import Browser, find_chromium
-from tests.reports.fake_run import LAYERS, METHODS, PROMPTS, STEPS, gate, make_run
+from tests.reports.fake_run import LAYERS, METHODS, PROMPTS, STEPS, SUBJECTS, gate, make_run
 
 pytestmark = pytest.mark.skipif(find_chromium() is None, reason="Chromium is not installed (apt-get install chromium)")
 
@@ -307,6 +307,16 @@ def test_index_of_many_runs_is_compact_and_keeps_its_heads_in_sight(history: Pat
         assert browser.run(rows)[0] > 100 and browser.problems() == []
         browser.resize(390, 844)
         assert browser.run("document.documentElement.scrollWidth") <= 390
+
+
+def test_words_without_a_break_do_not_widen_the_page(tmp_path: Path) -> None:
+    prompts = [("p", "context", "a {word} " + 300 * "no"), ("q", "context", "a {word}")]
+    page = build_report(make_run(tmp_path, prompts=prompts, subjects=SUBJECTS[:2], methods=METHODS[:3]))
+    with Browser(str(find_chromium()), tmp_path / "profile", width=1280) as browser:
+        browser.open(page)
+        for width in (1280, 390):
+            browser.resize(width, 844)
+            assert browser.run("document.documentElement.scrollWidth") <= width
 
 
 def test_phone_and_dark(report: Path, tmp_path: Path) -> None:

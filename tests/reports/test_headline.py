@@ -12,6 +12,7 @@ import pytest
 
 from reports.evaluation_format import Breakdown, Comparison, MethodSummary, Statistic, Suite, Summary
 from reports.headline import figures, finding, scope
+from reports.page import end
 from reports.run_folder import Evaluation
 
 
@@ -49,6 +50,15 @@ def test_identity_is_held_against_the_prior() -> None:
     found = finding(evaluation(Comparison(before="prior", after="moa", n=8, ip=statistic(0.4))))
     assert found.startswith("Identity (IP) is 0.500, higher by 0.400 than the prior’s 0.100; ")
     assert "prompt consistency (PC) is 0.600, not compared in pairs with the prior’s 0.600. Beside" in found
+
+
+def test_a_figure_below_zero_has_the_minus_sign_of_all_figures() -> None:
+    """PC is a cosine."""
+    found = evaluation()
+    below = [m.model_copy(update={"pc": statistic(-0.0412)}) for m in found.summary.methods]
+    told = finding(replace(found, summary=found.summary.model_copy(update={"methods": below})))
+    assert "(PC) is −0.041, not compared in pairs with the prior’s −0.041" in told
+    assert (end(-0.0412), end(-0.5, percent=True), end(1, percent=True), end(0)) == ("−0.041", "−50 %", "100 %", "0")
 
 
 @pytest.mark.parametrize(
