@@ -72,7 +72,8 @@ def replaced(config: LifecycleConfig, overrides: Iterable[str]) -> LifecycleConf
         valid = LifecycleConfig.model_validate(_absolute(chosen.model_dump()))
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(map(str, item['loc']))}: {item['msg'].removeprefix('Value error, ')}" for item in error.errors()
+            ": ".join(filter(None, (".".join(map(str, item["loc"])), item["msg"].removeprefix("Value error, "))))
+            for item in error.errors()
         )
         raise OverrideError(f"The overrides do not fit preset {config.preset!r}: {problems}") from None
     if endless := [name for name, value in _fields(valid) if isinstance(value, float) and not math.isfinite(value)]:

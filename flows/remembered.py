@@ -73,7 +73,8 @@ def _gone(record: dict[str, Any]) -> list[str]:
 def forget(name: str, fields: Sequence[str] = ()) -> list[str]:
     """Takes settings out of what a run remembers; returns the others. They are the preset's again.
 
-    Raises OverrideError where there is no such run, or it does not remember one of `fields`; then nothing is changed.
+    Raises OverrideError where there is no such run, it does not remember one of `fields`, or the others do not fit
+    without them; then nothing is changed.
     """
     record = runs_root() / name / "lifecycle.json"
     if not RUN_NAME.fullmatch(name) or not record.is_file():
@@ -85,8 +86,11 @@ def forget(name: str, fields: Sequence[str] = ()) -> list[str]:
     if fields:
         try:
             write_lifecycle(resolve(found["preset"], kept, name))
-        except (OverrideError, UnknownPresetError):  # another one is gone, too
-            write_json(record, found | {"overrides": kept})
+        except (OverrideError, UnknownPresetError) as error:
+            rest = found | {"overrides": kept}
+            if found["preset"] in PRESETS and not _gone(rest):
+                raise OverrideError(f"Nothing was forgotten: without it the others do not fit. {error}") from None
+            write_json(record, rest)  # another one does not exist any more, and can be forgotten next
     return kept
 
 

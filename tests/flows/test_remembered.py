@@ -9,7 +9,7 @@ import pytest
 from flows.errors import OverrideError
 from flows.files import read_json, write_json
 from flows.overrides import merged
-from flows.remembered import kept_settings, main, recall
+from flows.remembered import forget, kept_settings, main, recall
 from flows.settings import write_lifecycle
 
 
@@ -74,6 +74,17 @@ def test_a_remembered_setting_that_is_none_any_more_is_forgotten_by_the_command_
     assert main(command.partition("flows.remembered ")[2].split()) == 0
     assert capsys.readouterr().out == "train.steps=9\n"
     assert recall(None, [], "mine").train.steps == 9
+
+
+def test_what_others_need_is_not_forgotten_without_them() -> None:
+    """Or every later command on the run would be refused."""
+    record = write_lifecycle(recall("miniature", ["launch.processes=3", "train.global_batch=9"], "mine"))
+    before = record.read_bytes()
+    with pytest.raises(OverrideError, match="Nothing was forgotten: .* global_batch 8 cannot be split evenly over 3"):
+        forget("mine", ["train.global_batch"])
+    assert record.read_bytes() == before
+    assert forget("mine", ["train.global_batch", "launch.processes"]) == ["name=mine"]
+    assert recall(None, [], "mine").train.global_batch == 8
 
 
 def test_settings_are_forgotten_one_by_one_or_not_at_all(capsys: pytest.CaptureFixture[str]) -> None:

@@ -138,7 +138,7 @@ def test_the_presets_own_name_is_no_override() -> None:
         ("train.learning_rate=inf", "train.learning_rate: give a finite number"),
         ("promote.tolerance_ip=.nan", "promote.tolerance_ip"),
         ("preprocess.max_bad=1.5", "preprocess.max_bad"),
-        ("launch.processes=3", "cannot be split evenly over 3"),
+        ("launch.processes=3", "preset 'miniature': global_batch 8 cannot be split evenly over 3"),
         ("name=../outside", "name"),
         ("name=a..b", "'..'"),
         ("name=run.lock", ".lock"),
