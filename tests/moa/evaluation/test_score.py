@@ -390,7 +390,7 @@ def test_processes_share_the_measuring(folder):
     assert clip.images == 0
 
 
-def test_tables_are_read_back_and_damage_is_named(folder):
+def test_tables_are_read_back_and_damage_is_named(folder, monkeypatch):
     rows = _score(folder)
     SCORES.write(folder, rows)
     pd.testing.assert_frame_equal(SCORES.read(folder), rows, check_dtype=False)
@@ -403,11 +403,12 @@ def test_tables_are_read_back_and_damage_is_named(folder):
     with pytest.raises(ScoresError, match="lacks column pc"):
         SCORES.read(folder)
     SCORES.write(folder, rows)
-    whole = (folder / "scores.parquet").read_bytes()
-    for broken in (b"no table", whole.replace(b'"numpy_type"', b'"numpy_tYpe"')):  # the latter is a KeyError of pandas
-        (folder / "scores.parquet").write_bytes(broken)
-        with pytest.raises(ScoresError, match="scores.parquet: cannot be read"):
-            SCORES.read(folder)
+    (folder / "scores.parquet").write_bytes(b"no table")
+    with pytest.raises(ScoresError, match="scores.parquet: cannot be read"):
+        SCORES.read(folder)
+    monkeypatch.setattr(pd, "read_parquet", lambda path: {}["numpy_type"])  # as of metadata with a flipped bit
+    with pytest.raises(ScoresError, match="scores.parquet: cannot be read .*numpy_type"):
+        SCORES.read(folder)
 
 
 def test_every_image_of_a_method_has_rows(folder):
