@@ -17,6 +17,26 @@ from moa.distributed import GradientBuffer, Ranks, StopRequest, ranks
 from moa.errors import TrainConfigError
 
 
+def launched(
+    monkeypatch: pytest.MonkeyPatch, *, gpus: int, rank: int = 0, world: int = 4, local: int = 0, per_node: int = 4
+) -> SimpleNamespace:
+    """This process as a rank that torchrun has started on a machine with `gpus` GPUs. What it then asks for: its
+    `current` GPU, and how it `joined` the process group."""
+    calls = SimpleNamespace(current=None, joined={})
+    for name, value in {"RANK": rank, "WORLD_SIZE": world, "LOCAL_RANK": local, "LOCAL_WORLD_SIZE": per_node}.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "somebody")
+    monkeypatch.setattr(distributed, "die_with_parent", lambda: None)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: setattr(calls, "current", device))
+    group = SimpleNamespace(
+        init_process_group=lambda backend, **options: calls.joined.update(backend=backend, **options),
+        destroy_process_group=lambda: None,
+    )
+    monkeypatch.setattr(distributed, "dist", group)
+    return calls
+
+
 def test_gradient_buffer_is_where_the_gradients_are() -> None:
     layer, unused = torch.nn.Linear(3, 2), torch.nn.Parameter(torch.ones(5))
     parameters = [*layer.parameters(), unused]
@@ -43,31 +63,16 @@ def test_a_rank_dies_with_its_launcher() -> None:
 
 
 def test_more_ranks_than_gpus_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"RANK": 0, "WORLD_SIZE": 4, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 4}.items():
-        monkeypatch.setenv(name, str(value))
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "somebody")
-    monkeypatch.setattr(distributed, "die_with_parent", lambda: None)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    launched(monkeypatch, gpus=2)
     with pytest.raises(TrainConfigError, match="4 ranks on a machine with 2 GPU.*--nproc_per_node 2"), ranks():
         pass
 
 
 def test_on_two_machines_each_rank_has_a_gpu_of_its_own_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"RANK": 3, "WORLD_SIZE": 4, "LOCAL_RANK": 1, "LOCAL_WORLD_SIZE": 2}.items():
-        monkeypatch.setenv(name, str(value))
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "somebody")
-    monkeypatch.setattr(distributed, "die_with_parent", lambda: None)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    chosen: list[torch.device] = []
-    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
-    group = SimpleNamespace(
-        init_process_group=lambda name, *, timeout, device_id: chosen.append(device_id),
-        destroy_process_group=lambda: None,
-    )
-    monkeypatch.setattr(distributed, "dist", group)
+    calls = launched(monkeypatch, gpus=2, rank=3, local=1, per_node=2)
     with ranks() as here:
-        assert (here.rank, here.world, here.first) == (3, 4, False)
-    assert chosen == [here.device] * 2 == [torch.device("cuda", 1)] * 2
+        assert (here.rank, here.world, here.first, here.device) == (3, 4, False, torch.device("cuda", 1))
+    assert calls.current == calls.joined["device_id"] == here.device
 
 
 @pytest.mark.parametrize(("others", "own", "agreed"), [(1, False, True), (0, True, True), (0, False, False)])
@@ -99,22 +104,12 @@ def test_ranks_on_cpus_wait_while_another_encodes_a_part(
     gpus: int, backend: str, hours: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """512 images of 512 pixels at half a minute each; Stable Diffusion's autoencoder took more on two loaded cores."""
-    for name, value in {"RANK": 0, "WORLD_SIZE": 4, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 4}.items():
-        monkeypatch.setenv(name, str(value))
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "somebody")
-    monkeypatch.setattr(distributed, "die_with_parent", lambda: None)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
-    joined: list[tuple[str, timedelta]] = []
-    group = SimpleNamespace(
-        init_process_group=lambda name, *, timeout, device_id: joined.append((name, timeout)),
-        destroy_process_group=lambda: None,
-    )
-    monkeypatch.setattr(distributed, "dist", group)
+    calls = launched(monkeypatch, gpus=gpus)
     with ranks():
         pass
-    ((name, waits),) = joined
-    assert name == backend and (waits > timedelta(hours=hours)) and (backend == "gloo" or waits < timedelta(hours=1))
+    waits = calls.joined["timeout"]
+    assert calls.joined["backend"] == backend
+    assert waits > timedelta(hours=hours) and (backend == "gloo" or waits < timedelta(hours=1))
 
 
 def test_a_lone_process_is_rank_0_whatever_is_left_in_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,6 +106,5 @@ def test_an_image_that_stands_for_several_people_counts_once(rows: pd.DataFrame)
     assert len(distinct(shared)) == 2 and len(failures(shared, "moa")[FACELESS["no_face"]]) == 2
     assert len(distinct(shared.assign(image=None))) == 14  # no image is not the same image
     methods, outcomes = ["moa", "moa", "other", "other"] * 3 + ["moa"] * 2, ["no_face"] * 7 + ["missing"] * 7
-    assert (
-        len(distinct(shared.assign(method=methods, outcome=outcomes))) == 8
-    )  # an image's name is that of a method, and two outcomes are two facts
+    # An image's name is that of a method, and two outcomes are two facts.
+    assert len(distinct(shared.assign(method=methods, outcome=outcomes))) == 8
