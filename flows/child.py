@@ -1,7 +1,7 @@
 """A started command and its whole process tree, which ends with it.
 
-Training runs outside the flow process (`torchrun`), whose workers open sessions of their own; a signal to the process
-group does not reach them. So:
+Training runs outside the flow process, by `torchrun` where it has several processes, which open sessions of their own:
+a signal to the process group does not reach them. So:
 
 * the child gets SIGTERM from the kernel when the thread that started it dies (PR_SET_PDEATHSIG, Linux);
 * every process of the tree carries a mark in its environment, by which it is found even when its parent is long gone;

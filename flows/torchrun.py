@@ -1,5 +1,5 @@
-"""How the training processes are started (`torchrun -m moa.train`), and what they say: while they train, and before
-they fail."""
+"""How the training processes are started (`torchrun -m moa.train`; without the launcher where there is only one), and
+what they say: while they train, and before they fail."""
 
 from __future__ import annotations
 
@@ -46,11 +46,15 @@ class Draft:
         self.path.unlink(missing_ok=True)
 
 
-def torchrun(config: Path, processes: int) -> list[str]:
-    """The command that trains as a configuration file says. The launcher would leave a folder of its logs in /tmp at
-    each call, empty, since what is printed goes to the supervisor: there is none."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--log-dir", os.devnull]
-    return [*launcher, "--nproc-per-node", str(processes), "-m", "moa.train", str(config)]
+def training_command(config: Path, processes: int) -> list[str]:
+    """The command that trains as a configuration file says. One process needs no launcher, which would import PyTorch
+    as well, for seconds. The launcher would leave a folder of its logs in /tmp at each call, empty, since what is
+    printed goes to the supervisor: there is none."""
+    training = ["-m", "moa.train", str(config)]
+    if processes == 1:
+        return [sys.executable, *training]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--log-dir", os.devnull]
+    return [sys.executable, *launcher, "--nproc-per-node", str(processes), *training]
 
 
 class LastWords:

@@ -1,6 +1,6 @@
 """Shards -> adapter: `python -m flows.train --preset miniature`.
 
-Starts the training processes (`torchrun -m moa.train`) and watches them. They write metrics.jsonl, checkpoints/ and
+Starts the training processes (flows/torchrun.py) and watches them. They write metrics.jsonl, checkpoints/ and
 export/; run again, they resume, or find the export finished. A process that was killed is started again twice.
 """
 
@@ -23,7 +23,7 @@ from flows.presets import PresetName
 from flows.retries import RETRIES
 from flows.settings import LifecycleConfig
 from flows.stage import Progress, announced
-from flows.torchrun import Draft, LastWords, follow, torchrun
+from flows.torchrun import Draft, LastWords, follow, training_command
 from flows.trained import refuse_other_data, run_training
 from moa.train_config import TrainConfig
 
@@ -43,7 +43,7 @@ def train_adapter(config: LifecycleConfig, training: TrainConfig, stage: str = "
     try:
         with announced(stage, manifest), Progress("train", stage[:1].upper() + stage[1:]) as progress:
             run_process(
-                torchrun(draft.path, config.launch.processes),
+                training_command(draft.path, config.launch.processes),
                 log=log,
                 on_record=lambda record: follow(record, draft, training.steps, progress),
                 on_line=words.hear,

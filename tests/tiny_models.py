@@ -84,10 +84,15 @@ def tiny_moa_unet(
     return model.eval()
 
 
-def one_level_moa_unet() -> MoAUNet2DConditionModel:
-    """The same with a single level, 8 attention layers: for what takes seconds for each layer and is alike in all."""
+def one_level_unet() -> UNet2DConditionModel:
+    """A U-Net of one level, 8 attention layers: for what takes seconds for each layer and is alike in all."""
     level = {"down_block_types": ("CrossAttnDownBlock2D",), "up_block_types": ("CrossAttnUpBlock2D",)}
-    return tiny_moa_unet(tiny_unet(block_out_channels=(16,), **level))
+    return tiny_unet(block_out_channels=(16,), **level)
+
+
+def one_level_moa_unet() -> MoAUNet2DConditionModel:
+    """A mixture on such a U-Net, as if trained."""
+    return tiny_moa_unet(one_level_unet())
 
 
 def tiny_vae() -> AutoencoderKL:

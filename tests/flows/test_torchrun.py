@@ -11,7 +11,7 @@ import pytest
 
 from flows.files import read_json
 from flows.overrides import resolve
-from flows.torchrun import Draft, LastWords, torchrun
+from flows.torchrun import Draft, LastWords, training_command
 from moa.train_config import TrainConfig
 
 
@@ -80,13 +80,22 @@ def test_two_drafts_of_one_run_do_not_meet(training: TrainConfig) -> None:
     assert read_json(training.run_folder / "config.json")["seed"] == 0 and not first.path.exists()
 
 
+def test_one_process_needs_no_launcher() -> None:
+    assert training_command(Path("draft.json"), 1) == [sys.executable, "-m", "moa.train", "draft.json"]
+
+
 @pytest.mark.slow
-def test_the_training_itself_refuses_a_draft_in_lines_that_are_kept(training: TrainConfig, tmp_path: Path) -> None:
-    """Real processes: a base model that is not there. The launcher leaves no folder of logs."""
-    draft = Draft(training.model_copy(update={"base": tmp_path / "nowhere", "num_threads": 1}))
-    environment = os.environ | {"TMPDIR": str(tmp_path)}
-    done = subprocess.run(torchrun(draft.path, 1), capture_output=True, text=True, env=environment)
-    words = heard(done.stdout + done.stderr)
-    assert done.returncode and words.message and words.message.startswith("rank 0: MissingInputError: base: ")
-    assert sys.executable in torchrun(draft.path, 1)
+def test_what_a_rank_says_before_it_fails_is_kept_without_what_the_launcher_says(tmp_path: Path) -> None:
+    """The real launcher, with a module that needs no time to start. It leaves no folder of logs."""
+    (tmp_path / "refusing.py").write_text(
+        "import os, sys\n"
+        'print(f\'rank {os.environ["RANK"]}: MissingInputError: {sys.argv[1]} of {os.environ["WORLD_SIZE"]}\')\n'
+        "sys.exit(1)\n"
+    )
+    command = [word.replace("moa.train", "refusing") for word in training_command(Path("draft.json"), 2)]
+    environment = os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    said = done.stdout + done.stderr
+    assert done.returncode and heard(said).message == "rank 0: MissingInputError: draft.json of 2"
+    assert "torch/distributed/elastic" in said and "elastic" not in str(heard(said))
     assert not list(tmp_path.glob("torchelastic_*"))

@@ -54,7 +54,7 @@ def training(config: LifecycleConfig) -> Path:
 
 def stand_in(monkeypatch: pytest.MonkeyPatch, code: str, *arguments: str) -> None:
     command = [sys.executable, "-c", code, *arguments]
-    monkeypatch.setattr(train, "torchrun", lambda draft, processes: command)
+    monkeypatch.setattr(train, "training_command", lambda draft, processes: command)
 
 
 def test_a_killed_training_is_started_again(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -101,12 +102,12 @@ def test_gradient_checkpointing_recomputes_and_gives_the_same_gradients(make_con
 
 @pytest.mark.slow
 def test_a_compiled_step_is_one_graph_for_all_batches_with_the_same_gradients(
-    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+    make_config: MakeConfig, shallow_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where layers are checkpointed, which leave their maps to the losses."""
     counter = CompileCounter()
     compile_by(monkeypatch, counter)
-    changes = {"gradient_checkpointing": True, "lambda_router": 1.0, "lambda_object": 1.0}
+    changes = {"base": shallow_base, "gradient_checkpointing": True, "lambda_router": 1.0, "lambda_object": 1.0}
     configs = [make_config(compile=on, **changes) for on in (False, True)]
     plain, compiled = (load_models(config, ALONE.device) for config in configs)
     one = first_batch(plain, configs[0])

@@ -199,11 +199,16 @@ def test_too_little_held_out_is_told_before_any_work(
 
 @pytest.mark.slow
 def test_a_compiled_run_validates_without_compiling_again(
-    make_config: MakeConfig, both_splits: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    make_config: MakeConfig,
+    shallow_base: Path,
+    both_splits: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     counter = CompileCounter()
     compile_by(monkeypatch, counter)
-    options = {"shards": both_splits, "steps": 2, "validation": ValidationSettings(every=1, samples=8)}
+    validation = ValidationSettings(every=1, samples=8)
+    options = {"base": shallow_base, "shards": both_splits, "steps": 2, "validation": validation}
     lines = []
     for on in (False, True):
         config = make_config(compile=on, out=make_config().out / str(on), **options)
