@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -237,7 +238,7 @@ def _photographs(suite: Suite, images: Path | None) -> Iterator[Problem]:
     elif absent := [item.image for item in suite.subjects.items if not (root / item.image).exists()]:
         yield Problem(
             f"evaluate.images: {root} lacks {', '.join(absent)}",
-            f"python -m moa.evaluation.suite SUITE --images {root} looks at each photograph",
+            f"python -m moa.evaluation.suite SUITE --images {shlex.quote(str(root))} looks at each photograph",
         )
 
 

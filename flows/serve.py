@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -121,12 +122,13 @@ def _wait_for(health: str, server: Child) -> None:
 
 
 def _invitation(url: str, reports: str, pools: Sequence[str]) -> str:
+    prefect = shlex.quote(f"{Path(sys.executable).parent}/prefect")
     return f"""
 Prefect UI         {url}
 Reports            {reports}
 Workers            {", ".join(pools)}
 Deployments        {", ".join(deployments())}
-Run the lifecycle  {Path(sys.executable).parent}/prefect deployment run 'lifecycle/miniature' --watch
+Run the lifecycle  {prefect} deployment run 'lifecycle/miniature' --watch
                    (in {PROJECT}{"" if url.endswith(":4200") else f", with PREFECT_API_URL={url}/api"})
 Ctrl-C ends everything.
 """

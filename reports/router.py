@@ -93,7 +93,8 @@ def short_name(layer: str) -> str:
     if parts[0] not in PARTS or parts[-1] not in PARTS:
         return layer
     places = [part for part in parts[1:-1] if part not in LEFT_OUT]
-    return " ".join([PARTS[parts[0]], *[".".join(places[:-1])] * (len(places) > 1), PARTS[parts[-1]]])
+    shown = places[:-1] if places[-1:] == ["0"] else places  # mostly an attention has one transformer block
+    return " ".join(filter(None, [PARTS[parts[0]], ".".join(shown), PARTS[parts[-1]]]))
 
 
 def _by_layer(maps: RouterMaps, layers: list[str]) -> Chart | None:

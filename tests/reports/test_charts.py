@@ -25,10 +25,17 @@ def titles(svg: str) -> list[str]:
 
 
 def test_line_spans_the_plot_and_keeps_the_scale() -> None:
-    chart = line_chart("share", [Line("a", "moa", (0, 50, 100), (0.0, 0.5, 1.0))], low=0.0, high=1.0)
+    chart = line_chart("share", [Line("a", "moa", (0, 50, 100), (0.2, 0.5, 0.6))], low=0.0, high=1.0)
     assert chart is not None
-    assert re.search(r'd="M0,150L190,75L380,0"', chart.svg)  # 380 x 150 units, y downwards
+    assert re.search(r'd="M0,120L190,75L380,60"', chart.svg)  # 380 x 150 units, y downwards
     assert "a, step 50: 0.5" in titles(chart.svg)
+
+
+def test_of_many_points_some_say_their_value_and_the_last_does() -> None:
+    chart = line_chart("loss", [Line("a", "moa", tuple(range(100)), tuple(range(100)))])
+    assert chart is not None
+    said = titles(chart.svg)
+    assert 10 < len(said) <= 30 and "a, step 99: 99" in said
 
 
 def test_long_numbers_beside_an_axis_are_inside_the_drawing() -> None:
@@ -70,6 +77,7 @@ def test_histogram_edges_are_plain_numbers() -> None:
 def test_steps_are_whole() -> None:
     assert whole_ticks(0, 2) == [0, 1, 2] and whole_ticks(1, 3) == [1, 2, 3]
     assert whole_ticks(5, 150) == [20, 40, 60, 80, 100, 120, 140] and whole_ticks(7, 7) == [7]
+    assert whole_ticks(0, 8) == [0, 2, 4, 6, 8], "at most eight"
 
 
 def test_every_name_has_room_left_of_its_layer() -> None:
@@ -125,6 +133,7 @@ def test_long_series_are_thinned_to_means() -> None:
     assert len(xs) == 100 and xs[0] == 4.5
     assert ys[-1] == pytest.approx(11.0)
     assert thin([1, 2], [3, 4]) == ([1, 2], [3, 4])
+    assert len(thin(list(range(250)), [1.0] * 250, points=100)[0]) <= 100
 
 
 @pytest.mark.parametrize(

@@ -19,10 +19,9 @@ import pytest
 from reports.build import build_report
 from reports.claims import claims_table
 from reports.errors import CorruptFileError
-from reports.evaluation_format import Claim, RouterMaps, Statistic
+from reports.evaluation_format import Claim, Statistic
 from reports.model_card import model_card
 from reports.page import number, score, signed
-from reports.router import clearest, short_name
 from reports.run_folder import read_run
 from reports.tables import LOCALITY, MAIN, PAIRS, _breakdown, judged, measured, verdict
 from reports.training import panels
@@ -323,18 +322,6 @@ def test_published_pairs_are_shown_where_none_were_measured(run: Path) -> None:
     assert "#suite0-pairs" in [a.attributes["href"] for a in page.all("a") if a.inside("nav")]
 
 
-def test_router_view_opens_where_person_and_background_differ_most() -> None:
-    maps = RouterMaps(
-        layers=[{"name": "a"}, {"name": "b"}],
-        steps=[9, 5, 1],
-        background=[[0.9, 0.9, 0.9], [0.9, 0.8, None]],
-        foreground=[[0.8, 0.9, 0.7], [0.7, 0.2, 0.0]],
-        n=1,
-        tile=8,
-    )
-    assert clearest(maps) == (1, 1)
-
-
 def test_environment_and_seeds_stand_with_the_digests(page: Page) -> None:
     facts = {th.text: tr.text for tr in rows_in(page, "reproduce") for th in page.all("th") if tr in th.parents}
     assert facts["Seeds"].endswith("11, 12") and facts["Training seed"].endswith("7")
@@ -414,19 +401,6 @@ def test_router_maps_are_there_without_a_script(page: Page) -> None:
     sprites = [img for img in page.all("img") if "Router maps of 5 layers at 6 steps" in img.attributes["alt"]]
     assert len(sprites) == 2 and sprites[0].attributes["width"] == "96"
     assert "Prior share by layer" in page.text and "Prior share by step" in page.text
-
-
-@pytest.mark.parametrize(
-    ("layer", "said"),
-    [
-        ("down_blocks.0.attentions.1.transformer_blocks.0.attn1", "down 0.1 self"),
-        ("mid_block.attentions.0.transformer_blocks.0.attn2", "mid 0 cross"),
-        ("down 0", "down 0"),
-        ("<b>", "<b>"),
-    ],
-)
-def test_layers_have_short_names(layer: str, said: str) -> None:
-    assert short_name(layer) == said
 
 
 def test_every_chart_can_be_taken_along(page: Page) -> None:
