@@ -8,6 +8,7 @@ with watched_loaders():
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +19,8 @@ from torch.utils.data import DataLoader, Dataset
 from moa.distributed import die_with_parent
 from moa.errors import LoaderError
 
+# Python 3.14 would start them anew, which imports all packages again, for each validation too: half a minute.
+START = "fork" if sys.platform == "linux" else None  # None: as Python does
 PATIENCE = 300.0  # seconds without a batch after which a loader process counts as hung; ranks wait twice as long
 
 
@@ -30,6 +33,7 @@ def load(
         batch_sampler=lists,
         collate_fn=collate,
         num_workers=workers,
+        multiprocessing_context=START if workers else None,
         worker_init_fn=_settle,
         pin_memory=pin_memory,
         timeout=PATIENCE if workers else 0,

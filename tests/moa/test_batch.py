@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,6 +52,15 @@ def test_random_numbers_are_those_written_out(training_set: Callable, make_confi
     sample = samples.dataset[np.random.default_rng([seed, 1]).permutation(8)[5]]  # of 8 samples, number 13 is 1 * 8 + 5
     crops = [augment_subject(crop, config.augmentation, rng) for crop in sample.subjects]
     assert torch.equal(samples[number].pixels, encoder_pixels(crops, samples.image_processor))
+
+
+def test_samples_go_to_processes_that_are_started_anew(
+    training_set: Callable, make_config: Callable[..., TrainConfig]
+) -> None:
+    """As loader processes are where none is forked (macOS)."""
+    samples = training_set(make_config())
+    sent = pickle.loads(pickle.dumps(samples))
+    assert torch.equal(sent[3].pixels, samples[3].pixels) and torch.equal(sent[3].image, samples[3].image)
 
 
 def test_draws_follow_the_configured_rates(make_config: Callable[..., TrainConfig]) -> None:
