@@ -29,6 +29,7 @@ def test_line_spans_the_plot_and_keeps_the_scale() -> None:
     assert chart is not None
     assert re.search(r'd="M0,120L190,75L380,60"', chart.svg)  # 380 x 150 units, y downwards
     assert "a, step 50: 0.5" in titles(chart.svg)
+    assert 'aria-label="share. a: 0.2 at the first, 0.6 at the last."' in chart.svg
 
 
 def test_of_many_points_some_say_their_value_and_the_last_does() -> None:
@@ -126,6 +127,26 @@ def test_bound_strip_shades_the_claimed_side() -> None:
     (start, wide), (low, narrow) = [map(float, rect.groups()) for rect in found if rect]
     assert low == 5 and start == low + narrow and start + wide == 255  # from the bound to the end of the claimed side
     assert "claimed above 0" in above and 'fill="var(--good)"' in above
+
+
+def places(svg: str) -> list[tuple[float, float]]:
+    """Where the dots of a strip stand."""
+    found = re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)"', svg)
+    return [(float(x), float(y)) for x, y in found]
+
+
+def test_bound_strip_shows_a_bound_far_from_the_interval_and_one_at_a_single_figure() -> None:
+    far = bound_strip(Interval("IP", "soft", 0.5, 0.4, 0.6), 1.0, "below")
+    tick = re.search(r'<line x1="([\d.]+)" y1="0"', str(far))
+    assert tick and float(tick.group(1)) == pytest.approx(5 + 250 * 0.672 / 0.744, abs=0.1)  # 12 % of room at each end
+    assert places(far)[0][0] == pytest.approx(5 + 250 * 0.172 / 0.744, abs=0.1)
+    assert places(bound_strip(Interval("IP", "soft", 0.5), 0.5, "above")) == [(130, 6.5)]  # the middle
+
+
+def test_rows_of_a_strip_stand_below_each_other_inside_the_scale() -> None:
+    rows = [Interval("low", "moa", -1.0), Interval("in", "moa", 0.5), Interval("high", "prior", 7.0)]
+    assert places(interval_strip("s", rows, low=0, high=1)) == [(5, 6.5), (130, 19.5), (255, 32.5)]
+    assert places(interval_strip("s", rows[1:2], low=0.5, high=0.5)) == [(5, 6.5)], "a scale without length"
 
 
 def test_long_series_are_thinned_to_means() -> None:
