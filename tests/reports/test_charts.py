@@ -48,6 +48,15 @@ def test_long_numbers_beside_an_axis_are_inside_the_drawing() -> None:
     assert longest == 8 and longest * CHARACTER <= room + CHARACTER / 2  # a point is narrow
 
 
+def test_a_drawing_holds_what_is_seen_in_tenths() -> None:
+    many = [f"run-{number:02}-of-the-year" for number in range(40)]  # more names than there is room for
+    chart = run_chart("IP", many, [[Interval("MoA", "moa", number / 300) for number in range(40)]])
+    assert chart is not None and 0 < len(labels(chart.svg)) < 40
+    assert not [e for e in ElementTree.fromstring(str(chart.svg)).iter(f"{SVG}text") if e.attrib.get("opacity") == "0"]
+    line = line_chart("share", [Line("a", "moa", (0, 60, 100), (0.25, 0.50001, 0.7513))], low=0.0, high=1.0)
+    assert line is not None and 'd="M0,112.5L228,75L380,37.3"' in line.svg
+
+
 def test_lines_differ_in_more_than_colour() -> None:
     chart = line_chart("two", [Line(name, name, (0, 1), (0.0, 1.0)) for name in ("moa", "prior")])
     assert chart is not None
