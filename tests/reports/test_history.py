@@ -61,7 +61,10 @@ def test_runs_are_listed_newest_first_with_figures_and_links(runs: Path) -> None
     assert f"{moa['ip']['mean']:.3f}" in rows[1].text and f"{moa['ip']['low']:.3f}" in rows[1].text
     assert [a.attributes["href"] for a in page.all("a") if a.inside("tbody")] == ["week-01/report/index.html"]
     assert "no report" in rows[0].text
-    assert len(page.all("svg")) == 2
+    drawn = [svg.attributes["aria-label"] for svg in page.all("svg")]
+    assert len(drawn) == 2 and drawn[0].startswith("IP over the runs of suite miniature v")
+    figures = {method["kind"]: (method["label"], method["ip"]["mean"]) for method in summary["methods"][:2]}
+    assert all(f"week-01, {label}: {mean:.3f}" in drawn[0] for label, mean in figures.values()) and "moa" in figures
     compared = next(part for part in summary["comparisons"] if part["before"] == "champion")
     for name in ("ip", "pc"):
         assert f"{compared[name]['mean']:+.3f}".replace("-", "−") in rows[1].text
@@ -211,7 +214,8 @@ def test_only_runs_measured_alike_stand_in_one_chart(tmp_path: Path, values: dic
 
 
 def test_of_equally_large_groups_the_newest_runs_is_shown(tmp_path: Path) -> None:
-    runs = small_runs(tmp_path, "run-4", "run-3", "run-2", "run-1")  # the oldest is last by name
+    runs = small_runs(tmp_path, "broken", "run-4", "run-3", "run-2", "run-1")  # the oldest is last by name
+    (runs / "broken/metrics.jsonl").write_text("{\n")
     for name in ("run-2", "run-1"):
         change(runs / name, "summary.json", yardstick="sha256:another")
     assert compared(runs) == ["run-1", "run-2"]
