@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 import torch
@@ -121,10 +122,12 @@ def test_on_the_same_latents_and_timestep_nothing_is_lost():
 
 @torch.no_grad()
 def test_a_single_branch_has_no_prior_to_lean_on_and_computes_every_step():
-    unet, calls = tiny_moa_unet(architecture="single_branch"), Counter()
+    unet, calls, recorder = tiny_moa_unet(architecture="single_branch"), Counter(), Recorder(history=True)
     count_calls(unet, calls)
-    trajectory(unet, subjects(ExpertCache(2)))
+    trajectory(unet, subjects(ExpertCache(2), recorder))
     assert calls["expert"] == 5 * len(unet.moa_layers())
+    maps = [step.attention[1] for step in recorder.steps]
+    assert len(maps) == 5 and not any(torch.equal(*pair) for pair in pairwise(maps))
 
 
 @torch.no_grad()

@@ -144,6 +144,13 @@ def test_inactive_rows_are_the_base_bit_for_bit(architecture):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("training", [True, False])
+def test_the_mixture_trains_or_not_as_its_base_did(training):
+    unet = MoAUNet2DConditionModel.from_unet(tiny_unet().train(training), MoAConfig(image_dim=IMAGE_DIM))
+    assert {module.training for module in unet.modules()} == {training}
+    assert {module.training for module in unet.to_base_unet().modules()} == {training}
+
+
 @pytest.mark.parametrize("architecture", ["moa", "single_branch"])
 def test_training_starts_from_the_base_model(architecture):
     base, given = tiny_unet(), inputs()
@@ -427,6 +434,16 @@ def test_half_precision_is_close_to_full(dtype):
 
 
 @torch.no_grad()
+def test_half_precision_does_not_round_the_time():
+    """bf16 has steps of 4 between 512 and 1024."""
+    unet, (latents, _, text), told = tiny_moa_unet().to(torch.bfloat16), inputs(), []
+    unet.moa.register_forward_pre_hook(lambda _, given: told.append(given[2]))
+    moa = MoAInput(torch.randn(4, 1, IMAGE_DIM).bfloat16(), torch.tensor([[5]] * 4))
+    run(unet, (latents.bfloat16(), torch.tensor([901, 902, 903, 5]), text.bfloat16()), moa)
+    assert told[0].dtype == torch.float32 and told[0].tolist() == [901, 902, 903, 5]
+
+
+@torch.no_grad()
 def test_weights_may_wait_in_a_lower_precision():
     unet, given, moa = tiny_moa_unet(strength=0.05), inputs(), subjects()
     expected = run(unet, given, moa)
@@ -474,6 +491,8 @@ def test_bases_of_another_kind_are_refused():
         )
     with pytest.raises(UnsupportedBaseError, match="text_time"):
         MoAUNet2DConditionModel.from_unet(sdxl, config)
+    with pytest.raises(UnsupportedBaseError, match="class_embed_type='timestep'"):
+        MoAUNet2DConditionModel.from_unet(tiny_unet(class_embed_type="timestep"), config)
     with pytest.raises(UnsupportedBaseError, match="already"):
         MoAUNet2DConditionModel.from_unet(tiny_moa_unet(), config)
     with pytest.raises(UnsupportedBaseError, match="text width"):
