@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 import socket
+import sys
 
 import pytest
 
-from flows.serve import main
+from flows.serve import _invitation, main
 
 
 @pytest.mark.parametrize("port", ["0", "-1", "65535", "70000"])
@@ -28,3 +30,10 @@ def test_an_unknown_pool_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main(["--pools", "tpu"])
     assert end.value.code == 2 and "cpu" in capsys.readouterr().err
+
+
+def test_the_command_it_prints_is_one_for_a_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/my photos/.venv/bin/python")
+    (line,) = (line for line in _invitation("there", "reports", ["cpu"]).splitlines() if line.startswith("Run the"))
+    words = ["/my photos/.venv/bin/prefect", "deployment", "run", "lifecycle/miniature", "--watch"]
+    assert shlex.split(line.removeprefix("Run the lifecycle")) == words

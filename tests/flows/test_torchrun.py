@@ -14,6 +14,13 @@ from flows.overrides import resolve
 from flows.torchrun import Draft, LastWords, training_command
 from moa.train_config import TrainConfig
 
+# Stands for the training, which needs seconds to import what it needs.
+REFUSING = """
+import os, sys
+print(f"rank {os.environ['RANK']}: MissingInputError: {sys.argv[1]} of {os.environ['WORLD_SIZE']}")
+sys.exit(1)
+"""
+
 
 def heard(text: str) -> LastWords:
     words = LastWords()
@@ -87,11 +94,7 @@ def test_one_process_needs_no_launcher() -> None:
 @pytest.mark.slow
 def test_what_a_rank_says_before_it_fails_is_kept_without_what_the_launcher_says(tmp_path: Path) -> None:
     """The real launcher, with a module that needs no time to start. It leaves no folder of logs."""
-    (tmp_path / "refusing.py").write_text(
-        "import os, sys\n"
-        'print(f\'rank {os.environ["RANK"]}: MissingInputError: {sys.argv[1]} of {os.environ["WORLD_SIZE"]}\')\n'
-        "sys.exit(1)\n"
-    )
+    (tmp_path / "refusing.py").write_text(REFUSING)
     command = [word.replace("moa.train", "refusing") for word in training_command(Path("draft.json"), 2)]
     environment = os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": str(tmp_path)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)

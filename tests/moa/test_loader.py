@@ -46,6 +46,13 @@ def test_lists_come_in_their_order_and_nothing_random_is_drawn(workers: int) -> 
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are started anew where forking is not safe")
+def test_processes_are_forked_whatever_python_does() -> None:
+    """Started anew, as by Python 3.14, they would import all packages again."""
+    batches = load(Numbers(), [[0]], workers=1, pin_memory=False, collate=list)
+    assert [type(process).__name__ for process in batches._workers] == ["ForkProcess"] and list(batches) == [[0]]
+
+
 def test_a_killed_loader_process_is_told() -> None:
     with pytest.raises(LoaderError, match="process ended; memory .* may have run out.*same command continues"):
         loaded("killed")

@@ -21,7 +21,7 @@ class Album:
     """The images of two methods at two seeds; those in `lost` were never asked for."""
 
     def __init__(self, people: str = "abc", lost: tuple[str, ...] = (), prior: bool = True) -> None:
-        self.seed, self.compared = 3, list[tuple[str, str, float]]()
+        self.seed = 3
         self.shown = SimpleNamespace(method="moa")
         self.prior = SimpleNamespace(method="prior") if prior else None
         self.evaluation = SimpleNamespace(folder=Path("there"))

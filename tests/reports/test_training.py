@@ -19,6 +19,7 @@ METRICS = [
 
 
 def test_a_chart_is_drawn_of_the_lines_that_measured_its_series() -> None:
+    """Validations are no points of other curves."""
     found = {panel.title: panel for panel in panels(METRICS)}
     assert list(found) == ["Loss", "Held-out people", "Router"]
     assert found["Loss"].chart.rows[1:] == [
