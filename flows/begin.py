@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from uuid import UUID
 
 from prefect import get_run_logger
@@ -17,6 +20,17 @@ from flows.settings import LifecycleConfig, write_lifecycle
 from flows.trained import refuse_other_training, require_trained
 
 AFTER_PUBLISHING = ("evaluate", "gate", "ablate")
+_whole: ContextVar[LifecycleConfig | None] = ContextVar("lifecycle", default=None)
+
+
+@contextmanager
+def one_configuration(config: LifecycleConfig) -> Iterator[None]:
+    """Inside, stages begin with `config`, whatever another command makes the run remember meanwhile."""
+    token = _whole.set(config)
+    try:
+        yield
+    finally:
+        _whole.reset(token)
 
 
 def begin(stage: str, preset: str, overrides: list[str] | None, name: str | None) -> LifecycleConfig:
@@ -34,7 +48,7 @@ def begin(stage: str, preset: str, overrides: list[str] | None, name: str | None
     if flow_run.parent_flow_run_id is None:
         label_with_process(UUID(flow_run.id))
     given = overrides or []
-    config = recall(preset, given, dated(name, flow_run.scheduled_start_time))
+    config = _whole.get() or recall(preset, given, dated(name, flow_run.scheduled_start_time))
     if kept := kept_settings(config.run / "lifecycle.json", given):
         get_run_logger().info("Settings that this run remembers: %s", " ".join(kept))
     refuse_other_training(config)

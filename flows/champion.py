@@ -7,18 +7,30 @@ once that candidate is promoted itself, the repository would answer with it.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from flows.errors import MissingInputError
+from flows.errors import BrokenFileError, MissingInputError
 from flows.files import read_json, write_json
 from flows.hub import fetch
 from flows.overrides import replaced
 from flows.settings import LifecycleConfig
 from flows.stage import require
 from moa.errors import RepositoryMissingError
+
+DECISION = "gate.json"  # on `main`, and in the run that was promoted
+
+
+class GivenUp(BaseModel):
+    """What a chain of promotions has given up of IP and PC so far (flows/decision.py)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    ip: float = Field(0.0, ge=0)
+    pc: float = Field(0.0, ge=0)
 
 
 class Champion(BaseModel):
@@ -33,6 +45,7 @@ class Champion(BaseModel):
     source: Literal["promoted", "init", "none"]
     adapter_digest: str | None = None
     commit: str | None = None
+    given_up: GivenUp = GivenUp()
 
 
 def champion_of(config: LifecycleConfig) -> Champion:
@@ -138,7 +151,27 @@ def _choose(config: LifecycleConfig, candidate: str) -> Champion:
     chosen = {"candidate": candidate, **_place(config)}
     adapter = promoted_adapter(config)
     if adapter and (digest := adapter_digest(adapter)) != candidate:
-        return Champion(source="promoted", adapter_digest=digest, commit=adapter.parent.name, **chosen)
+        commit = adapter.parent.name
+        given_up = _given_up(config, commit)
+        return Champion(source="promoted", adapter_digest=digest, commit=commit, given_up=given_up, **chosen)
     if init := config.train.init:
         return Champion(source="init", adapter_digest=adapter_digest(init), **chosen)
     return Champion(source="none", **chosen)
+
+
+def _given_up(config: LifecycleConfig, commit: str) -> GivenUp:
+    """What the promotions up to this commit of `main` gave up; nothing where an earlier version promoted it.
+
+    Raises BrokenFileError where its record says something else.
+    """
+    try:
+        record = fetch(config, commit, DECISION) / DECISION
+    except RepositoryMissingError:
+        return GivenUp()
+    try:
+        return GivenUp.model_validate(json.loads(record.read_bytes())["given_up"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise BrokenFileError(
+            f"{DECISION} of {config.publish.repo_id}@{commit[:8]} does not say what was given up: mend it there, or "
+            "make an earlier model main again (python -m flows.rollback)"
+        ) from error

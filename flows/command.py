@@ -22,9 +22,10 @@ from flows.begin import require_earlier
 from flows.errors import FlowError
 from flows.failures import AGAIN, sentence
 from flows.hub import asks_prefect
+from flows.hub_answers import silent_hub
 from flows.overrides import dated
 from flows.prefect_server import reachable_server
-from flows.preflight import Problem, find_problems, refuse, silent_hub
+from flows.preflight import Problem, find_problems, refuse
 from flows.presets import PRESETS
 from flows.remembered import DEFAULT_PRESET, recall
 from flows.server_state import mark_interrupted

@@ -13,7 +13,7 @@ from flows.errors import BrokenFileError
 
 def write_json(path: Path, value: Any) -> Path:
     """Writes `value` to `path`, atomically; an equal file is left alone. Returns `path`. Raises OSError, naming it."""
-    data = (json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
+    data = json_bytes(value)
     if path.is_file() and path.read_bytes() == data:
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -30,6 +30,11 @@ def write_json(path: Path, value: Any) -> Path:
             error.filename = str(path)  # a full disk does not say of which file
         raise
     return path
+
+
+def json_bytes(value: Any) -> bytes:
+    """The bytes that `write_json` writes."""
+    return (json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -40,22 +40,22 @@ def pass_gate(config: LifecycleConfig) -> Path:
     with announced("gate", record):
         if is_settled(config, candidate["adapter_digest"]):
             return record
-        tolerances = config.promote.model_dump(include={"tolerance_ip", "tolerance_pc"})
-        decision = decide(summary, champion=compared_champion(config).source != "none", **tolerances)
+        limits = config.promote.model_dump(exclude={"tag"})
+        champion = compared_champion(config)
+        given_up = champion.given_up.model_dump()
+        decision = decide(summary, champion=champion.source != "none", given_up=given_up, **limits)
         main = main_commit(config)
         reasons = [*decision.reasons, *(overtaken(config, main) if decision.promote else [])]
+        decided = {
+            **vars(decision),
+            "decision": "rejected" if reasons else "promoted",
+            "reasons": reasons,
+            "candidate": {key: candidate[key] for key in ("repo_id", "branch", "commit", "adapter_digest")},
+            "suite": f"{summary['suite']}, version {summary['version']}",
+        }
         if not reasons:
-            promote_candidate(config, summary, main)
-        return write_json(
-            record,
-            {
-                **vars(decision),
-                "decision": "rejected" if reasons else "promoted",
-                "reasons": reasons,
-                "candidate": {key: candidate[key] for key in ("repo_id", "branch", "commit", "adapter_digest")},
-                "suite": f"{summary['suite']}, version {summary['version']}",
-            },
-        )
+            promote_candidate(config, summary, decided, main)
+        return write_json(record, decided)
 
 
 @task(cache_policy=NO_CACHE)
@@ -73,7 +73,7 @@ def show_decision(record: Path) -> None:
 
 @flow(name="gate")
 def gate(preset: PresetName = "miniature", overrides: list[str] | None = None, name: str | None = None) -> Path:
-    """Promotes the evaluated candidate to `main` unless it is worse than the champion.
+    """Promotes the evaluated candidate to `main` unless it may be worse than the champion by more than the tolerance.
 
     Args:
         preset: which configuration to start from.

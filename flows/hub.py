@@ -44,6 +44,11 @@ def environment_token() -> str:
     return os.environ.get(HUGGING_FACE_TOKEN, "").strip()
 
 
+def is_offline() -> bool:
+    """Whether nothing but a Hub of this machine may be asked."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+
+
 def asks_prefect(config: LifecycleConfig) -> bool:
     """Whether the token is looked for in a Prefect block, for which a Prefect server is needed."""
     endpoint = config.publish.endpoint

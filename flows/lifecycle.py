@@ -17,7 +17,7 @@ from pathlib import Path
 from prefect import flow
 from prefect.client.schemas.objects import State
 
-from flows.begin import begin
+from flows.begin import begin, one_configuration
 from flows.command import run
 from flows.evaluate import evaluate
 from flows.evaluated import evaluation_folder, told, unscored
@@ -35,7 +35,7 @@ from flows.train import train
 def lifecycle(
     preset: PresetName = "miniature", overrides: list[str] | None = None, name: str | None = None
 ) -> Path | State[Path]:
-    """Preprocess, train, publish, evaluate, promote if it is not worse than the champion, report.
+    """Preprocess, train, publish, evaluate, promote unless it may be clearly worse than the champion, report.
 
     Args:
         preset: which configuration to start from.
@@ -44,8 +44,9 @@ def lifecycle(
             {date} and {time} stand for when the run was scheduled (UTC), so each run of a schedule has its own.
     """
     config = begin("lifecycle", preset, overrides, name)
-    for stage in (preprocess, train, publish, evaluate, gate):
-        stage(preset=preset, overrides=overrides, name=config.name)
+    with one_configuration(config):
+        for stage in (preprocess, train, publish, evaluate, gate):
+            stage(preset=preset, overrides=overrides, name=config.name)
     report = write_report(config)
     show_report(report)
     if config.runs_with_checkpoints:

@@ -10,18 +10,16 @@ are the stages' own affair.
 from __future__ import annotations
 
 import json
-import os
 import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx2
 from pydantic import ValidationError
 
 from flows.downloads import command
 from flows.errors import PreflightError
-from flows.hub import HUGGING_FACE_TOKEN, SECRET_BLOCK, hub_token
+from flows.hub import HUGGING_FACE_TOKEN, SECRET_BLOCK, hub_token, is_offline
 from flows.settings import EvaluateSettings, LifecycleConfig, models_root
 from moa.config import MoAConfig
 from moa.data import file_digest
@@ -35,7 +33,6 @@ from moa.evaluation.suite import (
     Suite,
     load_suite,
 )
-from moa.hub.client import TRUST, is_untrusted
 from moa.hub.licences import LICENCES, require_acceptance
 from moa.hub.loopback import is_loopback
 from preprocessing.config import FolderSource, RendererSource, load_dataset
@@ -44,8 +41,6 @@ from preprocessing.models import missing_models
 from preprocessing.sources import open_source
 
 BASE_PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
-ON_THE_HUB = ("publish", "gate", "lifecycle")  # stages that end in failure where the Hub does not answer
-HUB_SECONDS = 5.0  # for the Hub to answer
 WEIGHTS = ("model.safetensors", "open_clip_model.safetensors")  # of a measuring model that is a folder
 PLACEHOLDER = "your-name/"  # of a preset's repository
 
@@ -76,32 +71,6 @@ def refuse(problems: list[Problem], stage: str) -> None:
 def find_problems(config: LifecycleConfig, stage: str) -> list[Problem]:
     """Everything that would stop a stage, or one of those that the lifecycle runs."""
     return [problem for look in CHECKS[stage] for problem in look(config)]
-
-
-def silent_hub(config: LifecycleConfig, stage: str) -> list[Problem]:
-    """The run's Hub, where the stage needs it and it does not answer within seconds.
-
-    Asked where a person waits. A run that nobody watches is not ended for a moment's trouble: its tasks try for minutes
-    (flows/retries.py).
-    """
-    endpoint, here = config.publish.endpoint, is_loopback(config.publish.endpoint)
-    if stage not in ON_THE_HUB or endpoint == "local" or (_is_offline() and not here):
-        return []
-    try:
-        trusted = httpx2.create_ssl_context()
-    except OSError as error:
-        return [
-            Problem(f"SSL_CERT_FILE or SSL_CERT_DIR holds no certificates ({error})", "name a PEM file, or unset it")
-        ]
-    try:
-        httpx2.head(endpoint, timeout=HUB_SECONDS, trust_env=not here, verify=trusted)
-    except (httpx2.TransportError, httpx2.InvalidURL) as error:
-        what = f"publish.endpoint: {endpoint} does not answer ({error or type(error).__name__})"
-        start = "start it (python -m moa.hub.server)" if here else "see to the network"
-        if is_untrusted(error):
-            what, start = f"publish.endpoint: {endpoint} is not trusted ({error})", TRUST
-        return [Problem(what, f"{start}, or --set publish.endpoint=local: a Hub in runs/hub")]
-    return []
 
 
 def _images(config: LifecycleConfig) -> Iterator[Problem]:
@@ -184,7 +153,7 @@ def _publishing(config: LifecycleConfig) -> Iterator[Problem]:
         return
     if settings.repo_id.startswith(PLACEHOLDER):
         yield Problem(f"publish.repo_id: {settings.repo_id} is a placeholder", "--set publish.repo_id=OWNER/NAME")
-    if _is_offline():
+    if is_offline():
         yield Problem(f"HF_HUB_OFFLINE is set, but {settings.endpoint} is to be published to", "unset HF_HUB_OFFLINE")
     if hub_token(config) is None:
         yield Problem(
@@ -265,10 +234,6 @@ def _held_out(config: LifecycleConfig) -> Iterator[Problem]:
         )
 
 
-def _is_offline() -> bool:
-    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
-
-
 def _fetch(place: Path, otherwise: str) -> str:
     known = command(place)
     return f"{known}\n    or {otherwise}" if known else otherwise
@@ -288,6 +253,7 @@ CHECKS: dict[str, tuple[Callable[[LifecycleConfig], Iterator[Problem]], ...]] = 
     "publish": (_publishing,),
     "evaluate": (_evaluation,),
     "gate": (_publishing,),
+    "rollback": (_publishing,),
     "ablate": (_training, _held_out, _evaluation),
     "lifecycle": (_images, _training, _publishing, _evaluation),  # what is held out is known after preprocessing
 }

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from flows.card import model_card
-from flows.champion import adapter_digest, compared_champion, promoted_adapter
-from flows.files import read_json, write_json
+from flows.champion import DECISION, adapter_digest, compared_champion, promoted_adapter
+from flows.files import json_bytes, read_json, write_json
 from flows.hub import hub_endpoint, hub_token
 from flows.settings import LifecycleConfig
 from moa.hub.card import Metric
+from moa.hub.promote import promote
 from moa.hub.publication import Publication
-from moa.hub.publish import promote
 
 SCORES = (("ip", "Identity preservation", "identity_preservation"), ("pc", "Prompt consistency", "prompt_consistency"))
 
@@ -39,8 +39,9 @@ def overtaken(config: LifecycleConfig, main: str) -> list[str]:
     ]
 
 
-def promote_candidate(config: LifecycleConfig, summary: dict[str, Any], main: str) -> None:
-    """Makes `main` hold the candidate with its scores on the model card, tags it, and writes promotion.json.
+def promote_candidate(config: LifecycleConfig, summary: dict[str, Any], decided: dict[str, Any], main: str) -> None:
+    """Makes `main` hold the candidate with its scores on the model card and the decision, which the next gate goes on
+    from, as gate.json; tags it, and writes promotion.json.
 
     Raises RepositoryConflictError (moa's) when `main` is no longer at the commit `main`, for which it was decided.
     """
@@ -50,7 +51,8 @@ def promote_candidate(config: LifecycleConfig, summary: dict[str, Any], main: st
     with hub_endpoint(config) as endpoint:
         card = model_card(config, _metrics(summary))
         place = {"token": hub_token(config), "endpoint": endpoint}
-        promotion = promote(publication, tag=tag, card=card, expected_main=main, **place)
+        records = {DECISION: json_bytes(decided)}
+        promotion = promote(publication, tag=tag, card=card, records=records, expected_main=main, **place)
     write_json(
         config.run / "promotion.json",
         {**promotion.model_dump(mode="json"), "endpoint": config.publish.endpoint},

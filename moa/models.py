@@ -157,10 +157,16 @@ def load_models(config: TrainConfig, device: torch.device) -> Models:
 
 
 def folder_digest(folder: Path, parts: tuple[str, ...] = ()) -> str:
-    """Digest of the names and contents of all visible files under `folder`, or under its sub-folders `parts`."""
+    """Digest of the names and contents of all visible files under `folder`, or under its sub-folders `parts`.
+
+    What is hidden, or in a hidden folder, does not count: `hf download --local-dir` leaves a `.cache` with the times of
+    its downloads.
+    """
     roots = [Path(folder) / part for part in parts] or [Path(folder)]
-    files = sorted(f for root in roots for f in root.rglob("*") if f.is_file() and not f.name.startswith("."))
-    lines = [f"{file.relative_to(folder).as_posix()} {file_digest(file)}\n" for file in files]
+    found = sorted(file for root in roots for file in root.rglob("*") if file.is_file())
+    names = [file.relative_to(folder) for file in found]
+    visible = [name for name in names if not any(part.startswith(".") for part in name.parts)]
+    lines = [f"{name.as_posix()} {file_digest(folder / name)}\n" for name in visible]
     return f"sha256:{hashlib.sha256(''.join(lines).encode()).hexdigest()}"
 
 

@@ -29,7 +29,7 @@ TORCH_FREE = [
     "preprocessing.config",
     "reports.build",
 ]
-VERBS = ("preprocess", "train", "publish", "evaluate", "gate", "lifecycle", "ablate")
+VERBS = ("preprocess", "train", "publish", "evaluate", "gate", "rollback", "lifecycle", "ablate")
 FORMAT_NAME = re.compile(r"moa-[a-z]+/\d+")
 SOURCES = [path for room in ROOMS for path in sorted((PROJECT / room).rglob("*.py"))]
 

@@ -51,7 +51,7 @@ def find_methods(
     ]
     adapters: list[tuple[str, str, Literal["champion", "ablation"], Path]] = []
     if champion:
-        adapters.append(("champion", "Champion (before this training)", "champion", champion))
+        adapters.append(("champion", "Champion", "champion", champion))
     adapters += [(f"ablation {label!r}", label, "ablation", folder) for label, folder in (ablations or {}).items()]
     for what, label, kind, folder in adapters:
         _need_adapter(what, folder)

@@ -9,7 +9,8 @@
     client.py       one place that talks to huggingface_hub: tokens, offline mode, xet, time limits, typed errors
     content.py      what a folder holds and what a revision holds, compared by digest
     commit.py       one atomic commit, retried without doing it twice
-    publish.py      publish to a candidate branch, promote a candidate to main
+    publish.py      a pipeline folder becomes a candidate branch
+    promote.py      what main holds: a candidate promoted, or what it held before
     download.py     a revision as a local folder, verified
     publication.py  the records these leave (publication.json, promotion.json)
     card.py         the model card

@@ -56,6 +56,11 @@ def _send_large(api: HfApi, repo_id: str, branch: str, todo: Sequence[Operation]
             meter.add(f"sent {operation.path_in_repo}", size)
 
 
+def deletions(present: Mapping[str, str], wanted: Mapping[str, frozenset[str]]) -> list[Operation]:
+    """What removes the files that are not wanted."""
+    return [CommitOperationDelete(path) for path in sorted(present.keys() - wanted.keys())]
+
+
 def head_of(api: HfApi, repo_id: str, branch: str) -> str:
     """Commit id a branch points to."""
     sha = api.model_info(repo_id, revision=branch).sha

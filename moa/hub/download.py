@@ -10,6 +10,7 @@ git id the Hub lists, and a damaged copy in the cache is fetched again once.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
@@ -42,7 +43,7 @@ def download(
     Args:
         revision: branch, tag or full commit id. A full id that is complete in the cache needs no network at all.
         cache_dir: a Hub cache; several repositories and revisions may share it.
-        part: a folder of the repository whose files are enough, such as `adapter`.
+        part: a folder of the repository whose files are enough, such as `adapter`, or one file.
         progress: hears of each large file that is there.
 
     Raises:
@@ -77,24 +78,25 @@ def _cached(
     part: str | None,
     progress: Tell | None,
 ) -> Path:
-    wanted = None if part is None else f"{part}/*"
+    wanted = None if part is None else [part, f"{part}/*"]
     if _COMMIT.fullmatch(revision) and (folder := _sound_copy(repo_id, revision, cache_dir, wanted)) is not None:
         return folder
     with hub_client(endpoint, token=token, repo_id=repo_id, writing=False) as api:
         commit = retrying(lambda: head_of(api, repo_id, revision), what=f"look up {revision} of {repo_id}")
         if part is not None:
             listed = retrying(lambda: remote_files(api, repo_id, commit), what=f"list {repo_id}")
-            if not any(path.startswith(f"{part}/") for path in listed):
-                raise RepositoryMissingError(f"{repo_id} at {endpoint}: {revision} has no folder {part}/")
+            _require_part(listed, wanted, f"{repo_id} at {endpoint}: {revision} has no {part}")
         if progress:
             _fetch_large(api, repo_id, commit, cache_dir, wanted, progress)
         return _fetch(api, repo_id, commit, cache_dir, wanted)
 
 
-def _fetch_large(api: HfApi, repo_id: str, commit: str, cache_dir: Path, wanted: str | None, progress: Tell) -> None:
+def _fetch_large(
+    api: HfApi, repo_id: str, commit: str, cache_dir: Path, wanted: list[str] | None, progress: Tell
+) -> None:
     """The large files first, one after the other, with a word after each. What the cache has is not fetched again."""
     listed = retrying(lambda: [*api.list_repo_tree(repo_id, revision=commit, recursive=True)], what=f"list {repo_id}")
-    files = [file for file in listed if isinstance(file, RepoFile) and fnmatch(file.path, wanted or "*")]
+    files = [file for file in listed if isinstance(file, RepoFile) and _is_wanted(file.path, wanted)]
     large = {file.path: file.size for file in files if file.size >= LARGE}
     meter = Meter(sum(large.values()), progress)
     for path, size in large.items():
@@ -103,7 +105,7 @@ def _fetch_large(api: HfApi, repo_id: str, commit: str, cache_dir: Path, wanted:
         meter.add(f"received {path}", size)
 
 
-def _fetch(api: HfApi, repo_id: str, commit: str, cache_dir: Path, wanted: str | None) -> Path:
+def _fetch(api: HfApi, repo_id: str, commit: str, cache_dir: Path, wanted: list[str] | None) -> Path:
     def fetch() -> Path:
         return Path(api.snapshot_download(repo_id, revision=commit, cache_dir=cache_dir, allow_patterns=wanted))
 
@@ -116,18 +118,29 @@ def _fetch(api: HfApi, repo_id: str, commit: str, cache_dir: Path, wanted: str |
     return folder
 
 
-def _sound_copy(repo_id: str, commit: str, cache_dir: Path, wanted: str | None) -> Path | None:
+def _sound_copy(repo_id: str, commit: str, cache_dir: Path, wanted: list[str] | None) -> Path | None:
     """The cached folder of a commit if what is wanted of it is complete and undamaged."""
     try:
         copy = snapshot_download(
             repo_id, revision=commit, cache_dir=cache_dir, local_files_only=True, allow_patterns=wanted
         )
-        folder = Path(copy)
-        return None if _damaged(repo_id, commit, cache_dir, folder, wanted) else folder
     except LocalEntryNotFoundError:
         return None
+    listed = get_cached_repo_tree(repo_id, revision=commit, cache_dir=cache_dir)
+    _require_part(listed_files(listed), wanted, f"{repo_id}: {commit} has no {' or '.join(wanted or ())}")
+    folder = Path(copy)
+    return None if _damaged(repo_id, commit, cache_dir, folder, wanted) else folder
 
 
-def _damaged(repo_id: str, commit: str, cache_dir: Path, folder: Path, wanted: str | None) -> list[str]:
+def _require_part(listed: Iterable[str], wanted: list[str] | None, problem: str) -> None:
+    if not any(_is_wanted(path, wanted) for path in listed):
+        raise RepositoryMissingError(problem)
+
+
+def _is_wanted(path: str, wanted: list[str] | None) -> bool:
+    return wanted is None or any(fnmatch(path, pattern) for pattern in wanted)
+
+
+def _damaged(repo_id: str, commit: str, cache_dir: Path, folder: Path, wanted: list[str] | None) -> list[str]:
     listed = listed_files(get_cached_repo_tree(repo_id, revision=commit, cache_dir=cache_dir))
-    return damaged_files(folder, {path: name for path, name in listed.items() if fnmatch(path, wanted or "*")})
+    return damaged_files(folder, {path: name for path, name in listed.items() if _is_wanted(path, wanted)})

@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from moa.errors import HubError
 from moa.hub.content import FileDigest
 
+MAIN = "main"  # the branch that people load; candidates are on others
+
 
 class Publication(BaseModel):
     """A verified revision of a repository: what was published where."""

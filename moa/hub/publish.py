@@ -1,8 +1,7 @@
-"""Publishing in two steps: a pipeline folder becomes a verified candidate branch; a candidate becomes `main`.
+"""A pipeline folder becomes a verified candidate branch; moa/hub/promote.py makes a candidate `main`.
 
-`publish` uploads with one commit and downloads the result again to compare every file; `promote` copies a candidate's
-files onto `main` with one commit (large files by reference) and tags it. Both may be run again at any time: what is
-already there is neither sent nor changed. `main` never holds half a model.
+`publish` uploads with one commit and downloads the result again to compare every file. It may be run again at any time:
+what is already there is not sent.
 """
 
 from __future__ import annotations
@@ -15,26 +14,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
-from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, HfApi
+from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
 from moa.errors import (
     HubError,
     NothingToPublishError,
     PublicationMismatchError,
-    RepositoryConflictError,
     UnsafeFileError,
 )
 from moa.hub.card import CardInput, render_card
 from moa.hub.client import hub_client
-from moa.hub.commit import Operation, commit_files, head_of, retrying
-from moa.hub.content import LocalFile, holds, local_file, remote_files
+from moa.hub.commit import Operation, commit_files, deletions, head_of, retrying
+from moa.hub.content import LocalFile, local_file
 from moa.hub.download import download
 from moa.hub.licences import licence_files, require_acceptance
 from moa.hub.meter import Meter, Tell, second_half
-from moa.hub.publication import Promotion, Publication
+from moa.hub.publication import MAIN, Publication
 
-MAIN = "main"
 PICKLES = (".bin", ".ckpt", ".pkl", ".pickle", ".pt", ".pth")
 logger = logging.getLogger(__name__)
 
@@ -84,7 +81,7 @@ def publish(
 
         def operations(present: dict[str, str]) -> list[Operation]:
             changed = [path for path in files if present.get(path) not in wanted[path]]
-            return _deletions(present, wanted) + [CommitOperationAdd(path, files[path].source) for path in changed]
+            return deletions(present, wanted) + [CommitOperationAdd(path, files[path].source) for path in changed]
 
         size = sum(file.digest.bytes for file in files.values())
         commit = commit_files(
@@ -109,7 +106,8 @@ def publish(
 
 
 def is_current(publication: Publication, *, token: str | None, endpoint: str | None = None) -> bool:
-    """Whether the candidate branch still is at the published commit; `endpoint` as for `promote`."""
+    """Whether the candidate branch still is at the published commit; `endpoint`: where the repository is now, if no
+    longer where it was published (a local Hub on another port)."""
     repo_id = publication.repo_id
     with hub_client(endpoint or publication.endpoint, token=token, repo_id=repo_id, writing=False) as api:
         try:
@@ -118,64 +116,6 @@ def is_current(publication: Publication, *, token: str | None, endpoint: str | N
             )
         except (RepositoryNotFoundError, RevisionNotFoundError):
             return False
-
-
-def promote(
-    publication: Publication,
-    *,
-    tag: str,
-    token: str | None,
-    endpoint: str | None = None,
-    card: CardInput | None = None,
-    expected_main: str | None = None,
-) -> Promotion:
-    """Make `main` hold exactly the files of a published candidate, and tag the result.
-
-    Promoting an earlier publication again (with a new tag) is the way back. Files of `main` that the candidate lacks
-    are deleted.
-
-    Args:
-        endpoint: where the repository is now, if no longer where it was published (a local Hub on another port).
-        card: rewrites README.md in the same commit, for instance with the scores of the evaluation; its example
-            loads the tag.
-        expected_main: the commit of `main` for which the promotion was decided; without it, the one there now.
-
-    Raises:
-        RepositoryConflictError: `main` was moved by somebody else, or the tag stands for something else.
-        RepositoryMissingError: the candidate is not there.
-        HubError: its other subclasses, see `moa.hub.client`.
-    """
-    repo_id, endpoint = publication.repo_id, endpoint or publication.endpoint
-    readme = None if card is None else local_file(render_card(card, repo_id, tag, endpoint).encode())
-    with hub_client(endpoint, token=token, repo_id=repo_id, writing=True) as api:
-        candidate = retrying(
-            lambda: remote_files(api, repo_id, publication.commit), what=f"read candidate of {repo_id}"
-        )
-        if candidate.keys() != publication.files.keys():
-            raise PublicationMismatchError(
-                f"{repo_id}@{publication.commit}: does not hold the published files; publish again"
-            )
-        wanted = {path: frozenset({name}) for path, name in candidate.items()}
-        if readme is not None:
-            wanted["README.md"] = readme.names
-        _check_tag(api, repo_id, tag, wanted)
-
-        def operations(present: dict[str, str]) -> list[Operation]:
-            changed = [path for path in wanted if present.get(path) not in wanted[path]]
-            return _deletions(present, wanted) + [_promoted(path, publication.commit, readme) for path in changed]
-
-        message = f"Promote {publication.branch} as {tag}"
-        commit = commit_files(api, repo_id, MAIN, wanted, operations, message=message, parent=expected_main)
-        retrying(lambda: api.create_tag(repo_id, tag=tag, revision=commit, exist_ok=True), what=f"tag {repo_id}")
-        history = retrying(lambda: api.list_repo_commits(repo_id, revision=commit), what=f"read history of {repo_id}")
-    return Promotion(
-        repo_id=repo_id,
-        endpoint=endpoint,
-        candidate=publication.commit,
-        commit=commit,
-        previous=history[1].commit_id,
-        tag=tag,
-    )
 
 
 def published_files(folder: Path, card: CardInput, repo_id: str, branch: str, endpoint: str) -> dict[str, LocalFile]:
@@ -236,16 +176,6 @@ def adapter_digest(folder: Path, files: Mapping[str, LocalFile]) -> str:
     return digest
 
 
-def _deletions(present: Mapping[str, str], wanted: Mapping[str, frozenset[str]]) -> list[Operation]:
-    return [CommitOperationDelete(path) for path in sorted(present.keys() - wanted.keys())]
-
-
-def _promoted(path: str, candidate: str, readme: LocalFile | None) -> Operation:
-    if path == "README.md" and readme is not None:
-        return CommitOperationAdd(path, readme.source)
-    return CommitOperationCopy(path, path, src_revision=candidate)
-
-
 def _check_visibility(api: HfApi, repo_id: str, private: bool) -> None:
     """Creating a repository that is there changes nothing, its visibility neither."""
     is_private = retrying(lambda: api.model_info(repo_id), what=f"look up {repo_id}").private
@@ -256,17 +186,6 @@ def _check_visibility(api: HfApi, repo_id: str, private: bool) -> None:
         )
     if is_private and not private:
         logger.warning("%s is private already and stays so; its settings on the Hub can make it public", repo_id)
-
-
-def _check_tag(api: HfApi, repo_id: str, tag: str, wanted: Mapping[str, frozenset[str]]) -> None:
-    """A tag never moves: it may exist only on what is about to be promoted."""
-    refs = retrying(lambda: api.list_repo_refs(repo_id), what=f"read tags of {repo_id}")
-    there = next((existing.target_commit for existing in refs.tags if existing.name == tag), None)
-    if there is None:
-        return
-    tagged = retrying(lambda: remote_files(api, repo_id, there), what=f"read tag {tag} of {repo_id}")
-    if not holds(tagged, wanted):
-        raise RepositoryConflictError(f"{repo_id}: tag {tag} already stands for another model; choose another tag")
 
 
 def _verify(publication: Publication, token: str | None, cache_dir: Path | None, progress: Tell | None) -> None:

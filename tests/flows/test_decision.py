@@ -20,6 +20,7 @@ def summary(
     *,
     champion: bool = True,
     unreadable: int = 0,
+    above_prior: float = 0.3,
 ) -> dict[str, Any]:
     """Prior, MoA, perhaps a champion, and a community base with a prior of its own."""
     kinds = {"prior": "prior", "moa": "moa", **({"champion": "champion"} if champion else {}), "ink-prior": "prior"}
@@ -28,15 +29,18 @@ def summary(
         for name, kind in kinds.items()
     ]
     against = "champion" if champion else "prior"
+    prior = difference(above_prior, above_prior - 0.1, above_prior + 0.1)
     lines = [
+        *([{"before": "prior", "after": "moa", "n": 8, "ip": prior, "pc": difference(-1, -1, -1)}] if champion else []),
         {"before": against, "after": "moa", "n": 8, "ip": ip, "pc": pc},
         {"before": "ink-prior", "after": "moa", "n": 8, "ip": difference(-1, -1, -1), "pc": difference(-1, -1, -1)},
     ]
     return {"methods": methods, "comparisons": lines[::-1]}
 
 
-def judged(values: dict[str, Any], *, champion: bool = True) -> Decision:
-    return decide(values, champion=champion, tolerance_ip=0.02, tolerance_pc=0.01)
+def judged(values: dict[str, Any], *, champion: bool = True, given_up: tuple[float, float] = (0.0, 0.0)) -> Decision:
+    before = dict(zip(("ip", "pc"), given_up, strict=True))
+    return decide(values, champion=champion, tolerance_ip=0.02, tolerance_pc=0.01, given_up=before)
 
 
 @pytest.mark.parametrize(
@@ -62,9 +66,53 @@ def test_against_a_champion_neither_score_may_be_worse_by_more_than_its_toleranc
 def test_the_reasons_name_score_difference_and_bound() -> None:
     decision = judged(summary(difference(0.05, -0.031, 0.13), difference(0, -0.012, 0)))
     assert decision.reasons == (
-        "IP: the difference is +0.0500, the low end of its interval -0.0310 is not above -0.02.",
-        "PC: the difference is +0.0000, the low end of its interval -0.0120 is not above -0.01.",
+        "IP, MoA - champion: +0.0500, and the low end of its interval, -0.0310, is not above -0.02.",
+        "PC, MoA - champion: +0.0000, and the low end of its interval, -0.0120, is not above -0.01.",
     )
+
+
+@pytest.mark.parametrize(("mean", "promoted"), [(0.11, True), (0.1, False), (0.02, False)])
+def test_a_model_that_does_not_personalize_is_no_successor(mean: float, promoted: bool) -> None:
+    """However near it is to its champion: that one may have come from elsewhere, or have sunk."""
+    same = difference(0.0, 0.0, 0.0)
+    decision = judged(summary(same, same, above_prior=mean))
+    assert decision.promote is promoted and "MoA - prior has to lie above 0 in IP" in decision.rule
+    low = f"{mean - 0.1:+.4f}"
+    reason = f"IP, MoA - prior: {mean:+.4f}, and the low end of its interval, {low}, is not above 0."
+    assert decision.reasons == (() if promoted else (reason,))
+
+
+def test_how_far_above_the_prior_is_a_setting() -> None:
+    same = difference(0.0, 0.0, 0.0)
+    limits: dict[str, Any] = {"champion": True, "tolerance_ip": 0.02, "tolerance_pc": 0.01}
+    asked = decide(summary(same, same, above_prior=0.3), above_prior_ip=0.25, **limits)
+    assert not asked.promote and "above 0.25 in IP, and" in asked.rule
+    assert decide(summary(same, same, above_prior=0.3), above_prior_ip=0.15, **limits).promote
+
+
+def test_the_promotions_of_a_chain_share_one_tolerance() -> None:
+    """Each of these is worse than its champion by less than the tolerance, with little doubt."""
+    given_up, promoted = (0.0, 0.0), 0
+    for _ in range(10):
+        decision = judged(summary(difference(-0.006, -0.008, -0.004), difference(0, 0, 0)), given_up=given_up)
+        if decision.promote:
+            promoted, given_up = promoted + 1, (decision.given_up["ip"], decision.given_up["pc"])
+    assert (promoted, given_up) == (2, (0.012, 0.0))
+    assert "above -0.008 in IP and above -0.01 in PC (the promotions before gave up 0.012 in IP)." in decision.rule
+    assert decision.reasons == (
+        "IP, MoA - champion: -0.0060, and the low end of its interval, -0.0080, is not above -0.008.",
+    )
+
+
+def test_a_gain_pays_back_what_was_given_up_and_no_more() -> None:
+    better, worse = difference(0.01, 0.005, 0.015), difference(-0.002, -0.003, -0.001)
+    assert judged(summary(better, worse), given_up=(0.012, 0.001)).given_up == {"ip": 0.002, "pc": 0.003}
+    assert judged(summary(better, worse), given_up=(0.004, 0.0)).given_up == {"ip": 0.0, "pc": 0.002}
+
+
+def test_a_first_model_has_given_up_nothing() -> None:
+    first = summary(difference(0.2, 0.1, 0.3), difference(-0.1, -0.2, 0), champion=False)
+    assert judged(first, champion=False).given_up == {"ip": 0.0, "pc": 0.0}
 
 
 @pytest.mark.parametrize(("low", "promoted"), [(0.01, True), (0.0, False), (-0.01, False)])
@@ -76,7 +124,8 @@ def test_the_first_model_has_to_beat_the_prior_in_ip_and_may_cost_pc(low: float,
 @pytest.mark.parametrize("ip", [None, difference(0.5, None, None)])
 def test_without_an_interval_nothing_is_promoted(ip: dict[str, float | None] | None) -> None:
     decision = judged(summary(ip, difference(0.1, 0.1, 0.1)))
-    assert decision.reasons == ("IP has no interval: the suite needs two people or more whose images are scored.",)
+    need = "the suite needs two people or more whose images are scored."
+    assert decision.reasons == (f"IP, MoA - champion has no interval: {need}",)
 
 
 def test_images_that_were_not_scored_stop_a_promotion() -> None:
@@ -85,7 +134,7 @@ def test_images_that_were_not_scored_stop_a_promotion() -> None:
     assert decision.reasons[0] == "3 images of moa could not be scored; evaluate again." and not decision.promote
 
 
-@pytest.mark.parametrize("outcome", ["missing", "unreadable", "no_reference"])
+@pytest.mark.parametrize("outcome", ["missing", "unreadable"])
 def test_so_do_images_of_the_champion(outcome: str) -> None:
     values = summary(difference(0.1, 0.1, 0.1), difference(0.1, 0.1, 0.1))
     champion = next(method for method in values["methods"] if method["kind"] == "champion")
@@ -93,11 +142,13 @@ def test_so_do_images_of_the_champion(outcome: str) -> None:
     assert judged(values).reasons == ("1 images of champion could not be scored; evaluate again.",)
 
 
-def test_people_without_a_reference_stop_a_promotion() -> None:
+@pytest.mark.parametrize("outcome", ["no_reference", "no_reference_face"])
+def test_a_person_without_a_usable_photograph_costs_only_their_own_images(outcome: str) -> None:
+    """Of both methods alike. Evaluating again would change nothing, and the intervals know how many people are left."""
     values = summary(difference(0.1, 0.1, 0.1), difference(0.1, 0.1, 0.1))
     for method in values["methods"]:
-        method["outcomes"] = {"scored": 6, "no_reference": 2}
-    assert "2 images of moa could not be scored" in judged(values).reasons[0]
+        method["outcomes"] = {"scored": 6, outcome: 2}
+    assert judged(values).promote
 
 
 def test_a_summary_without_the_comparison_is_named() -> None:
@@ -105,3 +156,7 @@ def test_a_summary_without_the_comparison_is_named() -> None:
     without = summary(difference(1, 1, 1), difference(1, 1, 1), champion=False)
     with pytest.raises(MissingInputError, match="does not compare MoA with the champion"):
         judged(without)
+    alone = summary(difference(0, 0, 0), difference(0, 0, 0))
+    alone["comparisons"] = [line for line in alone["comparisons"] if line["before"] != "prior"]
+    with pytest.raises(MissingInputError, match="does not compare MoA with the prior"):
+        judged(alone)

@@ -12,10 +12,13 @@ from prefect import flow, get_client
 from prefect.client.schemas.objects import State, StateType
 
 from flows.ablate import ablate
+from flows.begin import begin, one_configuration
 from flows.command import run
 from flows.lifecycle import lifecycle
+from flows.overrides import resolve
 from flows.preprocess import preprocess
 from flows.server_state import PROCESS
+from flows.settings import write_lifecycle
 from flows.stage import conclude
 from tests.flows.tiny_lifecycle import write_world
 
@@ -89,6 +92,28 @@ def _the_published_revision_was_evaluated_and_promoted(folder: Path) -> None:
     gate = read(folder / "gate.json")
     assert (gate["decision"], gate["against"]["kind"]) == ("promoted", "champion")
     assert read(folder / "promotion.json")["candidate"] == publication["commit"]
+
+
+@flow(name="stage")
+def stage(name: str) -> float:
+    """A stage that is run as a part of another flow."""
+    return begin("preprocess", "miniature", None, name).promote.tolerance_ip
+
+
+@flow(name="whole")
+def whole(name: str) -> float:
+    """A lifecycle during which another command makes the same run remember something else."""
+    config = begin("lifecycle", "miniature", ["promote.tolerance_ip=0.03"], name)
+    write_lifecycle(resolve("miniature", ["promote.tolerance_ip=1", "publish.private=false"], name))
+    with one_configuration(config):
+        return stage(name)
+
+
+@pytest.mark.prefect
+def test_a_lifecycle_goes_on_with_the_settings_that_it_began_with(server: None, roots: Path) -> None:
+    assert whole("kept") == 0.03
+    kept = read(roots / "runs/kept/lifecycle.json")
+    assert (kept["promote"]["tolerance_ip"], kept["publish"]["private"]) == (0.03, True)
 
 
 @flow(name="half")

@@ -70,7 +70,7 @@ def test_no_key_is_misspelt(deployment: dict[str, Any]) -> None:
 def test_every_verb_has_a_deployment_and_every_preset_its_lifecycle() -> None:
     labels = [label(deployment) for deployment in DEPLOYMENTS]
     assert labels == deployments(), "what `make ui` prints"
-    verbs = ("preprocess", "train", "publish", "evaluate", "gate", "ablate", "lifecycle")
+    verbs = ("preprocess", "train", "publish", "evaluate", "gate", "rollback", "ablate", "lifecycle")
     both = [f"{verb}/{name}" for verb in verbs for name in ("miniature", "ffhq-sd15")]
     assert sorted(labels) == sorted([*both, "lifecycle/photos-sd15"])
 

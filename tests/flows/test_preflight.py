@@ -13,11 +13,9 @@ from flows.downloads import CLIP, FACENET, STABLE_DIFFUSION, command
 from flows.errors import PreflightError
 from flows.overrides import resolve
 from flows.prefect_environment import PROJECT
-from flows.preflight import BASE_PARTS, check, find_problems, silent_hub
+from flows.preflight import BASE_PARTS, check, find_problems
 from flows.presets import PRESETS
-from moa.hub.server import LocalHub
 from moa.models import BASE_PARTS as NEEDED_PARTS
-from tests.web_server import serving, write_certificate
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +30,9 @@ def told(stage: str, *overrides: str, preset: str = "miniature") -> str:
     return "\n".join(map(str, find_problems(resolve(preset, overrides), stage)))
 
 
-@pytest.mark.parametrize("stage", ["preprocess", "train", "publish", "evaluate", "gate", "ablate", "lifecycle"])
+@pytest.mark.parametrize(
+    "stage", ["preprocess", "train", "publish", "evaluate", "gate", "rollback", "ablate", "lifecycle"]
+)
 def test_the_miniature_world_lacks_nothing(stage: str) -> None:
     assert told(stage) == ""
     check(resolve("miniature"), stage)
@@ -168,37 +168,3 @@ def test_every_download_of_a_preset_has_a_command() -> None:
         config = resolve(preset)
         for path in (config.train.base, config.train.image_encoder, config.evaluate.faces, config.evaluate.clip):
             assert path is None or path.is_relative_to(PROJECT / "zoo") or command(path), path
-
-
-@pytest.mark.parametrize("stage", ["publish", "gate", "lifecycle"])
-def test_a_hub_that_does_not_answer_is_named_in_seconds(
-    stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its own tries, and those of the tasks, take eight minutes."""
-    (problem,) = silent_hub(resolve("miniature", ["publish.endpoint=https://huggingface.co"]), stage)
-    assert "publish.endpoint: https://huggingface.co does not answer (" in problem.what and "network" in problem.remedy
-    with LocalHub(tmp_path / "hub") as hub:
-        there = resolve("miniature", [f"publish.endpoint={hub.endpoint}"])
-        monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")  # not the way to a Hub on this machine
-        assert silent_hub(there, stage) == []
-    (problem,) = silent_hub(there, stage)
-    assert f"{hub.endpoint} does not answer" in problem.what and "python -m moa.hub.server" in problem.remedy
-
-
-def test_a_hub_whose_certificate_is_not_trusted_is_told_as_that(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    certificate = write_certificate(tmp_path / "certificate.pem")
-    with serving(200, b"", certificate) as url:
-        there = resolve("miniature", [f"publish.endpoint={url}"])
-        (problem,) = silent_hub(there, "publish")
-        assert f"{url} is not trusted (" in problem.what and "set SSL_CERT_FILE" in problem.remedy
-        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-        assert silent_hub(there, "publish") == []
-
-
-def test_the_hub_is_asked_only_where_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
-    far = resolve("miniature", ["publish.endpoint=https://huggingface.co"])
-    assert silent_hub(far, "train") == silent_hub(resolve("miniature"), "publish") == []
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # a problem of its own
-    assert silent_hub(far, "publish") == []

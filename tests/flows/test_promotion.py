@@ -16,7 +16,7 @@ from flows import gate, publication
 from flows.artifacts import interval
 from flows.card import model_card
 from flows.champion import champion_adapter, champion_of, starting_adapter
-from flows.errors import MissingInputError, RunInUseError, SettingsChangedError
+from flows.errors import BrokenFileError, MissingInputError, RunInUseError, SettingsChangedError
 from flows.evaluated import evaluation_folder
 from flows.files import read_json, write_json
 from flows.gate import pass_gate
@@ -24,9 +24,10 @@ from flows.hub import fetch, hub_cache, hub_endpoint
 from flows.overrides import resolve
 from flows.promotion import promote_candidate
 from flows.publication import check_prior
+from flows.rollback import restore_model
 from flows.settings import LifecycleConfig, runs_root
 from flows.trained import require_trained
-from moa.errors import HubError, HubUnavailableError, RepositoryConflictError
+from moa.errors import HubError, HubUnavailableError, RepositoryConflictError, RepositoryMissingError
 from moa.hub.publish import publish, published_files
 from moa.hub.server import LocalHub
 from tests.flows.exports import write_export, write_shards
@@ -78,11 +79,12 @@ def gated(config: LifecycleConfig, change: float) -> dict[str, Any]:
     ]
     difference = {"mean": change, "low": change - 0.01, "high": change + 0.01, "std": 0.1}
     line = {"before": kinds[-1] if has_champion else "prior", "after": "moa", "n": 4}
+    to_prior = {"before": "prior", "after": "moa", "n": 4, "ip": {"mean": 0.4, "low": 0.3, "high": 0.5}, "pc": None}
     summary = {
         "suite": "miniature",
         "version": "1",
         "methods": methods,
-        "comparisons": [line | {"ip": difference, "pc": difference}],
+        "comparisons": [line | {"ip": difference, "pc": difference}, *([to_prior] if has_champion else [])],
     }
     evaluated(config, summary)
     return read_json(pass_gate.fn(config))
@@ -130,6 +132,47 @@ def test_a_rejected_challenger_leaves_main_alone_and_says_why(tmp_path: Path) ->
     assert read_json(pass_gate.fn(second)) == decision, "and is judged again when it is asked again"
 
 
+def test_what_promotions_give_up_goes_along_with_main(tmp_path: Path) -> None:
+    """Also to another machine, which has none of the runs before."""
+    runs = [published(tmp_path, name) for name in ("first", "second", "third", "fourth")]
+    gated(runs[0], BETTER)
+    wide = {"promote.tolerance_ip=0.03", "promote.tolerance_pc=0.03"}
+    second = published(tmp_path, "second", "", *wide)
+    decided = gated(second, -0.015)
+    assert decided["decision"] == "promoted" and decided["given_up"] == {"ip": 0.015, "pc": 0.015}
+    assert read_json(fetch(second, "main") / "gate.json") == decided
+    shutil.rmtree(second.run), shutil.rmtree(hub_cache())
+    third = published(tmp_path, "third", "", *wide)
+    decided = gated(third, -0.015)
+    assert champion_of(third).given_up.ip == 0.015
+    assert decided["decision"] == "rejected" and "not above -0.015" in decided["reasons"][0]
+    assert gated(published(tmp_path, "fourth", "", *wide), 0.01)["given_up"] == {"ip": 0.005, "pc": 0.005}
+
+
+def test_what_was_given_up_is_read_from_other_peoples_repositories_with_care(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = published(tmp_path, "first"), published(tmp_path, "second")
+    gated(first, BETTER)
+    said: str | None = None
+
+    def fetched(config: LifecycleConfig, revision: str, part: str) -> Path:
+        if part != "gate.json":
+            return fetch(config, revision, part)
+        if said is None:
+            raise RepositoryMissingError("no gate.json")
+        (tmp_path / "gate.json").write_text(said)
+        return tmp_path
+
+    monkeypatch.setattr("flows.champion.fetch", fetched)
+    for text in ('{"given_up": {"ip": -1}}', '{"given_up": {"ip": NaN}}', "{}", "[]", "cut"):
+        said = text
+        with pytest.raises(BrokenFileError, match=r"gate.json of miniature/moa@\w{8} does not say"):
+            champion_of(second)
+    said = None
+    assert champion_of(second).given_up.model_dump() == {"ip": 0, "pc": 0}, "promoted by an earlier version"
+
+
 def test_the_run_page_says_what_was_decided_by_which_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = {
         "decision": "rejected",
@@ -159,7 +202,7 @@ def test_each_score_has_the_tolerance_that_the_run_was_given(tmp_path: Path, ip:
     given = (f"promote.tolerance_ip={ip}", f"promote.tolerance_pc={pc}")
     first, second = published(tmp_path, "first"), published(tmp_path, "second", "", *given)
     gated(first, BETTER)
-    assert [why.split(":")[0] for why in gated(second, WORSE)["reasons"]] == [reason]
+    assert [why.split(",")[0] for why in gated(second, WORSE)["reasons"]] == [reason]
 
 
 def test_a_promoted_run_started_again_changes_nothing(tmp_path: Path) -> None:
@@ -181,6 +224,38 @@ def test_a_promotion_that_was_cut_short_is_no_other_models(tmp_path: Path) -> No
     before = gated(second, BETTER), read_json(second.run / "promotion.json")
     (second.run / "gate.json").unlink()
     assert (read_json(pass_gate.fn(second)), read_json(second.run / "promotion.json")) == before
+
+
+def test_a_rollback_brings_back_the_model_its_card_and_what_the_gate_goes_on_from(tmp_path: Path) -> None:
+    first, second = published(tmp_path, "first"), published(tmp_path, "second")
+    gated(first, BETTER)
+    held, before = fetch(first, "main"), read_json(first.run / "promotion.json")
+    assert gated(second, 0.005)["decision"] == "promoted"
+    bad = fetch(first, "main").name
+    after = read_json(restore_model.fn(first))
+    now = fetch(first, "main")
+    assert now.name == after["commit"] not in (held.name, bad) and after == before | {
+        "commit": now.name,
+        "previous": bad,
+    }
+    assert {path.name: path.read_bytes() for path in now.rglob("*.*")} == {
+        path.name: path.read_bytes() for path in held.rglob("*.*")
+    }
+    assert read_json(restore_model.fn(first)) == after and fetch(first, "main") == now, "again: nothing to do"
+    pass_gate.fn(second)
+    assert fetch(first, "main") == now, "the run that was undone does not come back by itself"
+    third = published(tmp_path, "third")
+    assert gated(third, BETTER)["decision"] == "promoted" and champion_of(third).adapter_digest == digest(first)
+
+
+def test_only_what_was_promoted_here_can_come_back(tmp_path: Path) -> None:
+    first, second = published(tmp_path, "first"), published(tmp_path, "second")
+    gated(first, BETTER)
+    with pytest.raises(MissingInputError, match="promotion.json is missing: run `python -m flows.gate`"):
+        restore_model.fn(second)
+    elsewhere = resolve("miniature", ["train.init=null", "publish.repo_id=you/name"], "first")
+    with pytest.raises(MissingInputError, match="promoted in miniature/moa at local, not in you/name at local"):
+        restore_model.fn(elsewhere)
 
 
 def test_a_comparison_that_was_overtaken_does_not_count(tmp_path: Path) -> None:
@@ -494,7 +569,7 @@ def test_of_a_champion_only_the_adapter_is_fetched(tmp_path: Path) -> None:
     gated(first, BETTER)
     shutil.rmtree(hub_cache())
     adapter = champion_adapter(second)
-    assert adapter is not None and sorted(path.name for path in adapter.parent.iterdir()) == ["adapter"]
+    assert adapter is not None and sorted(path.name for path in adapter.parent.iterdir()) == ["adapter", "gate.json"]
 
 
 def test_training_starts_from_the_promoted_adapter_and_a_run_keeps_its_start(tmp_path: Path) -> None:

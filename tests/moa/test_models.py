@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -14,8 +15,9 @@ from safetensors.torch import load_file, save_file
 from torch.nn import Conv2d
 
 from moa import models
+from moa.data import file_digest
 from moa.errors import AdapterError, MissingInputError, ModelFolderError, TrainConfigError
-from moa.models import find_inputs, load_models
+from moa.models import find_inputs, folder_digest, load_models
 from moa.train_config import TrainConfig
 from tests.moa.absent_gpu import AbsentGPU
 from tests.moa.training import ALONE, MakeConfig
@@ -172,3 +174,20 @@ def test_the_commit_says_whether_the_code_is_the_committed_one(tmp_path: Path, m
     assert models.code_commit() == clean
     (package / "models.py").write_text("2")
     assert models.code_commit() == clean + "+changes"
+
+
+def test_what_a_download_leaves_hidden_is_no_part_of_a_model(tmp_path: Path) -> None:
+    """`hf download --local-dir` writes a time into its `.cache` and renews it each time it is called."""
+    folder = tmp_path / "a.b-1" / "clip"
+    for name in ("config.json", "a/x.json", "a-b/x.json", "a.json"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    before = folder_digest(folder)
+    lines = [f"{name} {file_digest(folder / name)}\n" for name in ("a/x.json", "a-b/x.json", "a.json", "config.json")]
+    assert before == f"sha256:{hashlib.sha256(''.join(lines).encode()).hexdigest()}", "as records have it"
+    for hidden in (".cache/huggingface/download/config.json.metadata", "a/.cache/x.json", ".gitattributes"):
+        (folder / hidden).parent.mkdir(parents=True, exist_ok=True)
+        (folder / hidden).write_text("1764348846.1")
+        assert folder_digest(folder) == folder_digest(folder, (".",)) == before, hidden
+    (folder / "a/x.json").write_text("other")
+    assert folder_digest(folder) != before

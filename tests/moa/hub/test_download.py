@@ -134,8 +134,17 @@ def test_a_part_is_fetched_alone_and_completed_when_more_is_wanted(hub, publishe
     assert files(download(REPO, published.commit, hub.endpoint, tmp_path)) == {*published.files, ".gitattributes"}
 
 
+def test_one_file_is_a_part_too(hub, published, tmp_path):
+    hub.seen.clear()
+    folder = download(REPO, published.commit, hub.endpoint, tmp_path, part="README.md")
+    assert files(folder) == {"README.md"} and hub.seen.count("resolve") == 2
+    assert download(REPO, published.commit, "https://hub.example", tmp_path, part="README.md") == folder
+    with pytest.raises(RepositoryMissingError, match="has no gate.json"):
+        download(REPO, published.commit, hub.endpoint, tmp_path, part="gate.json")
+
+
 def test_a_revision_without_the_part_is_named(hub, published, tmp_path):
-    with pytest.raises(RepositoryMissingError, match="main has no folder adapter/"):
+    with pytest.raises(RepositoryMissingError, match="main has no adapter"):
         download(REPO, "main", hub.endpoint, tmp_path, part="adapter")
 
 

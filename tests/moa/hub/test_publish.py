@@ -37,8 +37,9 @@ from moa.hub.client import hub_client
 from moa.hub.commit import retrying
 from moa.hub.download import download
 from moa.hub.licences import LICENCES
+from moa.hub.promote import promote, restore
 from moa.hub.publication import Publication
-from moa.hub.publish import _verify, is_current, promote, publish, published_files
+from moa.hub.publish import _verify, is_current, publish, published_files
 from tests.moa.hub.faulty_hub import FaultyHub, busy, lost_answer
 from tests.moa.hub.pipeline_folder import make_card, write_pipeline
 from tests.web_server import serving, write_certificate
@@ -472,17 +473,36 @@ def test_promoting_again_changes_nothing_and_says_the_same(hub, pipeline):
     assert promote(publication, tag="v1", token=None) == first
 
 
-def test_main_can_go_back_to_an_earlier_publication(hub, pipeline):
+def test_main_can_go_back_to_what_it_held(hub, pipeline, tmp_path):
     old = send(hub, pipeline)
-    promote(old, tag="v1", token=None)
+    first = promote(old, tag="v1", token=None, card=make_card(steps=7), records={"gate.json": b"{}"})
     write_pipeline(pipeline, b"\0second weights" * 100)
     (pipeline / "new.txt").write_text("only in the second")
-    new = send(hub, pipeline, branch="run-b")
-    second = promote(new, tag="v2", token=None)
-    assert look(hub, "main")[1] == set(new.files)
-    back = promote(old, tag="v3", token=None)
-    assert back.previous == second.commit
-    assert look(hub, "main")[1] == set(old.files)
+    second = promote(send(hub, pipeline, branch="run-b"), tag="v2", token=None)
+    hub.seen.clear()
+    place = {"token": None, "endpoint": hub.endpoint, "message": "Back to v1"}
+    back = restore(REPO, first.commit, expected_main=second.commit, **place)
+    assert "lfs_upload" not in hub.seen and hub.seen.count("commit") == 1
+    assert look(hub, "main") == (back, look(hub, "v1")[1]) and back not in (first.commit, second.commit)
+    was, now = (download(REPO, at, hub.endpoint, tmp_path) for at in (first.commit, back))
+    assert (now / "gate.json").read_bytes() == b"{}" and not (now / "new.txt").exists()
+    assert {path.relative_to(now): path.read_bytes() for path in now.rglob("*") if path.is_file()} == {
+        path.relative_to(was): path.read_bytes() for path in was.rglob("*") if path.is_file()
+    }
+    assert restore(REPO, "v1", **place) == back, "again: nothing to do"
+    assert look(hub, "v2")[0] == second.commit, "and nothing is lost"
+
+
+def test_going_back_moves_no_main_that_somebody_else_moved(hub, pipeline):
+    first = promote(send(hub, pipeline), tag="v1", token=None)
+    write_pipeline(pipeline, b"\0second weights" * 100)
+    second = promote(send(hub, pipeline, branch="run-b"), tag="v2", token=None)
+    place = {"token": None, "endpoint": hub.endpoint, "message": "Back"}
+    with pytest.raises(RepositoryConflictError, match="main moved"):
+        restore(REPO, first.commit, expected_main=first.commit, **place)
+    with pytest.raises(RepositoryMissingError, match="no such revision"):
+        restore(REPO, "v3", **place)
+    assert look(hub, "main")[0] == second.commit
 
 
 def test_promotion_writes_the_scores_into_the_card_of_main(hub, pipeline, tmp_path):

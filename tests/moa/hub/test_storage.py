@@ -11,7 +11,8 @@ import pytest
 
 from moa.errors import AccessDeniedError, HubStorageError, HubUnavailableError
 from moa.hub.download import download
-from moa.hub.publish import promote, publish
+from moa.hub.promote import promote
+from moa.hub.publish import publish
 from moa.hub.store import STORAGE_DAMAGED, STORAGE_DENIED, STORAGE_FAILED, STORAGE_FULL, Store
 from tests.moa.full_disk import full_disk
 from tests.moa.hub.faulty_hub import Fault

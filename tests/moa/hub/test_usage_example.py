@@ -14,7 +14,8 @@ from PIL import Image
 
 from moa.adapter import save_adapter
 from moa.hub.download import download
-from moa.hub.publish import promote, publish
+from moa.hub.promote import promote
+from moa.hub.publish import publish
 from moa.pipeline import MoAPipeline
 from tests.moa.hub.pipeline_folder import make_card
 from tests.tiny_models import tiny_base, tiny_moa_unet
