@@ -1,7 +1,7 @@
 """Whether a candidate may become `main`: a pure function of the summary of its evaluation.
 
 A candidate has to personalize: the low end of the 95 % interval of MoA - prior in IP (over people, on the same prompts
-and seeds) has to lie above a bound, 0. Against a champion the question is non-inferiority: the low end of MoA - champion has to
+and seeds) has to lie above 0. Against a champion the question is non-inferiority: the low end of MoA - champion has to
 lie above -tolerance, for IP and for PC. A small suite with wide intervals promotes nothing it cannot vouch for; a tie
 promotes, unless the tolerance is 0.
 

@@ -18,9 +18,11 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from flows.downloads import command
-from flows.errors import PreflightError
+from flows.errors import BrokenFileError, PreflightError
 from flows.hub import HUGGING_FACE_TOKEN, SECRET_BLOCK, hub_token, is_offline
+from flows.overrides import field_of
 from flows.settings import EvaluateSettings, LifecycleConfig, models_root
+from flows.trained import Trained
 from moa.config import MoAConfig
 from moa.data import file_digest
 from moa.errors import LicenceRefusedError, SuiteError
@@ -145,6 +147,7 @@ def _adapter(field: str, folder: Path, moa: MoAConfig | None = None) -> Iterator
 def _publishing(config: LifecycleConfig) -> Iterator[Problem]:
     """Repository, terms and token."""
     settings = config.publish
+    yield from _inherited_terms(config)
     try:
         require_acceptance(LICENCES[settings.licences], accepted=settings.accept_licences)
     except LicenceRefusedError as error:
@@ -159,6 +162,23 @@ def _publishing(config: LifecycleConfig) -> Iterator[Problem]:
         yield Problem(
             f"{HUGGING_FACE_TOKEN} is not set: {settings.endpoint} needs an access token with write permission",
             f"export {HUGGING_FACE_TOKEN}=..., or make a Prefect Secret block named {SECRET_BLOCK}",
+        )
+
+
+def _inherited_terms(config: LifecycleConfig) -> Iterator[Problem]:
+    """Data of the adapter that training starts from, or started from: the preset's terms are those of its own."""
+    try:
+        own = load_dataset(config.preprocess.dataset).name
+        trained = Trained.of(config.run / "export") or (config.train.init and Trained.of(config.train.init))
+        names = {*trained.other_datasets, (trained.dataset or {"name": own})["name"]} - {own} if trained else set()
+    except (PreprocessingError, BrokenFileError):  # told by the checks of pictures and training
+        return
+    chosen = any(field_of(override) == "publish.licences" for override in config.overrides)
+    if names and not chosen:
+        yield Problem(
+            f"publish.licences: {config.publish.licences} are the terms of the preset, but the adapter that training "
+            f"starts from was trained on {', '.join(sorted(names))}, whose terms the model carries, too",
+            f"--set publish.licences=KEY, one of {', '.join(LICENCES)}: the terms that cover all of it",
         )
 
 

@@ -135,7 +135,7 @@ class PromoteSettings(_Group):
     tolerance_ip: float = Field(0.02, ge=0, description="how much worse IP may be at the low end of its 95 % interval")
     tolerance_pc: float = Field(0.01, ge=0, description="the same for PC")
     above_prior_ip: float = Field(
-        0.0, ge=-1, le=1, description="what MoA - prior has to exceed in IP, at the low end of its 95 % interval"
+        0.0, le=1, description="what MoA - prior has to exceed in IP, at the low end of its 95 % interval"
     )
     tag: Annotated[str, AfterValidator(_tag)] = Field(
         "{name}-{commit}", description="tag of the promoted revision; {name}: the run's, {commit}: the candidate's"

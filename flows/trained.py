@@ -24,11 +24,13 @@ from moa.train_config import TrainConfig, changed_settings, refuse_changes
 @dataclass(frozen=True)
 class Trained:
     """The record of an exported adapter; `inputs` are digests: shards, base, init, image_encoder; `dataset` is what
-    `moa.data.describe` said, None where an earlier version trained it."""
+    `moa.data.describe` said, None where an earlier version trained it; `before` is what `moa.train.started_from` said
+    of the adapter it started from, None without one."""
 
     settings: dict[str, Any]
     inputs: dict[str, str | None]
     dataset: dict[str, Any] | None
+    before: dict[str, Any] | None
     step: int
     commit: str | None
     digest: str
@@ -43,10 +45,17 @@ class Trained:
             settings=config["provenance"].get("training", {}),
             inputs=manifest["inputs"] | {"image_encoder": config["provenance"].get("image_encoder")},
             dataset=config["provenance"].get("dataset"),
+            before=config["provenance"].get("started_from"),
             step=manifest["step"],
             commit=manifest["commit"],
             digest=manifest["digest"],
         )
+
+    @property
+    def other_datasets(self) -> list[str]:
+        """Names of the datasets that it was trained on before its own: by the adapters it started from."""
+        own = self.dataset["name"] if self.dataset else None
+        return [name for name in (self.before or {"datasets": []})["datasets"] if name != own]
 
     def differences(self, training: TrainConfig) -> list[str]:
         """`setting: trained with -> now` for each setting that would make another adapter; base and encoder by their

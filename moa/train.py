@@ -29,7 +29,7 @@ from torch._dynamo.exc import TorchDynamoException
 from transformers.utils import logging as transformers_logging
 
 from moa import checkpoint as checkpoints
-from moa.adapter import save_adapter
+from moa.adapter import read_adapter, save_adapter
 from moa.batch import TrainingSet, batches
 from moa.data import ShardDataset, describe, unchanging
 from moa.distributed import GradientBuffer, Ranks, StopRequest, ranks
@@ -84,6 +84,7 @@ def _train(config: TrainConfig, inputs: dict[str, str | None], here: Ranks, stop
     here.barrier()
 
     # The model, as it was after the steps that are done.
+    before = started_from(config.init)
     models = load_models(config, here.device)
     latents = None
     if config.latent_cache is not None and not (latents := _latents(config, models, dataset, here, stop)):
@@ -161,6 +162,7 @@ def _train(config: TrainConfig, inputs: dict[str, str | None], here: Ranks, stop
             origin |= {
                 "dataset": describe(dataset.manifest),
                 "prediction_type": models.scheduler.config.prediction_type,
+                "started_from": before,
             }
             path = save_adapter(models.unet, config.run_folder / "export", origin)
         _tell(here, event="exported", step=config.steps, path=str(path))
@@ -192,6 +194,17 @@ class LatentsProgress:
         if done == total or now - self._last >= SECONDS_BETWEEN_LATENTS:
             self._last = now
             _tell(self._here, event="latents", done=done, total=total)
+
+
+def started_from(init: Path | None) -> dict[str, Any] | None:
+    """What an adapter's record keeps of the one its training started from: its digest, its steps, and the names of all
+    datasets that it and those before it were trained on, as far as they recorded them. None for a copy of the prior."""
+    if init is None:
+        return None
+    adapter = read_adapter(init)
+    own, before = adapter.provenance.get("dataset"), adapter.provenance.get("started_from")
+    names = {*([own["name"]] if own else []), *(before["datasets"] if before else [])}
+    return {"digest": adapter.digest, "step": adapter.provenance.get("step"), "datasets": sorted(names)}
 
 
 def _provenance(config: TrainConfig, inputs: dict[str, str | None]) -> dict[str, Any]:

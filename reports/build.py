@@ -102,6 +102,7 @@ def render_report(run: Run, page: Path, room: Room) -> str:
             histograms=quality.histograms(data.quality) if data else [],
             facts=provenance.facts(run),
             commands=[(e.summary.suite, provenance.command(e), e.summary.provenance.code_commit) for e in ordered],
+            start_again=provenance.start_again(run),
             config=provenance.flatten(run.config),
             lifecycle=provenance.flatten(run.lifecycle),
             limits=provenance.limits(run),

@@ -69,6 +69,7 @@ def _facts(run: Run, settings: dict[str, Any]) -> list[tuple[str, object]]:
         ("Licence terms", settings.get("licences")),
         ("Training data", f"{dataset}: {kept}" if data else None),
         ("Trained for", f"{adapter.step:,} steps" if adapter.step is not None else None),
+        ("Started from", _started_from(run)),
         ("Seed", run.config.get("seed")),
         ("Picture size", _size(run)),
         ("Repository", place and place.repo_id),
@@ -79,6 +80,19 @@ def _facts(run: Run, settings: dict[str, Any]) -> list[tuple[str, object]]:
         ),
         ("Promoted as", run.promotion and run.promotion.tag),
     ]
+
+
+def _started_from(run: Run) -> str:
+    """Which adapter the training began with; "" for a copy of the prior. Of earlier versions the digest is known."""
+    digest = run.adapter and run.adapter.inputs.get("init")
+    if not digest:
+        return ""
+    before = run.origin.get("started_from")
+    step, names = (before.get("step"), before.get("datasets")) if isinstance(before, dict) else (None, None)
+    steps = f" of {step:,} steps" if isinstance(step, int) else ""
+    data = f" trained on {', '.join(map(str, names))}" if isinstance(names, list) and names else ""
+    place = f", main of {run.start.get('repo_id')} at {run.start['commit']}" if run.start.get("commit") else ""
+    return f"an adapter{steps}{data}, {digest}{place}"
 
 
 def _size(run: Run) -> str | None:

@@ -117,6 +117,17 @@ def _every(interval: int) -> str:
     return "on every step" if interval == 1 else f"on every {interval} steps"
 
 
+def start_again(run: Run) -> str:
+    """How to begin a training where this one began that took what was promoted then; "" where it did not."""
+    commit = run.start.get("commit")
+    if not commit:
+        return ""
+    return (
+        f"# its training started from {run.start.get('repo_id')} at {commit}, which was main then: to start there "
+        "again, download that revision and put --set train.init=REVISION/adapter in the place of train_from=promoted"
+    )
+
+
 def is_miniature(evaluation: Evaluation) -> bool:
     """Whether the suite is one of the miniature world: by name, or by images too small for Stable Diffusion."""
     size = evaluation.suite.images.get("size") if evaluation.suite else None

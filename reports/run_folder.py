@@ -103,13 +103,16 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Run:
-    """`runs/<name>/`. `missing` holds sentences for people, `unevaluated` those of them about evaluations."""
+    """`runs/<name>/`. `origin` is the adapter's own record of its training, `start` where the promoted adapter lies
+    that it started from. `missing` holds sentences for people, `unevaluated` those of them about evaluations."""
 
     folder: Path
     lifecycle: dict[str, Any]
     config: dict[str, Any]
     metrics: list[Metric]
     adapter: AdapterManifest | None
+    origin: dict[str, Any]
+    start: dict[str, Any]
     publication: Publication | None
     promotion: Promotion | None
     gate: Gate | None
@@ -137,6 +140,8 @@ def read_run(folder: Path, *, tables: bool = True) -> Run:
     config = read_mapping(folder / "config.json") or {}
     metrics = read_metrics(folder / "metrics.jsonl")
     adapter = read_model(folder / "export" / "manifest.json", AdapterManifest)
+    origin = (read_mapping(folder / "export" / "config.json") or {}).get("provenance")
+    start = read_mapping(folder / "start.json") or {}
     publication = read_model(folder / "publication.json", Publication)
     promotion = read_model(folder / "promotion.json", Promotion)
     gate = read_model(folder / "gate.json", Gate)
@@ -162,6 +167,8 @@ def read_run(folder: Path, *, tables: bool = True) -> Run:
         config,
         metrics,
         adapter,
+        origin if isinstance(origin, dict) else {},
+        start,
         publication,
         promotion,
         gate,

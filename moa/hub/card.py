@@ -42,6 +42,7 @@ class CardInput(BaseModel):
     base_model: str = Field(description="in words, or the Hub id")
     base_model_id: str | None = Field(None, description="the base model's Hub id, if it is on the Hub")
     dataset: str = Field(description="name and version of the training data")
+    started_from: str | None = Field(None, description="which adapter training began with; null: a copy of the prior")
     dataset_digest: str = Field(description="digest of the shard manifest")
     command: str = Field(description="the command that made the model")
     code_commit: str | None = Field(description="git commit of the code; null outside a git checkout")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -168,3 +169,21 @@ def test_every_download_of_a_preset_has_a_command() -> None:
         config = resolve(preset)
         for path in (config.train.base, config.train.image_encoder, config.evaluate.faces, config.evaluate.clip):
             assert path is None or path.is_relative_to(PROJECT / "zoo") or command(path), path
+
+
+def test_data_of_the_adapter_that_training_starts_from_bring_their_terms(tmp_path: Path) -> None:
+    """A model that is trained on from one of FFHQ is non-commercial, whatever it is trained on next."""
+    adapter = tmp_path / "adapter"
+    shutil.copytree(PROJECT / "zoo/moa", adapter)
+    given = ("publish.accept_licences=true", f"train.init={adapter}")
+    assert "publish.licences" not in told("publish", *given, preset="photos_sd15")
+    record = json.loads((adapter / "config.json").read_text())
+    for known in ({"dataset": {"name": "ffhq"}}, {"started_from": {"digest": "", "step": 1, "datasets": ["ffhq"]}}):
+        changed = record | {"provenance": record["provenance"] | known}
+        (adapter / "config.json").write_text(json.dumps(changed))
+        for stage in ("publish", "gate", "lifecycle"):
+            problems = told(stage, *given, preset="photos_sd15")
+            assert "photos_sd15 are the terms of the preset" in problems and "trained on ffhq, whose terms" in problems
+        assert "publish.licences" not in told("publish", *given, "publish.licences=ffhq_sd15", preset="photos_sd15")
+    (adapter / "config.json").write_text("{}")
+    assert "publish.licences" not in told("lifecycle", *given, preset="photos_sd15"), "broken: another check says so"

@@ -13,10 +13,12 @@ from flows.card import model_card
 from flows.errors import MissingInputError, SettingsChangedError
 from flows.files import read_json, write_json
 from flows.overrides import resolve
+from flows.prefect_environment import PROJECT
 from flows.publication import require_published
 from flows.settings import LifecycleConfig
 from flows.trained import Trained, refuse_other_data, refuse_other_training, require_trained, run_training
 from moa.errors import ConfigChangedError
+from moa.hub.card import render_card
 from tests.flows.exports import SHARDS, SPLIT, write_export, write_shards
 
 
@@ -113,6 +115,22 @@ def test_the_dataset_of_an_earlier_version_is_known_while_it_is_there(tmp_path: 
     write_shards(tmp_path / "data/miniature", "sha256:new")
     with pytest.raises(SettingsChangedError, match="did not record which dataset"):
         require_trained(config())
+
+
+def test_the_card_says_what_the_training_started_from() -> None:
+    export = write_export(config()).parent
+    digest = read_json(PROJECT / "zoo/moa/manifest.json")["digest"]
+    assert model_card(config()).started_from == f"an adapter, `{digest}`", "all that is known of earlier versions"
+    record = read_json(export / "config.json")
+    record["provenance"]["started_from"] = {"digest": digest, "step": 1260, "datasets": ["ffhq", "m"]}
+    write_json(export / "config.json", record)
+    assert model_card(config()).started_from == f"an adapter of 1260 steps trained on ffhq, m, `{digest}`"
+    assert f"| started from | an adapter of 1260 steps trained on ffhq, m, `{digest}` |" in render_card(
+        model_card(config()), "you/name"
+    )
+    write_export(config("train.init=null"))
+    card = model_card(config("train.init=null"))
+    assert card.started_from is None and "started from" not in render_card(card, "you/name")
 
 
 def test_the_card_states_what_made_the_model_or_nothing() -> None:

@@ -56,7 +56,7 @@ def write_world(folder: Path) -> list[str]:
         "ablate.community": "[]",
         "promote.tolerance_ip": 1,  # any difference of random models will do
         "promote.tolerance_pc": 2,
-        "promote.above_prior_ip": -1,
+        "promote.above_prior_ip": -9,
     }
     return [f"{field}={value}" for field, value in values.items()]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,14 +14,15 @@ from torch._dynamo.testing import CompileCounter
 from torch.nn import functional as F
 
 import moa.train
-from moa.adapter import read_adapter
+from moa.adapter import read_adapter, save_adapter
 from moa.config import MoAConfig
 from moa.errors import TrainConfigError
 from moa.models import load_models
 from moa.step import training_losses
+from moa.train import started_from
 from moa.train_config import SubjectAugmentation
 from tests.moa.training import ALONE, MakeConfig, compile_by, first_batch, metrics, run, same, tensors
-from tests.tiny_models import IMAGE_DIM
+from tests.tiny_models import IMAGE_DIM, tiny_moa_unet
 
 
 @pytest.fixture(scope="module")
@@ -166,12 +168,38 @@ def test_warm_start_begins_where_the_adapter_ended(make_config: MakeConfig) -> N
         torch.testing.assert_close(parameter.detach(), exported[name].float())
     run(config)
     inputs = json.loads((config.run_folder / "export" / "manifest.json").read_text())["inputs"]
-    assert inputs["init"] == json.loads((first.out / "export" / "manifest.json").read_text())["digest"]
+    digest = json.loads((first.out / "export" / "manifest.json").read_text())["digest"]
+    assert inputs["init"] == digest
+    assert read_adapter(first.out / "export").provenance["started_from"] is None
+    started = {"digest": digest, "step": first.steps, "datasets": ["tiny"]}
+    assert read_adapter(config.run_folder / "export").provenance["started_from"] == started
     with pytest.raises(TrainConfigError, match="holds an adapter of .*'moa'.* asks for .*'single_branch'"):
         load_models(
             make_config(init=first.out / "export", moa=MoAConfig(image_dim=IMAGE_DIM, architecture="single_branch")),
             ALONE.device,
         )
+
+
+@pytest.mark.parametrize(
+    ("own", "before", "names"),
+    [
+        (
+            {"name": "ours"},
+            {"digest": "d", "step": 7, "datasets": ["ffhq", "portraits"]},
+            ["ffhq", "ours", "portraits"],
+        ),
+        ({"name": "ours"}, {"digest": "d", "step": 7, "datasets": ["ours"]}, ["ours"]),
+        (None, None, []),  # of an earlier version
+    ],
+)
+def test_what_a_model_started_from_is_known_over_any_number_of_trainings(
+    tmp_path: Path, own: dict[str, str] | None, before: dict[str, Any] | None, names: list[str]
+) -> None:
+    """Its data carry their terms along, and a schedule trains on night after night: the record must not grow."""
+    record = {"step": 5} | ({"dataset": own, "started_from": before} if own else {})
+    save_adapter(tiny_moa_unet(), tmp_path / "export", record)
+    digest = read_adapter(tmp_path / "export").digest
+    assert started_from(tmp_path / "export") == {"digest": digest, "step": 5, "datasets": names}
 
 
 def test_single_branch_trains_without_router(make_config: MakeConfig) -> None:

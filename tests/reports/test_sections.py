@@ -439,6 +439,22 @@ def test_model_card_says_how_its_example_finds_the_hub(run: Path, endpoint: str 
     assert card is not None and said in card.way and bool(card.way) == bool(said)
 
 
+def test_page_says_what_the_training_started_from(run: Path) -> None:
+    started, export = "sha256:" + "5" * 64, run / "export"
+    assert "Started from" not in build_report(run).read_text()
+    manifest = json.loads((export / "manifest.json").read_text())
+    (export / "manifest.json").write_text(json.dumps(manifest | {"inputs": manifest["inputs"] | {"init": started}}))
+    card = model_card(read_run(run))
+    assert card is not None and ("Started from", f"an adapter, {started}") in card.facts
+    origin = {"provenance": {"started_from": {"digest": started, "step": 4360, "datasets": ["ffhq"]}}}
+    (export / "config.json").write_text(json.dumps(origin))
+    (run / "start.json").write_text(json.dumps({"repo_id": "you/<b>", "endpoint": "local", "commit": "ab" * 20}))
+    page = build_report(run).read_text()
+    place = f"main of you/&lt;b&gt; at {'ab' * 20}"
+    assert f"an adapter of 4,360 steps trained on ffhq, {started}, {place}" in page
+    assert f"started from you/&lt;b&gt; at {'ab' * 20}, which was main then" in page and "--set train.init=" in page
+
+
 @pytest.mark.parametrize("lost", ["router.json", "pairs.parquet", "router"])
 def test_parts_may_be_absent(run: Path, lost: str) -> None:
     path = run / EVALUATION / lost
