@@ -15,8 +15,8 @@ STALE = "The decision is about adapter {}, which is not the one in export/ now."
 @dataclass(frozen=True)
 class Decision:
     """`kind`, `mark` and `words` are those of a verdict; `differences` are (score, MoA minus the rival, whether that
-    is better), for a promotion asks only that it is not clearly worse; `place` is where a promoted candidate went;
-    `stale` says that another adapter was judged, or ""."""
+    is better), for a promotion asks only that it is not worse by more than a tolerance; `place` is where a promoted
+    candidate went; `stale` says that another adapter was judged, or ""."""
 
     gate: Gate
     kind: str
