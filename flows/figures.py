@@ -56,8 +56,11 @@ def _call(module: str, *arguments: str, accepted: tuple[int, ...] = (0,)) -> int
 def main() -> int:
     from moa.evaluation.workers import devices_here  # here: torch
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--suite", type=Path, default=PROJECT / "datasets/suites/miniature-40.yaml")
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.figures", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    suite = PROJECT / "datasets/suites/miniature-40.yaml"
+    parser.add_argument("--suite", type=Path, default=suite, help="its declaration (default miniature-40)")
     parser.add_argument("--zoo", type=Path, default=PROJECT / "zoo", help="the models (default zoo/)")
     given = parser.parse_args()
     run = runs_root() / "zoo"

@@ -231,7 +231,9 @@ def _end(made: Sequence[Future[None]]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.zoo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--zoo", type=Path, default=PROJECT / "zoo", help="where the models go (default zoo/)")
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies all numbers of steps (default 1)")
     parser.add_argument(

@@ -239,7 +239,9 @@ RECIPES = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m moa.zoo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--scenes", type=Path, required=True, help="shards of many pictures")
     parser.add_argument("--identities", type=Path, required=True, help="shards in which every person occurs often")
     parser.add_argument("--out", type=Path, required=True, help="where the zoo goes")

@@ -11,7 +11,7 @@ from preprocessing.world.cast import FRAMINGS
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m preprocessing.world", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="PNG file to write")
     parser.add_argument("--seed", type=int, default=1, help="seed of the world (default 1)")
     parser.add_argument("--split", choices=("train", "heldout"), default="train", help="which people (default train)")
