@@ -18,6 +18,7 @@ METRIC_LIMITS = (
     "IP compares with the very photograph the model was given, so it rewards copying; it falls with the face's size.",
     "IP counts an image without a found face as 0. The detection rate stands beside it to tell the two apart.",
     "PC is a cosine of CLIP embeddings: small differences mean little to a person.",
+    "PC has no zero, for images are like prompts nobody asked for, too: claim C4 takes a share of what is above those.",
     "Change outside the person is measured against the prior's image at the same seed, where a person was found.",
 )
 MINIATURE = (

@@ -18,7 +18,7 @@ from moa.errors import EvaluationError
 from moa.evaluation import run
 from moa.evaluation.compare import Finished
 from moa.evaluation.files import json_digest, write_json
-from moa.evaluation.manifest import is_complete
+from moa.evaluation.manifest import is_complete, rows_digest
 from moa.evaluation.run import Source, evaluate
 from moa.evaluation.score_tables import PAIRS, SCORES
 from tests.moa.evaluation.fakes import ColourClip, ColourFaces, colour_models, declaration, tiny_suite
@@ -126,6 +126,24 @@ def test_a_summary_without_yardstick_is_written_again_and_no_image_made(done, pi
     _evaluate(pipeline, shards, adapters, out, progress=lambda *x: made.append(x[0]))
     assert json.loads((out / "summary.json").read_text())["yardstick"] == yardstick
     assert "score" in made and not any(stage.startswith("generate") for stage in made)
+
+
+def test_an_evaluation_without_pc_other_is_scored_again_and_nothing_made_or_measured(
+    done, pipeline, shards, adapters, tmp_path
+):
+    """One that an earlier version finished."""
+    out = tmp_path / "older"
+    shutil.copytree(done, out)
+    rows, manifest = SCORES.read(out), json.loads((out / "manifest.json").read_text())
+    older = rows.drop(columns="pc_other")
+    SCORES.write(out, older)
+    write_json(out / "manifest.json", manifest | {"rows": [rows_digest(older), *manifest["rows"][1:]]})
+    made, clip = [], ColourClip()
+    models = colour_models(clip=clip)
+    _evaluate(pipeline, shards, adapters, out, models=models, progress=lambda *x: made.append(x[0]))
+    assert_frame_equal(SCORES.read(out), rows)
+    assert "score" in made and not any(stage.startswith("generate") for stage in made) and clip.images == 0
+    assert rows["pc_other"].notna().all()
 
 
 def test_a_damaged_run_is_repaired_to_the_same_bytes(done, pipeline, shards, adapters, tmp_path):
