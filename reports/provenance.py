@@ -20,6 +20,8 @@ METRIC_LIMITS = (
     "PC is a cosine of CLIP embeddings: small differences mean little to a person.",
     "PC has no zero, for images are like prompts nobody asked for, too: claim C4 takes a share of what is above those.",
     "Change outside the person is measured against the prior's image at the same seed, where a person was found.",
+    "Each method is one training run: trained again it would score otherwise, by how much no interval here says. "
+    "Verdicts about architectures (C1, C9, C10, the ablations) are about these weights.",
 )
 MINIATURE = (
     "Images, models and evaluators belong to the miniature world. Its figures compare with each other and show whether "

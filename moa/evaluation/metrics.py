@@ -70,8 +70,8 @@ def prompt_consistency(image: np.ndarray, text: np.ndarray) -> float:
 
 
 def mean_consistency(image: np.ndarray, texts: np.ndarray) -> float | None:
-    """Mean PC, -1..1, of one image `[d]` against several `texts [P, d]`; None for no text. A cosine of CLIP has no zero:
-    against prompts that nobody asked for, this says where an image's PC begins."""
+    """Mean PC, -1..1, of one image `[d]` against several `texts [P, d]`; None for no text. A cosine of CLIP has no
+    zero: against prompts that nobody asked for, this says where an image's PC begins."""
     return float(np.mean(np.asarray(texts) @ np.asarray(image))) if len(texts) else None
 
 

@@ -74,6 +74,13 @@ def test_each_claim_says_its_verdict_in_words(page: Page, summary: dict[str, Any
     assert "✓ below 0" in judged["C1"] and "✕ not above 0" in judged["C5"] and "? spans 0" in judged["C6"]
 
 
+def test_nothing_is_said_of_a_variance_of_training_that_nobody_measured(page: Page) -> None:
+    said = "Each method is one training run"
+    for section, more in (("suite0-claims", "hold no variance of training"), ("limits", "about these weights")):
+        (text,) = [found.text for found in page.all("section") if found.attributes.get("id") == section]
+        assert said in text and more in text
+
+
 def test_a_claim_is_shown_as_its_unit_says_and_plain_without_one(summary: dict[str, Any]) -> None:
     written = copy.deepcopy(summary["claims"][3])  # C4, of shares
     found = Claim.model_validate(written)
