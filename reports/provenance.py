@@ -104,7 +104,8 @@ def _suite(evaluation: Evaluation) -> Pairs:
         pairs += [("Seeds", ", ".join(map(str, suite.seeds)) or None), ("Prompts", len(suite.prompts) or None)]
         pairs += [("Subjects", len(suite.people) or None)]
         pairs += [(f"Images, {path}", value) for path, value in flatten(suite.images)]
-    return pairs + [(f"Evaluator {path}", value) for path, value in flatten(source.evaluators)]
+    pairs += [(f"Evaluator {path}", value) for path, value in flatten(source.evaluators)]
+    return pairs + [(f"Preparer of photographs, {path}", value) for path, value in flatten(source.preparer or {})]
 
 
 def _environment(evaluation: Evaluation) -> Pairs:

@@ -333,6 +333,7 @@ def test_environment_and_seeds_stand_with_the_digests(page: Page) -> None:
     assert facts["Seeds"].endswith("11, 12") and facts["Training seed"].endswith("7")
     assert facts["torch"].endswith("2.9.0") and facts["Devices"].endswith("cpu")
     assert facts["Personalization expert"].endswith("on every 2 steps")
+    assert facts["Preparer of photographs, name"].endswith("PortraitPreparer")
     captions = [c.text for c in page.all("caption") if c.inside("section", id="reproduce")]
     assert captions[:5] == [
         "Training data",
