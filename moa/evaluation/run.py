@@ -26,23 +26,18 @@ import torch
 
 from moa.errors import EvaluationError, MoAError, SuiteError
 from moa.evaluation.environment import describe_environment
-from moa.evaluation.files import write_json
 from moa.evaluation.generate import Method, Progress, generate, shots
-from moa.evaluation.manifest import check_version, inputs_digest, is_complete, resolved, write_manifest, write_suite
+from moa.evaluation.manifest import check_version, inputs_digest, is_complete, write_suite
 from moa.evaluation.measure import Measurer, MeasuringModels, measured_together
 from moa.evaluation.methods import DTYPES, find_methods, open_pipeline
-from moa.evaluation.pairs import score_pairs
 from moa.evaluation.preparer import describe_preparer
+from moa.evaluation.results import write_results
 from moa.evaluation.router import record_router
 from moa.evaluation.score import Scorer, embed_texts
-from moa.evaluation.score_tables import PAIRS, SCORES, SWAPS
-from moa.evaluation.subjects import SuiteSubject, resolve_subjects, upper_bound
+from moa.evaluation.subjects import SuiteSubject, resolve_subjects
 from moa.evaluation.suite import Precision, Suite, load_suite
-from moa.evaluation.summary import summarise
 from moa.evaluation.workers import Crew, check_devices
-from moa.evaluation.yardstick import yardstick_digest
 from moa.models import code_commit
-from moa.pipeline import EXPERT_INTERVAL
 
 MOST_BATCHES = 8  # that a process is given to measure at a time, so that it reads one while it measures another
 
@@ -115,38 +110,19 @@ def evaluate(
         _measure_by(Crew(devices[:1]), lambda _: measurer, suite, subjects, methods, progress)
     scorer = Scorer(suite, subjects, measurer, texts)
     rows = scorer.score(methods, progress=partial(_tell, progress, "score"))
-    swaps, pairs = scorer.swaps(methods), score_pairs(scorer, methods)
     moa = next(method for method in methods if method.kind == "moa")
     router = record_router(scorer, moa, sampler, device=devices[0], progress=progress)
-
-    summary = summarise(
-        rows,
-        suite,
-        methods,
-        {
-            "repo_id": source.repo_id,
-            "commit": source.commit,
-            "adapter_digest": _adapter_digest(pipeline),
-            "evaluators": evaluators,
-            "preparer": preparer,
-            "command": command,
-            "code_commit": code_commit(),
-        },
-        subjects=subjects,
-        swaps=swaps,
-        pairs=pairs,
-        router=router,
-        upper_bound=upper_bound(subjects, scorer.references, models.faces),
-        environment=describe_environment(suite, pipeline, devices),
-        yardstick=yardstick_digest(resolved(suite, subjects), evaluators, preparer, EXPERT_INTERVAL),
-    )
-    tables = [(SCORES, rows), (SWAPS, swaps), *([(PAIRS, pairs)] if pairs is not None else [])]
-    for table, found in tables:
-        table.write(out, found)
-    if router is not None:
-        files += [out / "router.json", *(out / example["sprite"] for example in router["examples"])]
-    files.append(write_json(out / "summary.json", summary))
-    return write_manifest(out, suite, methods, inputs, [found for _, found in tables], files)
+    provenance = {
+        "repo_id": source.repo_id,
+        "commit": source.commit,
+        "adapter_digest": _adapter_digest(pipeline),
+        "evaluators": evaluators,
+        "preparer": preparer,
+        "command": command,
+        "code_commit": code_commit(),
+    }
+    environment = describe_environment(suite, pipeline, devices)
+    return write_results(scorer, methods, rows, router, provenance, environment, inputs, files)
 
 
 def _begin(out: Path, suite: Suite, subjects: Sequence[SuiteSubject]) -> list[Path]:
