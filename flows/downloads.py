@@ -12,6 +12,7 @@ from pathlib import Path
 STABLE_DIFFUSION = "stable-diffusion-v1-5"
 STABLE_DIFFUSION_ID = "stable-diffusion-v1-5/stable-diffusion-v1-5"  # on the Hub
 CLIP = "clip-vit-large-patch14"
+MASK2FORMER = "mask2former-swin-base-coco-panoptic"
 FACENET = "20180402-114759-vggface2.pt"
 
 _FACENET_ADDRESS = f"https://github.com/timesler/facenet-pytorch/releases/download/v2.2.9/{FACENET}"
@@ -19,6 +20,7 @@ _PARTS = ("unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model", "text_e
 _FROM_THE_HUB = {
     STABLE_DIFFUSION: (STABLE_DIFFUSION_ID, *(f"{part}.safetensors" for part in _PARTS)),
     CLIP: ("openai/clip-vit-large-patch14", "model.safetensors"),
+    MASK2FORMER: (f"facebook/{MASK2FORMER}", "*.model", "*.safetensors"),  # as preprocessing/models.py fetches it
 }
 
 

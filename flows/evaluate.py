@@ -51,6 +51,7 @@ def evaluate_pipeline(config: LifecycleConfig, pipeline: Path) -> Path:
             out,
             shards=config.train.shards,
             images=settings.images,
+            segmenter=settings.segmenter,
             champion=champion_adapter(config),
             ablations=finished_variants(config),
             community={base.label: base.lora for base in config.ablate.community},

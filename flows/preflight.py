@@ -194,7 +194,7 @@ def _evaluation(config: LifecycleConfig) -> Iterator[Problem]:
         if model is not None:
             known = name in EvaluateSettings.model_fields
             yield from _judge(name, model, f"--set evaluate.{name}=PATH" if known else f"see {settings.suite}")
-    yield from _photographs(suite, settings.images)
+    yield from _photographs(suite, settings.images, settings.segmenter)
     for variant in config.ablate.variants:
         yield from _adapter(f"ablate.variants: {variant.label!r}", variant.adapter) if variant.adapter else ()
     for base in config.ablate.community:
@@ -214,10 +214,13 @@ def _judge(name: str, model: FaceModel | ClipModel | AttributeModel, setting: st
         yield Problem(what, _fetch(place, setting))
 
 
-def _photographs(suite: Suite, images: Path | None) -> Iterator[Problem]:
-    """People of a folder; those of shards are there when the shards are."""
+def _photographs(suite: Suite, images: Path | None, segmenter: Path | None) -> Iterator[Problem]:
+    """People of a folder, and what cuts them out; those of shards are there, cut out, when the shards are."""
     if not isinstance(suite.subjects, FolderSubjects):
         return
+    if segmenter and not (segmenter / "config.json").is_file():
+        remedy = _fetch(segmenter, "--set evaluate.segmenter=FOLDER, or null: crops unlike those of the training data")
+        yield Problem(f"evaluate.segmenter: {segmenter} is no Mask2Former", remedy)
     root = images or (Path(suite.subjects.root) if suite.subjects.root else None)
     if root is None or not root.is_dir():
         yield Problem(

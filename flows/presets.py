@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from flows.downloads import CLIP, FACENET, STABLE_DIFFUSION, STABLE_DIFFUSION_ID
+from flows.downloads import CLIP, FACENET, MASK2FORMER, STABLE_DIFFUSION, STABLE_DIFFUSION_ID
 from flows.prefect_environment import PROJECT
 from flows.settings import (
     AblateSettings,
@@ -91,7 +91,9 @@ def ffhq_sd15() -> LifecycleConfig:
             **STABLE_DIFFUSION_BASE,
             licences="ffhq_sd15",
         ),
-        evaluate=_measured_by_published_models("celeba-15", images=data_root() / "celeba-15"),
+        evaluate=_measured_by_published_models(
+            "celeba-15", images=data_root() / "celeba-15", segmenter=models_root() / MASK2FORMER
+        ),
         ablate=AblateSettings(  # appendix B of the paper
             variants=(
                 Variant(label="without MoA layers", overrides=("train.moa.architecture=single_branch",)),
@@ -142,10 +144,15 @@ def _on_stable_diffusion(shards: Path, *, steps: int, global_batch: int) -> Trai
     )
 
 
-def _measured_by_published_models(suite: str, images: Path | None = None) -> EvaluateSettings:
-    """A suite judged by FaceNet and CLIP ViT-L/14, as the published protocol is."""
-    declaration = PROJECT / "datasets/suites" / f"{suite}.yaml"
-    return EvaluateSettings(suite=declaration, images=images, faces=models_root() / FACENET, clip=models_root() / CLIP)
+def _measured_by_published_models(
+    suite: str, images: Path | None = None, segmenter: Path | None = None
+) -> EvaluateSettings:
+    """A suite judged by FaceNet and CLIP ViT-L/14, as the published protocol is; `segmenter` is what made the training
+    data."""
+    declaration, models = PROJECT / "datasets/suites" / f"{suite}.yaml", models_root()
+    return EvaluateSettings(
+        suite=declaration, images=images, segmenter=segmenter, faces=models / FACENET, clip=models / CLIP
+    )
 
 
 PresetName = Literal["miniature", "ffhq_sd15", "photos_sd15"]

@@ -123,6 +123,11 @@ class EvaluateSettings(_Group):
     images: Path | None = Field(None, description="folder of the subjects' photographs, for suites of kind folder")
     faces: Path | None = Field(None, description="weights of the face model; null: the place the suite declares")
     clip: Path | None = Field(None, description="CLIP folder that measures; null: the place the suite declares")
+    segmenter: Path | None = Field(
+        None,
+        description="Mask2Former folder that cuts people out of those photographs, where the training data were made "
+        "with one; null: a face finder and a drawn silhouette",
+    )
     precision: Precision | None = Field(
         None, description="of the images' sampling: fp32, bf16 or fp16; null: the suite's on GPUs, fp32 on a CPU"
     )

@@ -172,12 +172,14 @@ class PublishedRow(FileModel):
 
 
 class Provenance(FileModel):
-    """What was evaluated, by which code and command."""
+    """What was evaluated, by which code and command. `preparer` cut people out of photographs, None where they come cut
+    out, and in summaries written before it was named."""
 
     repo_id: str | None = None
     commit: str | None = None
     adapter_digest: str | None = None
     evaluators: dict[str, Any] = {}
+    preparer: dict[str, Any] | None = None
     command: str | list[str] | None = None
     code_commit: str | None = None
 

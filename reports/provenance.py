@@ -18,7 +18,10 @@ METRIC_LIMITS = (
     "IP compares with the very photograph the model was given, so it rewards copying; it falls with the face's size.",
     "IP counts an image without a found face as 0. The detection rate stands beside it to tell the two apart.",
     "PC is a cosine of CLIP embeddings: small differences mean little to a person.",
+    "PC has no zero, for images are like prompts nobody asked for, too: claim C4 takes a share of what is above those.",
     "Change outside the person is measured against the prior's image at the same seed, where a person was found.",
+    "Each method is one training run: trained again it would score otherwise, by how much no interval here says. "
+    "Verdicts about architectures (C1, C9, C10, the ablations) are about these weights.",
 )
 MINIATURE = (
     "Images, models and evaluators belong to the miniature world. Its figures compare with each other and show whether "
@@ -101,7 +104,8 @@ def _suite(evaluation: Evaluation) -> Pairs:
         pairs += [("Seeds", ", ".join(map(str, suite.seeds)) or None), ("Prompts", len(suite.prompts) or None)]
         pairs += [("Subjects", len(suite.people) or None)]
         pairs += [(f"Images, {path}", value) for path, value in flatten(suite.images)]
-    return pairs + [(f"Evaluator {path}", value) for path, value in flatten(source.evaluators)]
+    pairs += [(f"Evaluator {path}", value) for path, value in flatten(source.evaluators)]
+    return pairs + [(f"Preparer of photographs, {path}", value) for path, value in flatten(source.preparer or {})]
 
 
 def _environment(evaluation: Evaluation) -> Pairs:

@@ -25,6 +25,10 @@ from transformers import (
     CLIPTokenizer,
     CLIPVisionConfig,
     CLIPVisionModelWithProjection,
+    Mask2FormerConfig,
+    Mask2FormerForUniversalSegmentation,
+    Mask2FormerImageProcessor,
+    SwinConfig,
 )
 
 from moa.config import MoAConfig
@@ -55,6 +59,28 @@ def tiny_base(folder: str | Path, seed: int = 0) -> Path:
         ).save_pretrained(folder)
         tiny_image_encoder().save_pretrained(folder / "image_encoder")
     tiny_image_processor().save_pretrained(folder / "feature_extractor")
+    return folder
+
+
+def tiny_mask2former(folder: Path) -> Path:
+    """Write a Mask2Former with the classes sky and person, to which every segment is a person; returns `folder`."""
+    backbone = SwinConfig(
+        image_size=32, embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 1, 1], window_size=2,
+        out_features=["stage1", "stage2", "stage3", "stage4"],
+    )  # fmt: skip
+    config = Mask2FormerConfig(
+        backbone_config=backbone, feature_size=32, mask_feature_size=32, hidden_dim=32, encoder_feedforward_dim=16,
+        encoder_layers=1, decoder_layers=2, num_attention_heads=2, dim_feedforward=16, num_queries=6,
+        id2label={0: "sky", 1: "person"}, label2id={"sky": 0, "person": 1},
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = Mask2FormerForUniversalSegmentation(config)
+    with torch.no_grad():
+        model.class_predictor.weight.zero_()
+        model.class_predictor.bias.copy_(torch.tensor([0.0, 9.0, 0.0]))  # sky, person, nothing
+    model.save_pretrained(folder)
+    Mask2FormerImageProcessor(size={"height": 64, "width": 64}).save_pretrained(folder)
     return folder
 
 

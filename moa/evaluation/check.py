@@ -32,10 +32,12 @@ LOADERS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def check_suite(suite: Suite, *, images: Path | None = None, shards: Path | None = None) -> int:
+def check_suite(
+    suite: Suite, *, images: Path | None = None, shards: Path | None = None, segmenter: Path | None = None
+) -> int:
     """Prints a line per person and per measuring model, and what is wrong; returns the exit status."""
     print(f"{suite.name} {suite.version}: {suite.title}")
-    subjects = resolve_subjects(suite, shards=shards, images=images)
+    subjects = resolve_subjects(suite, shards=shards, images=images, segmenter=segmenter)
     models, problems = _load_models(suite)
     problems += [subject.problem for subject in subjects if subject.problem]
     problems += _print_people(suite, subjects, models)
@@ -108,12 +110,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("suite", type=Path, help="datasets/suites/<name>.yaml")
     parser.add_argument("--images", type=Path, help="folder of the reference photographs (suites of kind folder)")
     parser.add_argument("--shards", type=Path, help="folder of the shards (suites of kind shards)")
+    parser.add_argument("--segmenter", type=Path, help="Mask2Former folder that cuts people out of --images")
     parser.add_argument("--faces", type=Path, help="weights of the face embedder, instead of the declared place")
     parser.add_argument("--clip", type=Path, help="CLIPModel or OpenCLIP folder, instead of the declared place")
     given = parser.parse_args(arguments)
     try:
         suite = load_suite(given.suite, faces=given.faces, clip=given.clip)
-        return check_suite(suite, images=given.images, shards=given.shards)
+        return check_suite(suite, images=given.images, shards=given.shards, segmenter=given.segmenter)
     except MoAError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -4,7 +4,9 @@
 C1  a swap changes less than SWAP_LIMIT outside the people of what it changes inside, and less than without MoA layers
 C2  the scene stays the prior's: MoA changes it by less than SCENE_LIMIT of what another seed changes (suites of several
     seeds), and shows the prompt's scene in KEPT of the prior's images (suites with a classifier)
-C3  IP is above the prior's                  C4  PC is KEPT of the prior's
+C3  IP is above the prior's
+C4  what PC has above the PC with the suite's other prompts is KEPT of the prior's: a cosine of CLIP has no zero, and a
+    share of it would count what every image has with every text
 C5  images of several seeds differ by KEPT of what the prior's do
 C6  both faces of a pair go to the right person more often than by chance, and look more like it than like the other
 C7  the prompt's item is seen in KEPT of the prior's images; without a classifier, CLIP ranks the own prompt first
@@ -145,7 +147,11 @@ def _identity_preserved(run: Evidence) -> Judgement:
 
 
 def _prompt_kept(run: Evidence) -> Judgement:
-    return kept(run, "pc", "PC")
+    if run.figure(run.moa, "pc_margin"):
+        return kept(run, "pc_margin", "PC above other prompts'")
+    found = kept(run, "pc", "PC")
+    note = "the suite has one prompt, so this is a share of PC itself, which has no zero" if found.tests else found.note
+    return replace(found, note=note, measure="PC", criterion=f"MoA reaches {percent(KEPT)} of the prior's")
 
 
 def _layout_diverse(run: Evidence) -> Judgement:
@@ -232,7 +238,13 @@ CLAIMS = (
         _context_kept,
     ),
     Claim("C3", "The identity is preserved", "IP", "MoA's is above the prior's", _identity_preserved),
-    Claim("C4", "The prompt is followed", "PC", f"MoA reaches {percent(KEPT)} of the prior's", _prompt_kept),
+    Claim(
+        "C4",
+        "The prompt is followed",
+        "PC less the mean PC of the same image with the suite's other prompts, of all categories",
+        f"MoA reaches {percent(KEPT)} of the prior's",
+        _prompt_kept,
+    ),
     Claim(
         "C5",
         "Layouts vary over seeds as the prior's do",

@@ -65,8 +65,8 @@ class Finished:
 
     def yardstick(self) -> dict[str, Any]:
         """What the scores depend on besides the model."""
-        evaluators = self.summary["provenance"].get("evaluators") or {}
-        return yardstick(self.suite, evaluators, self.summary["environment"].get("expert_interval"))
+        evaluators, preparer = (self.summary["provenance"].get(name) for name in ("evaluators", "preparer"))
+        return yardstick(self.suite, evaluators or {}, preparer, self.summary["environment"].get("expert_interval"))
 
     def methods(self) -> dict[str, Method]:
         return {m["method"]: Method(m["method"], m["label"], m["kind"], "") for m in self.summary["methods"]}
@@ -75,10 +75,11 @@ class Finished:
 def compare_runs(before: Path, after: Path) -> dict[str, Any]:
     """The content of the comparison. Raises `EvaluationError` where the two cannot be compared."""
     one, other = Finished.read(before), Finished.read(after)
-    theirs = other.yardstick()
-    for name, part in one.yardstick().items():
-        if part != theirs[name]:
-            which = "" if name == "people" else f" ({part} and {theirs[name]})"
+    ours, theirs = one.yardstick(), other.yardstick()
+    for name in max(ours, theirs, key=len):  # one may name a preparer where the other has none
+        part, their = ours.get(name), theirs.get(name)
+        if part != their:
+            which = "" if name == "people" else f" ({part} and {their})"
             raise EvaluationError(
                 f"{before} and {after}: their {name} differ{which}, so their scores do not compare: evaluate the "
                 "earlier model again, on what the later one was"

@@ -15,13 +15,14 @@ import pandas as pd
 
 from moa.evaluation.generate import Method
 from moa.evaluation.intervals import Interval
-from moa.evaluation.tables import as_swaps, difference, interval, ratio, readable, with_followed
+from moa.evaluation.tables import as_swaps, difference, interval, ratio, readable, with_followed, with_margin
 
 KEPT = 0.95  # least share of the prior's figure
 Unit = Literal["share", "ratio", "similarity", "cosine", "distance", "weight"]  # explained in datasets/FORMAT.md
 UNITS: dict[str, Unit] = {  # of the columns that claims are about
     "ip": "similarity",
     "pc": "cosine",
+    "pc_margin": "cosine",
     "followed": "share",
     "item_shown": "share",
     "scene_shown": "share",
@@ -120,7 +121,7 @@ class Evidence:
         upper_bound: pd.DataFrame | None,
     ) -> Evidence:
         """Sorts a run's tables by method and finds MoA's prior and ablations, which must be on MoA's own base."""
-        rows = with_followed(rows)
+        rows = with_margin(with_followed(rows))
         same_base = {method.role: method for method in methods if method.compared_with == moa.compared_with}
         return cls(
             rows={method.name: readable(rows, method) for method in methods},

@@ -29,13 +29,17 @@ END_OF_PNG = b"IEND\xaeB`\x82"
 
 
 def inputs_digest(
-    suite: Suite, subjects: Sequence[SuiteSubject], methods: Sequence[Method], evaluators: dict[str, Any]
+    suite: Suite,
+    subjects: Sequence[SuiteSubject],
+    methods: Sequence[Method],
+    evaluators: dict[str, Any],
+    preparer: dict[str, Any] | None,
 ) -> str:
     """Digest of everything the results depend on, wherever on the machine it lies."""
     named = [[m.name, m.label, m.kind, m.compared_with, m.role, m.digest] for m in methods]
     others = [subject.other_digest for subject in subjects]
     sampling = [SAMPLING, EXPERT_INTERVAL]
-    return json_digest([FORMAT, sampling, resolved(suite, subjects), others, named, evaluators])
+    return json_digest([FORMAT, sampling, resolved(suite, subjects), others, named, evaluators, preparer])
 
 
 def check_version(out: Path, suite: Suite) -> None:

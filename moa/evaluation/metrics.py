@@ -69,6 +69,12 @@ def prompt_consistency(image: np.ndarray, text: np.ndarray) -> float:
     return float(np.dot(image, text))
 
 
+def mean_consistency(image: np.ndarray, texts: np.ndarray) -> float | None:
+    """Mean PC, -1..1, of one image `[d]` against several `texts [P, d]`; None for no text. A cosine of CLIP has no
+    zero: against prompts that nobody asked for, this says where an image's PC begins."""
+    return float(np.mean(np.asarray(texts) @ np.asarray(image))) if len(texts) else None
+
+
 def prompt_rank(image: np.ndarray, texts: np.ndarray) -> int | None:
     """Rank, 1 is best, of the first of `texts [P, d]`, the own prompt, by cosine with `image [d]`; None for a single
     text, among which there is nothing to be told apart. A tie counts for the own prompt."""

@@ -26,22 +26,18 @@ import torch
 
 from moa.errors import EvaluationError, MoAError, SuiteError
 from moa.evaluation.environment import describe_environment
-from moa.evaluation.files import write_json
 from moa.evaluation.generate import Method, Progress, generate, shots
-from moa.evaluation.manifest import check_version, inputs_digest, is_complete, resolved, write_manifest, write_suite
+from moa.evaluation.manifest import check_version, inputs_digest, is_complete, write_suite
 from moa.evaluation.measure import Measurer, MeasuringModels, measured_together
 from moa.evaluation.methods import DTYPES, find_methods, open_pipeline
-from moa.evaluation.pairs import score_pairs
+from moa.evaluation.preparer import describe_preparer
+from moa.evaluation.results import write_results
 from moa.evaluation.router import record_router
 from moa.evaluation.score import Scorer, embed_texts
-from moa.evaluation.score_tables import PAIRS, SCORES, SWAPS
-from moa.evaluation.subjects import SuiteSubject, resolve_subjects, upper_bound
+from moa.evaluation.subjects import SuiteSubject, resolve_subjects
 from moa.evaluation.suite import Precision, Suite, load_suite
-from moa.evaluation.summary import summarise
 from moa.evaluation.workers import Crew, check_devices
-from moa.evaluation.yardstick import yardstick_digest
 from moa.models import code_commit
-from moa.pipeline import EXPERT_INTERVAL
 
 MOST_BATCHES = 8  # that a process is given to measure at a time, so that it reads one while it measures another
 
@@ -61,6 +57,7 @@ def evaluate(
     *,
     shards: Path | None = None,
     images: Path | None = None,
+    segmenter: Path | None = None,
     champion: Path | None = None,
     ablations: dict[str, Path] | None = None,
     community: dict[str, Path] | None = None,
@@ -76,25 +73,25 @@ def evaluate(
 
     Methods are the prior, MoA, the `champion` (an adapter folder), one for each of `ablations` (label -> adapter
     folder), and two for each `community` base (label -> LoRA): its prior and MoA on it. `shards` or `images` is where
-    the suite's people are. `models` defaults to those the suite declares; they are loaded, and every prompt is given to
-    CLIP, before anything is generated. Generation and measuring are split over `devices`; models that are handed in
-    measure in this process. `precision` is that of the pipelines, by default the suite's
-    (`Suite.for_devices`). `progress(stage, done, total, item)` follows the stages "generate <method>", "measure",
-    "score" and "router". Raises `EvaluationError` and its kin for inputs that are missing or wrong; a photograph that
-    cannot be had costs its own subject only.
+    the suite's people are; the Mask2Former in `segmenter` cuts those of `images` out (None: `PortraitPreparer`).
+    `models` defaults to those the suite declares; they are loaded, and every prompt is given to CLIP, before anything
+    is generated. Generation and measuring are split over `devices`; models that are handed in measure in this process.
+    `precision` is that of the pipelines, by default the suite's (`Suite.for_devices`). `progress(stage, done, total,
+    item)` follows the stages "generate <method>", "measure", "score" and "router". Raises `EvaluationError` and its kin
+    for inputs that are missing or wrong; a photograph that cannot be had costs its own subject only.
     """
     check_devices(devices)
     if batch_size < 1:
         raise EvaluationError(f"batch_size is {batch_size}: at least one image must be made at a time")
     suite = suite.for_devices(devices, precision)
-    subjects = resolve_subjects(suite, shards=shards, images=images)
+    subjects = resolve_subjects(suite, shards=shards, images=images, segmenter=segmenter)
     if not any(subject.usable for subject in subjects):
         raise SuiteError(f"suite {suite.name}: nobody has a reference; the first problem: {subjects[0].problem}")
     methods = find_methods(pipeline, champion=champion, ablations=ablations, community=community)
     split = len(devices) > 1 and models is None
     models = models or MeasuringModels.load(suite.evaluators, devices[0])
-    evaluators = models.describe()
-    inputs = inputs_digest(suite, subjects, methods, evaluators)
+    evaluators, preparer = models.describe(), describe_preparer(suite, segmenter)
+    inputs = inputs_digest(suite, subjects, methods, evaluators, preparer)
     check_version(out, suite)
     if is_complete(out, suite, inputs):
         _tell(progress, "up to date", 1, 1, str(out))
@@ -113,37 +110,19 @@ def evaluate(
         _measure_by(Crew(devices[:1]), lambda _: measurer, suite, subjects, methods, progress)
     scorer = Scorer(suite, subjects, measurer, texts)
     rows = scorer.score(methods, progress=partial(_tell, progress, "score"))
-    swaps, pairs = scorer.swaps(methods), score_pairs(scorer, methods)
     moa = next(method for method in methods if method.kind == "moa")
     router = record_router(scorer, moa, sampler, device=devices[0], progress=progress)
-
-    summary = summarise(
-        rows,
-        suite,
-        methods,
-        {
-            "repo_id": source.repo_id,
-            "commit": source.commit,
-            "adapter_digest": _adapter_digest(pipeline),
-            "evaluators": evaluators,
-            "command": command,
-            "code_commit": code_commit(),
-        },
-        subjects=subjects,
-        swaps=swaps,
-        pairs=pairs,
-        router=router,
-        upper_bound=upper_bound(subjects, scorer.references, models.faces),
-        environment=describe_environment(suite, pipeline, devices),
-        yardstick=yardstick_digest(resolved(suite, subjects), evaluators, EXPERT_INTERVAL),
-    )
-    tables = [(SCORES, rows), (SWAPS, swaps), *([(PAIRS, pairs)] if pairs is not None else [])]
-    for table, found in tables:
-        table.write(out, found)
-    if router is not None:
-        files += [out / "router.json", *(out / example["sprite"] for example in router["examples"])]
-    files.append(write_json(out / "summary.json", summary))
-    return write_manifest(out, suite, methods, inputs, [found for _, found in tables], files)
+    provenance = {
+        "repo_id": source.repo_id,
+        "commit": source.commit,
+        "adapter_digest": _adapter_digest(pipeline),
+        "evaluators": evaluators,
+        "preparer": preparer,
+        "command": command,
+        "code_commit": code_commit(),
+    }
+    environment = describe_environment(suite, pipeline, devices)
+    return write_results(scorer, methods, rows, router, provenance, environment, inputs, files)
 
 
 def _begin(out: Path, suite: Suite, subjects: Sequence[SuiteSubject]) -> list[Path]:
@@ -214,6 +193,7 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="runs/<name>/evaluation/<suite>")
     parser.add_argument("--shards", type=Path, help="shard folder, for suites whose people come from shards")
     parser.add_argument("--images", type=Path, help="folder of photographs, for suites that name theirs")
+    parser.add_argument("--segmenter", type=Path, help="Mask2Former folder that cuts people out of --images")
     parser.add_argument("--champion", type=Path, help="folder of the adapter that this one is to replace")
     for option, what in (("--ablation", "another adapter's folder"), ("--community", "a LoRA merged into the base")):
         parser.add_argument(option, action="append", default=[], metavar="LABEL=FOLDER", help=f"{what} (repeatable)")
@@ -256,6 +236,7 @@ def main(arguments: list[str] | None = None) -> int:
             given.out,
             shards=given.shards,
             images=given.images,
+            segmenter=given.segmenter,
             champion=given.champion,
             ablations=_labelled("--ablation", given.ablation),
             community=_labelled("--community", given.community),

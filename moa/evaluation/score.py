@@ -139,11 +139,12 @@ class Scorer:
         }
         if isinstance(found, str):
             return row | {"outcome": found}
-        rivals = [rival.replace("{word}", cell.subject.word) for rival in self.suite.rivals(cell.prompt)]
-        texts = np.stack([self.texts[rival] for rival in rivals])
+        texts = self._embedded(self.suite.rivals(cell.prompt), cell.subject.word)
+        unasked = [other.text for other in self.suite.prompts if other.text != cell.prompt.text]
         row |= {
             "outcome": "scored" if found.faces else "no_face",
             "pc": metrics.prompt_consistency(found.clip, texts[0]),
+            "pc_other": metrics.mean_consistency(found.clip, self._embedded(unasked, cell.subject.word)),
             "pc_rank": metrics.prompt_rank(found.clip, texts),
             "generation_seconds": found.seconds,
         }
@@ -158,6 +159,10 @@ class Scorer:
         if reference is None:
             return row | {"outcome": "no_reference_face"}
         return row | {"ip": metrics.identity_preservation(next(iter(found.identities), None), reference)}
+
+    def _embedded(self, texts: Sequence[str], word: str) -> np.ndarray:
+        """Unit embeddings `[P, d]` of texts for a class word; `[0]` of none."""
+        return np.array([self.texts[text.replace("{word}", word)] for text in texts])
 
 
 def _scenes(cells: Sequence[_Cell]) -> list[Scene]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from moa.errors import ScoresError
@@ -16,12 +17,13 @@ from moa.evaluation.files import write_file
 @dataclass(frozen=True)
 class ScoreTable:
     """A table: `columns` in their order, of which `numbers` are floats, null where nothing was measured; `key` names a
-    row."""
+    row. `later` are columns that tables of earlier versions lack: there they are read as null."""
 
     name: str
     columns: Sequence[str]
     numbers: Sequence[str]
     key: Sequence[str]
+    later: Sequence[str] = ()
 
     def of(self, rows: Sequence) -> pd.DataFrame:
         """The table of some rows: mappings, or lists in the order of the columns."""
@@ -39,6 +41,7 @@ class ScoreTable:
             rows = pd.read_parquet(path)
         except Exception as error:  # pyarrow and pandas raise a dozen unrelated types on a broken file
             raise ScoresError(f"{path}: cannot be read ({error}); run the evaluation again") from error
+        rows = rows.assign(**{column: np.nan for column in self.later if column not in rows})
         missing = [column for column in self.columns if column not in rows]
         if missing:
             raise ScoresError(f"{path}: lacks column {missing[0]}; run the evaluation again")
@@ -53,7 +56,7 @@ CHANGES = ("context_change", "swap_change", "seed_change")
 CHANGE_COLUMNS = [f"{change}_{side}" for change in CHANGES for side in ("inside", "outside")]
 DIVERSITY_COLUMNS = ["diversity_layout", "diversity_content"]
 _SCORE_NUMBERS = [
-    *["ip", "pc", "pc_rank", *SHOWN_COLUMNS, *FACE_COLUMNS],
+    *["ip", "pc", "pc_other", "pc_rank", *SHOWN_COLUMNS, *FACE_COLUMNS],
     *[*CHANGE_COLUMNS, *DIVERSITY_COLUMNS, "generation_seconds"],
 ]
 _CHANGES = ["change_inside", "change_outside"]
@@ -65,6 +68,7 @@ SCORES = ScoreTable(
     ["method", "subject", "word", "prompt_id", "category", "prompt", "seed", "image", "outcome", *_SCORE_NUMBERS],
     numbers=_SCORE_NUMBERS,
     key=["method", "subject", "prompt_id", "seed"],
+    later=["pc_other"],
 )
 SWAPS = ScoreTable("swaps", [*_TWO_PEOPLE, "image", "other", *_CHANGES], numbers=_CHANGES, key=_TWO_PEOPLE)
 PAIRS = ScoreTable(

@@ -24,14 +24,14 @@ from moa.errors import PersonNotFoundError, SuiteError
 from moa.evaluation.faces import FaceEvaluator
 from moa.evaluation.files import file_name
 from moa.evaluation.metrics import identity_preservation
+from moa.evaluation.preparer import load_preparer
 from moa.evaluation.suite import ShardSubjects, SubjectItem, Suite
-from moa.preparation import PortraitPreparer, SubjectPreparer
+from moa.preparation import SubjectPreparer
 from moa.subjects import upright
 
 logger = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-PREPARER: SubjectPreparer = PortraitPreparer()  # the pipeline's own, asked once for a person instead of for each image
 IMAGES = "--images FOLDER (in a flow: --set evaluate.images=FOLDER)"
 MAX_PIXELS = 64_000_000  # larger photographs are taken for decompression bombs
 
@@ -77,15 +77,18 @@ def _digest(word: str, *images: Image.Image) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
-def resolve_subjects(suite: Suite, *, shards: Path | None = None, images: Path | None = None) -> list[SuiteSubject]:
+def resolve_subjects(
+    suite: Suite, *, shards: Path | None = None, images: Path | None = None, segmenter: Path | None = None
+) -> list[SuiteSubject]:
     """The suite's people with their photographs, in the suite's order.
 
-    `shards` is the shard folder (kind `shards`), `images` overrides the declared root (kind `folder`). A photograph in
-    it that is missing or unreadable is its person's `problem`. Raises `SuiteError` naming the suite and the field when
-    the folder is not there, the shards show too few people or two class words differ in capital letters alone, and the
-    typed errors of `moa.data` for bad shards.
+    `shards` is the shard folder (kind `shards`), whose people are cut out already. `images` overrides the declared root
+    (kind `folder`), `segmenter` is the Mask2Former that cuts people out of its photographs (`load_preparer`). A
+    photograph in it that is missing or unreadable is its person's `problem`. Raises `SuiteError` naming the suite and
+    the field when the folder is not there, the shards show too few people or two class words differ in capital letters
+    alone, `PreparerWeightsError`, and the typed errors of `moa.data` for bad shards.
     """
-    people = _people(suite, shards, images)
+    people = _people(suite, shards, images, segmenter)
     words: dict[str, str] = {}
     for word in (person.word for person in people):
         if (other := words.setdefault(word.lower(), word)) != word:
@@ -96,7 +99,7 @@ def resolve_subjects(suite: Suite, *, shards: Path | None = None, images: Path |
     return people
 
 
-def _people(suite: Suite, shards: Path | None, images: Path | None) -> list[SuiteSubject]:
+def _people(suite: Suite, shards: Path | None, images: Path | None, segmenter: Path | None) -> list[SuiteSubject]:
     if isinstance(suite.subjects, ShardSubjects):
         if shards is None:
             raise SuiteError(f"suite {suite.name}: subjects come from shards; say which with --shards FOLDER")
@@ -107,7 +110,8 @@ def _people(suite: Suite, shards: Path | None, images: Path | None) -> list[Suit
         raise SuiteError(f"suite {suite.name}: subjects.root is not declared; name the folder with {IMAGES}")
     if not root.is_dir():
         raise SuiteError(f"suite {suite.name}: subjects.root: {root} is no folder; name the right one with {IMAGES}")
-    return [_from_folder(item, root) for item in suite.subjects.items]
+    preparer = load_preparer(segmenter)
+    return [_from_folder(item, root, preparer) for item in suite.subjects.items]
 
 
 def _from_shards(suite: Suite, declared: ShardSubjects, folder: Path) -> list[SuiteSubject]:
@@ -155,7 +159,7 @@ def _stands_alone(sample: Sample, where: dict[str, str | None]) -> bool:
     )
 
 
-def _from_folder(item: SubjectItem, root: Path) -> SuiteSubject:
+def _from_folder(item: SubjectItem, root: Path, preparer: SubjectPreparer) -> SuiteSubject:
     """One person of a folder of photographs, or their problem. A second photograph that cannot be read is none."""
     paths = find_photos(root / item.image)[:2]
     source = paths[0].relative_to(root).as_posix() if paths else item.image
@@ -164,13 +168,13 @@ def _from_folder(item: SubjectItem, root: Path) -> SuiteSubject:
         problem = f"subjects.items.{item.id}.image: {source} {opened[0]}"
         return SuiteSubject(item.id, item.word, None, None, source, problem=problem)
     other = next((photo for photo in opened[1:] if not isinstance(photo, str)), None)
-    return SuiteSubject(item.id, item.word, _cut_out(opened[0], item.id), opened[0], source, other)
+    return SuiteSubject(item.id, item.word, _cut_out(opened[0], item.id, preparer), opened[0], source, other)
 
 
-def _cut_out(photo: Image.Image, subject: str) -> Image.Image:
+def _cut_out(photo: Image.Image, subject: str, preparer: SubjectPreparer) -> Image.Image:
     """What the model is given of a photograph; all of it when nobody is found, and then the scores say so."""
     try:
-        return PREPARER.prepare(photo, subject)
+        return preparer.prepare(photo, subject)
     except PersonNotFoundError:
         return photo
 

@@ -48,6 +48,12 @@ def with_followed(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(followed=(rows["pc_rank"] == 1).astype("float64").where(rows["pc_rank"].notna()))
 
 
+def with_margin(rows: pd.DataFrame) -> pd.DataFrame:
+    """`rows` with a column `pc_margin`: how much nearer an image is to its own prompt than, on average, to the suite's
+    others (cosines); null where there is no other."""
+    return rows.assign(pc_margin=rows["pc"] - rows["pc_other"])
+
+
 def as_swaps(swaps: pd.DataFrame, method: Method) -> pd.DataFrame:
     """The comparisons of a method's people as readable rows, which are matched by both people; an image counts once in
     each comparison."""

@@ -12,19 +12,31 @@ from typing import Any
 from moa.evaluation.files import json_digest
 
 
-def yardstick(suite: Mapping[str, Any], evaluators: Mapping[str, Any], expert_interval: int | None) -> dict[str, Any]:
+def yardstick(
+    suite: Mapping[str, Any],
+    evaluators: Mapping[str, Any],
+    preparer: Mapping[str, Any] | None,
+    expert_interval: int | None,
+) -> dict[str, Any]:
     """The parts under the names that people know them by. `suite` is the content of suite.json; prompts and seeds are
-    its version's. The precision of the sampling is no part of it."""
+    its version's. `preparer` is `describe_preparer`'s, and no part where it is None. The precision of the sampling is
+    none either."""
     sampling = {name: value for name, value in suite.get("images", {}).items() if name != "precision"}
     return {
         "suites": suite["name"],
         "versions": suite["version"],
+        **({"preparers": preparer} if preparer else {}),  # before the people, who differ for it
         "people": suite["people"],
         **{f"{kind} models": evaluators.get(kind) for kind in ("faces", "clip", "attributes")},
         "sampling options": sampling | {"expert_interval": expert_interval},
     }
 
 
-def yardstick_digest(suite: Mapping[str, Any], evaluators: Mapping[str, Any], expert_interval: int | None) -> str:
+def yardstick_digest(
+    suite: Mapping[str, Any],
+    evaluators: Mapping[str, Any],
+    preparer: Mapping[str, Any] | None,
+    expert_interval: int | None,
+) -> str:
     """`sha256:<hex>` of the yardstick, the same for two evaluations whose scores compare."""
-    return json_digest(yardstick(suite, evaluators, expert_interval))
+    return json_digest(yardstick(suite, evaluators, preparer, expert_interval))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from PIL import Image
 
 from flows.artifacts import MOST_BYTES, TILE, _scores, interval, strip
 from flows.errors import MissingInputError
+from flows.evaluate import evaluate_pipeline
 from flows.evaluated import evaluation_folder, read_summary, told, unscored
 from flows.files import write_json
 from flows.overrides import resolve
@@ -30,6 +32,30 @@ def test_what_could_not_be_scored_is_what_the_evaluation_named(tmp_path: Path) -
     assert problems == PROBLEMS
     assert "2 x the image cannot be read; 1 x no face" in told(problems) and "moon/0.png" in told(problems)
     assert told([]) == ""
+
+
+def test_every_setting_of_an_evaluation_reaches_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOA_RUNS_DIR", str(tmp_path))
+    texts = [f"evaluate.{name}={tmp_path / name}" for name in ("images", "segmenter", "faces", "clip")]
+    config = resolve("miniature", [*texts, "evaluate.precision=bf16"])
+    write_json(config.run / "publication.json", {"repo_id": "me/moa", "commit": "abc"})
+    reached = {}
+    for place, stand_in in (
+        ("moa.evaluation.run.evaluate", lambda pipeline, suite, out, **given: reached.update(given, suite=suite)),
+        ("moa.evaluation.workers.devices_here", lambda pipeline: ["cpu"]),
+        ("flows.evaluate.champion_adapter", lambda config: None),
+        ("flows.evaluate.announced", lambda *_: nullcontext()),
+        ("flows.evaluate.Progress", lambda *_: nullcontext()),
+    ):
+        monkeypatch.setattr(place, stand_in)
+    evaluate_pipeline.fn(config, tmp_path)
+    suite = reached["suite"]
+    assert (suite.name, reached["precision"]) == ("miniature", "bf16")
+    assert {name: reached[name] for name in ("images", "segmenter")} == {
+        "images": tmp_path / "images",
+        "segmenter": tmp_path / "segmenter",
+    }
+    assert [Path(model.path).name for model in (suite.evaluators.faces, suite.evaluators.clip)] == ["faces", "clip"]
 
 
 def test_a_summary_that_was_lost_is_named_with_the_stage_that_writes_it(

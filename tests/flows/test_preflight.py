@@ -10,13 +10,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from flows.downloads import CLIP, FACENET, STABLE_DIFFUSION, command
+from flows.downloads import CLIP, FACENET, MASK2FORMER, STABLE_DIFFUSION, command
 from flows.errors import PreflightError
 from flows.overrides import resolve
 from flows.prefect_environment import PROJECT
 from flows.preflight import BASE_PARTS, check, find_problems
 from flows.presets import PRESETS
+from flows.settings import models_root
 from moa.models import BASE_PARTS as NEEDED_PARTS
+from preprocessing.config import load_dataset
+from preprocessing.models import find_model
 
 
 @pytest.fixture(autouse=True)
@@ -134,6 +137,24 @@ def test_what_an_evaluation_needs(tmp_path: Path) -> None:
     assert "lacks 000181, 000268" in told("evaluate", preset="ffhq_sd15")
 
 
+def test_people_are_cut_out_of_photographs_as_in_the_training_data(tmp_path: Path) -> None:
+    """Where a suite's people are photographs in a folder: by the model that the preset's dataset names."""
+    for preset in PRESETS:
+        config = resolve(preset)
+        segmentation = load_dataset(config.preprocess.dataset).segmentation
+        named = find_model(segmentation.model, models_root()) if segmentation.kind == "mask2former" else None
+        assert config.evaluate.segmenter == named, preset
+    place = tmp_path / "models" / MASK2FORMER
+    problem = f"evaluate.segmenter: {place} is no Mask2Former\n    {command(place)}\n    or --set evaluate.segmenter="
+    assert problem in told("evaluate", preset="ffhq_sd15")
+    assert (command(place) or "") in told("preprocess", preset="ffhq_sd15"), "the same model by the same command"
+    of_shards = f"evaluate.suite={PROJECT}/datasets/suites/ffhq-heldout.yaml"
+    assert "segmenter" not in told("evaluate", of_shards, preset="ffhq_sd15"), "its people come cut out"
+    place.mkdir(parents=True)
+    (place / "config.json").touch()
+    assert "segmenter" not in told("evaluate", preset="ffhq_sd15")
+
+
 def test_too_few_held_out_people_are_told_before_the_training(tmp_path: Path) -> None:
     def shards(content: object) -> None:
         (tmp_path / "data/miniature").mkdir(parents=True, exist_ok=True)
@@ -156,7 +177,7 @@ def test_too_few_held_out_people_are_told_before_the_training(tmp_path: Path) ->
         assert told("train") == ""
 
 
-@pytest.mark.parametrize("name", [STABLE_DIFFUSION, CLIP, FACENET])
+@pytest.mark.parametrize("name", [STABLE_DIFFUSION, CLIP, MASK2FORMER, FACENET])
 def test_commands_that_fetch_are_complete(tmp_path: Path, name: str) -> None:
     place = tmp_path / "a b" / name
     words = shlex.split(command(place) or "")
@@ -167,7 +188,8 @@ def test_commands_that_fetch_are_complete(tmp_path: Path, name: str) -> None:
 def test_every_download_of_a_preset_has_a_command() -> None:
     for preset in PRESETS:
         config = resolve(preset)
-        for path in (config.train.base, config.train.image_encoder, config.evaluate.faces, config.evaluate.clip):
+        judged = config.evaluate
+        for path in (config.train.base, config.train.image_encoder, judged.faces, judged.clip, judged.segmenter):
             assert path is None or path.is_relative_to(PROJECT / "zoo") or command(path), path
 
 

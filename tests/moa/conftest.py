@@ -12,7 +12,7 @@ import torch
 from moa.train_config import TrainConfig
 from tests.moa.shards import write_shards
 from tests.moa.training import tiny_config
-from tests.tiny_models import one_level_unet, tiny_base
+from tests.tiny_models import one_level_unet, tiny_base, tiny_mask2former
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -38,6 +38,12 @@ def shallow_base(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight samples in two shards. Read only."""
     return write_shards(tmp_path_factory.mktemp("shards"))
+
+
+@pytest.fixture(scope="session")
+def mask2former(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny segmentation model to which everything is a person. Read only."""
+    return tiny_mask2former(tmp_path_factory.mktemp("mask2former"))
 
 
 @pytest.fixture

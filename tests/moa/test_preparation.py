@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, Mask2FormerImageProcessor, SwinConfig
 
 from moa.errors import PersonNotFoundError, PreparerWeightsError
 from moa.preparation import (
@@ -124,26 +122,6 @@ def test_real_photographs_give_their_people():
         (x0, y0, x1, y1), *others = preparer._faces(np.asarray(found.convert("RGB")))
         assert not others and 0.2 < (y1 - y0) / CROP_SIZE < 0.6 and (y0 + y1) / 2 < 0.6 * CROP_SIZE, name
         assert abs((x0 + x1) / 2 - CROP_SIZE / 2) < 0.2 * CROP_SIZE, name
-
-
-@pytest.fixture(scope="module")
-def mask2former(tmp_path_factory) -> Path:
-    """A random Mask2Former with the classes sky and person."""
-    folder = tmp_path_factory.mktemp("mask2former")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        backbone = SwinConfig(
-            image_size=32, embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 1, 1], window_size=2,
-            out_features=["stage1", "stage2", "stage3", "stage4"],
-        )  # fmt: skip
-        config = Mask2FormerConfig(
-            backbone_config=backbone, feature_size=32, mask_feature_size=32, hidden_dim=32, encoder_feedforward_dim=16,
-            encoder_layers=1, decoder_layers=2, num_attention_heads=2, dim_feedforward=16, num_queries=6,
-            id2label={0: "sky", 1: "person"}, label2id={"sky": 0, "person": 1},
-        )  # fmt: skip
-        Mask2FormerForUniversalSegmentation(config).save_pretrained(folder)
-    Mask2FormerImageProcessor(size={"height": 64, "width": 64}).save_pretrained(folder)
-    return folder
 
 
 def test_of_the_segments_the_largest_person_is_taken(mask2former, monkeypatch):

@@ -64,6 +64,7 @@ def summary(scores: pd.DataFrame, pairs: pd.DataFrame, methods: Sequence[Any], s
             "commit": "ab" * 20,
             "adapter_digest": DIGEST,
             "evaluators": {"faces": {"kind": "miniature", "sha256": DIGEST}},
+            "preparer": {"name": "PortraitPreparer", "weights": DIGEST},
             "command": ["python", "-m", "moa.evaluation.run", "runs/a b"],
             "code_commit": "c0ffee" * 6,
         },

@@ -74,6 +74,13 @@ def test_each_claim_says_its_verdict_in_words(page: Page, summary: dict[str, Any
     assert "✓ below 0" in judged["C1"] and "✕ not above 0" in judged["C5"] and "? spans 0" in judged["C6"]
 
 
+def test_nothing_is_said_of_a_variance_of_training_that_nobody_measured(page: Page) -> None:
+    said = "Each method is one training run"
+    for section, more in (("suite0-claims", "hold no variance of training"), ("limits", "about these weights")):
+        (text,) = [found.text for found in page.all("section") if found.attributes.get("id") == section]
+        assert said in text and more in text
+
+
 def test_a_claim_is_shown_as_its_unit_says_and_plain_without_one(summary: dict[str, Any]) -> None:
     written = copy.deepcopy(summary["claims"][3])  # C4, of shares
     found = Claim.model_validate(written)
@@ -326,6 +333,7 @@ def test_environment_and_seeds_stand_with_the_digests(page: Page) -> None:
     assert facts["Seeds"].endswith("11, 12") and facts["Training seed"].endswith("7")
     assert facts["torch"].endswith("2.9.0") and facts["Devices"].endswith("cpu")
     assert facts["Personalization expert"].endswith("on every 2 steps")
+    assert facts["Preparer of photographs, name"].endswith("PortraitPreparer")
     captions = [c.text for c in page.all("caption") if c.inside("section", id="reproduce")]
     assert captions[:5] == [
         "Training data",

@@ -73,6 +73,11 @@ def test_an_openclip_folder_is_there(suite, open_clip_folder, capsys):  # noqa: 
     assert "clip: there: sha256:" in capsys.readouterr().out
 
 
+def test_a_segmenter_that_is_none_is_named(suite, tmp_path, capsys):
+    assert main([str(suite()), "--segmenter", str(tmp_path / "absent")]) == 1
+    assert "absent cannot be loaded as a Mask2Former" in capsys.readouterr().err
+
+
 def test_a_bad_photograph_and_one_without_a_face_count(suite, tmp_path, capsys):
     Image.new("RGB", (64, 64)).save(tmp_path / "dark.png")
     items = [{"id": name, "word": "man", "image": f"{name}.png"} for name in ("ann", "dark", "absent")]

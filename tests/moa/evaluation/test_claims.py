@@ -233,6 +233,9 @@ def test_c3_identity_against_the_prior_and_the_upper_bound():
     assert _claim("C3", _rows(ip=_by_method(0.4, 0.1)))["verdict"] == "no"
 
 
+OTHERS = {"C4": 0.1, "C5": 0.0}  # what the claim's figure is counted from
+
+
 @pytest.mark.parametrize(("number", "column"), [("C4", "pc"), ("C5", "diversity_layout")])
 @pytest.mark.parametrize(
     ("moa", "spread", "verdict"),
@@ -240,13 +243,33 @@ def test_c3_identity_against_the_prior_and_the_upper_bound():
 )
 def test_c4_and_c5_keep_the_priors_by_the_whole_interval(number, column, moa, spread, verdict):
     """100 % with an interval from 93 % is not told from less than 95 %; nor is 94 % from more."""
-    rows = _rows(**{column: _by_method(0.2, moa)})
+    rows = _rows(**{column: _by_method(0.2 + OTHERS[number], moa + OTHERS[number])}).assign(pc_other=OTHERS[number])
     ours = rows["method"] == "moa"
     rows.loc[ours, column] += np.where(rows.loc[ours, "subject"].isin(["a", "d"]), spread, -spread)
     claim = _claim(number, rows)
     assert claim["verdict"] == verdict and claim["tests"][0]["mean"] == pytest.approx(moa / 0.2)
     assert (claim["tests"][0]["bound"], claim["tests"][0]["side"]) == (0.95, "above")
     assert (claim["value"]["mean"], claim["against"]["mean"]) == pytest.approx((moa, 0.2))
+
+
+def test_c4_is_no_share_of_what_every_image_has_with_every_prompt():
+    """96 % of PC, but 80 % of what it has above the other prompts: whose prompt it is, is told worse by a fifth."""
+    rows = _rows(pc=_by_method(0.25, 0.24))
+    rows["pc_other"] = 0.2 + 0.9 * rows["subject"].map(PEOPLE)
+    claim = _claim("C4", rows)
+    assert claim["verdict"] == "no" and claim["tests"][0]["mean"] == pytest.approx(0.8)
+    assert (claim["value"]["mean"], claim["against"]["mean"]) == pytest.approx((0.04, 0.05))
+    assert "less the mean PC" in claim["measure"] and "all categories" in claim["measure"] and claim["note"] == ""
+    own, prior = ((rows["pc"] - rows["pc_other"])[rows["method"] == name].to_numpy() for name in ("moa", "prior"))
+    found = ratio_of_means(own, prior, rows.loc[rows["method"] == "moa", "subject"].to_numpy())
+    assert (claim["tests"][0]["low"], claim["tests"][0]["high"]) == pytest.approx((found.low, found.high))
+
+
+def test_c4_in_a_suite_of_one_prompt_is_a_share_of_pc_and_says_so():
+    claim = _claim("C4", _rows(pc=_by_method(0.25, 0.24)))
+    assert claim["verdict"] == "yes" and claim["tests"][0]["mean"] == pytest.approx(0.96)
+    assert claim["measure"] == "PC" and "one prompt" in claim["note"] and "no zero" in claim["note"]
+    assert _claim("C4", _rows(pc=_by_method(moa=0.24)))["note"].startswith("not measured: ")
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,12 @@ def test_a_method_that_one_run_lacks_is_not_compared(before, tmp_path):
     ("file", "part", "change", "said"),
     [
         ("summary.json", "provenance", {"evaluators": {"clip": {"weights": "sha256:9"}}}, "their clip models differ"),
+        (
+            "summary.json",
+            "provenance",
+            {"preparer": {"name": "PortraitPreparer"}},
+            r"their preparers differ \(None and",
+        ),
         ("suite.json", "images", {"steps": 9, "precision": "fp32"}, "their sampling options differ"),
     ],
 )
@@ -74,6 +80,18 @@ def test_what_was_measured_or_sampled_otherwise_does_not_compare(before, tmp_pat
     (after / file).write_text(json.dumps(content))
     with pytest.raises(EvaluationError, match=said + ".*evaluate the earlier model again"):
         compare_runs(before, after)
+
+
+def test_of_crops_that_differ_the_preparer_is_named_from_either_side(before, tmp_path):
+    after = _evaluation(tmp_path / "after")
+    people = json.loads((after / "suite.json").read_text())
+    write_json(after / "suite.json", people | {"people": [{"id": "a", "word": "man", "digest": "sha256:other"}]})
+    summary = json.loads((after / "summary.json").read_text())
+    summary["provenance"]["preparer"] = {"name": "SegmentationPreparer", "weights": "sha256:1"}
+    write_json(after / "summary.json", summary)
+    for runs in ((before, after), (after, before)):
+        with pytest.raises(EvaluationError, match="their preparers differ"):
+            compare_runs(*runs)
 
 
 def test_the_command_prints_a_table_and_writes_json(before, tmp_path, capsys):

@@ -18,7 +18,8 @@ from moa.errors import EvaluationError
 from moa.evaluation import run
 from moa.evaluation.compare import Finished
 from moa.evaluation.files import json_digest, write_json
-from moa.evaluation.manifest import is_complete
+from moa.evaluation.manifest import is_complete, rows_digest
+from moa.evaluation.preparer import describe_preparer
 from moa.evaluation.run import Source, evaluate
 from moa.evaluation.score_tables import PAIRS, SCORES
 from tests.moa.evaluation.fakes import ColourClip, ColourFaces, colour_models, declaration, tiny_suite
@@ -126,6 +127,24 @@ def test_a_summary_without_yardstick_is_written_again_and_no_image_made(done, pi
     _evaluate(pipeline, shards, adapters, out, progress=lambda *x: made.append(x[0]))
     assert json.loads((out / "summary.json").read_text())["yardstick"] == yardstick
     assert "score" in made and not any(stage.startswith("generate") for stage in made)
+
+
+def test_an_evaluation_without_pc_other_is_scored_again_and_nothing_made_or_measured(
+    done, pipeline, shards, adapters, tmp_path
+):
+    """One that an earlier version finished."""
+    out = tmp_path / "older"
+    shutil.copytree(done, out)
+    rows, manifest = SCORES.read(out), json.loads((out / "manifest.json").read_text())
+    older = rows.drop(columns="pc_other")
+    SCORES.write(out, older)
+    write_json(out / "manifest.json", manifest | {"rows": [rows_digest(older), *manifest["rows"][1:]]})
+    made, clip = [], ColourClip()
+    models = colour_models(clip=clip)
+    _evaluate(pipeline, shards, adapters, out, models=models, progress=lambda *x: made.append(x[0]))
+    assert_frame_equal(SCORES.read(out), rows)
+    assert "score" in made and not any(stage.startswith("generate") for stage in made) and clip.images == 0
+    assert rows["pc_other"].notna().all()
 
 
 def test_a_damaged_run_is_repaired_to_the_same_bytes(done, pipeline, shards, adapters, tmp_path):
@@ -259,9 +278,12 @@ def test_a_subject_without_a_face_is_named_in_the_exit_status(command, tmp_path,
         (["--shards", "absent"], "absent"),
         (["--pipeline", "absent"], "is no MoA pipeline folder"),
         (["--out", __file__], "cannot be written (File exists)"),
+        (["--suite", "FOLDER", "--images", ".", "--segmenter", "absent"], "absent cannot be loaded as a Mask2Former"),
     ],
 )
-def test_bad_input_ends_with_one_line(command, change, message, capsys):
+def test_bad_input_ends_with_one_line(command, change, message, tmp_path, capsys):
+    (tmp_path / "folder.yaml").write_text(yaml.safe_dump(FOLDER.model_dump(mode="json")), encoding="utf-8")
+    change = [str(tmp_path / "folder.yaml") if word == "FOLDER" else word for word in change]
     assert run.main([*command, *change]) == 1
     errors = capsys.readouterr().err
     assert errors.startswith("error: ") and message in errors and "Traceback" not in errors
@@ -297,6 +319,21 @@ def test_a_photograph_that_is_bad_costs_its_own_subject(pipeline, photographs, t
     shutil.copy(photographs / "ann" / "1.png", photographs / "kim" / "1.png")
     _evaluate(pipeline, None, None, out, suite=FOLDER, images=photographs)
     assert set(SCORES.read(out).query("subject == 'kim'")["outcome"]) == {"scored"}
+
+
+def test_who_cut_people_out_is_in_the_summary_and_decides_what_compares(pipeline, photographs, mask2former, tmp_path):
+    """The same folder again with another preparer: other references, other images, another yardstick."""
+    suite, out = FOLDER.model_copy(update={"prompts": FOLDER.prompts[:1], "seeds": (0,)}), tmp_path / "out"
+    found, made = [], []
+    for segmenter in (None, mask2former, mask2former):
+        given = {"suite": suite, "images": photographs, "segmenter": segmenter}
+        _evaluate(pipeline, None, None, out, **given, progress=lambda *x: made.append(x[0]))
+        found.append(json.loads((out / "summary.json").read_text()))
+        assert found[-1]["provenance"]["preparer"] == describe_preparer(suite, segmenter)
+        assert found[-1]["yardstick"] == json_digest(Finished.read(out).yardstick())
+    making = [stage for stage in made if stage.startswith(("generate", "up"))]
+    assert making == ["generate prior", "generate moa", "generate moa", "up to date"]
+    assert found[0]["yardstick"] != found[1]["yardstick"]
 
 
 @pytest.fixture

@@ -144,6 +144,18 @@ def test_the_rank_is_among_the_prompts_of_the_category(folder):
     assert set(rows["pc_rank"].dropna()) == {1, 2}
 
 
+def test_pc_of_the_other_prompts_is_their_mean_over_all_categories_with_the_own_word(folder):
+    texts = {"hat": "with a hat", "mask": "with a mask", "beach": "on the beach"}
+    for row in _score(folder).itertuples():
+        image = colour_direction(Image.open(folder / row.image))
+        others = [
+            image @ text_direction(f"a {row.word} {text}") for name, text in texts.items() if name != row.prompt_id
+        ]
+        assert row.pc_other == pytest.approx(np.mean(others))
+    alone = _score(folder, suite=tiny_suite(prompts=[SUITE.prompts[0].model_dump()]))
+    assert alone["pc_other"].isna().all() and alone["pc"].notna().all()
+
+
 def test_the_rank_is_in_the_own_scene_where_scenes_are_declared(folder):
     """The hat on the beach against the mask on the beach, not against the mask on the moon."""
     prompts = [
@@ -409,6 +421,12 @@ def test_tables_are_read_back_and_damage_is_named(folder, monkeypatch):
     monkeypatch.setattr(pd, "read_parquet", lambda path: {}["numpy_type"])  # as of metadata with a flipped bit
     with pytest.raises(ScoresError, match="scores.parquet: cannot be read .*numpy_type"):
         SCORES.read(folder)
+
+
+def test_a_table_of_before_there_was_pc_other_is_read(folder):
+    rows = _score(folder)
+    SCORES.write(folder, rows.drop(columns="pc_other"))
+    pd.testing.assert_frame_equal(SCORES.read(folder)[SCORES.columns], rows.assign(pc_other=np.nan), check_dtype=False)
 
 
 def test_every_image_of_a_method_has_rows(folder):

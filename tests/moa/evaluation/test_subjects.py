@@ -4,6 +4,7 @@ photograph of each; pairs of them."""
 from __future__ import annotations
 
 import re
+import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +14,12 @@ import pytest
 from PIL import Image
 
 from moa.data import LOCK, ShardDataset
-from moa.errors import PersonNotFoundError, ShardDataError, SuiteError
+from moa.errors import PersonNotFoundError, PreparerWeightsError, ShardDataError, SuiteError
+from moa.evaluation.preparer import describe_preparer
 from moa.evaluation.subjects import choose_pairs, resolve_subjects
 from moa.file_lock import locked
+from moa.models import folder_digest
+from moa.preparation import CROP_SIZE, SegmentationPreparer
 from tests.moa.evaluation.fakes import tiny_suite
 from tests.moa.shards import write_shards
 
@@ -149,10 +153,38 @@ def test_the_model_is_given_the_cut_out_person_and_all_of_a_picture_without_one(
                 raise PersonNotFoundError("nobody there")
             return photograph.convert("RGBA").resize((5, 5))
 
-    monkeypatch.setattr("moa.evaluation.subjects.PREPARER", Preparer())
+    monkeypatch.setattr("moa.evaluation.subjects.load_preparer", lambda _: Preparer())
     one, two = resolve_subjects(_folder_suite(), images=photographs)
     assert (one.reference.mode, one.reference.size, one.photo.size) == ("RGBA", (5, 5), (30, 20))
     assert two.reference is two.photo
+
+
+def test_a_segmentation_model_cuts_people_out_of_photographs_where_one_is_named(photographs, mask2former):
+    """In a plain picture there is no face, so the default gives all of it."""
+    whole, cut = (
+        resolve_subjects(_folder_suite(), images=photographs, segmenter=folder)[0] for folder in (None, mask2former)
+    )
+    assert whole.reference is whole.photo and cut.photo.size == (30, 20)
+    expected = SegmentationPreparer(mask2former).prepare(cut.photo, "one")
+    assert (cut.reference.mode, cut.reference.size) == ("RGBA", (CROP_SIZE, CROP_SIZE))
+    assert np.array_equal(np.asarray(cut.reference), np.asarray(expected)) and cut.digest != whole.digest
+    with pytest.raises(PreparerWeightsError, match="absent cannot be loaded as a Mask2Former"):
+        resolve_subjects(_folder_suite(), images=photographs, segmenter=photographs / "absent")
+
+
+def test_people_of_shards_are_cut_out_already(shards, people, tmp_path):
+    found = resolve_subjects(tiny_suite(), shards=shards, segmenter=tmp_path / "absent")
+    assert [person.digest for person in found] == [person.digest for person in people]
+    assert describe_preparer(tiny_suite(), tmp_path / "absent") is None
+
+
+def test_the_preparer_is_named_with_the_digest_of_its_weights(mask2former, tmp_path):
+    other = shutil.copytree(mask2former, tmp_path / "other")
+    (other / "model.safetensors").write_bytes(b"others")
+    found = [describe_preparer(_folder_suite(), folder) for folder in (None, mask2former, other)]
+    assert [each["name"] for each in found] == ["PortraitPreparer", "SegmentationPreparer", "SegmentationPreparer"]
+    assert len({each["weights"] for each in found}) == 3 and all("sha256:" in each["weights"] for each in found)
+    assert found[1]["weights"] == folder_digest(mask2former)
 
 
 def test_a_photograph_that_cannot_be_had_is_its_persons_problem(photographs):
