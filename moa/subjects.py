@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
+from moa.colours import in_srgb
 from moa.errors import SubjectError
 
 MODES = (
@@ -134,12 +135,13 @@ def check_features(features: Tensor, image_dim: int, word: str) -> Tensor:
 
 
 def upright(image: Image.Image, mode: str = "RGB") -> Image.Image:
-    """The image in `mode`, turned as its EXIF data say, and without them; as it is stored where they are junk."""
+    """The image in `mode`, turned as its EXIF data say, in the colours of sRGB, and without either's data; as it is
+    stored where they are junk."""
     try:
         turned = ImageOps.exif_transpose(image)
     except Exception:  # SyntaxError, struct.error, ...: what a parser meets in junk
         turned = image
-    plain = turned.convert(mode)
+    plain = in_srgb(turned).convert(mode)
     plain.info.clear()
     return plain
 
