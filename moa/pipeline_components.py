@@ -50,7 +50,7 @@ class SubjectComponents:
         if not issubclass(stock, DiffusionPipeline):
             return
         if "__call__" not in vars(cls):
-            cls.__call__ = _naming_options(cls.__call__, stock.__call__)  # type: ignore[attr-defined]
+            cls.__call__ = _naming_options(cls.__call__, stock.__call__)  # type: ignore[method-assign]
         if "__init__" in vars(cls):
             return
 
