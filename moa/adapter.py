@@ -81,7 +81,7 @@ def save_adapter(unet: MoAUNet2DConditionModel, folder: str | Path, provenance: 
 def read_adapter(folder: str | Path) -> Adapter:
     """Read and verify an adapter folder. Raises `AdapterError` naming the file that is missing or damaged."""
     folder = Path(folder)
-    manifest = _read_json(folder, MANIFEST)
+    manifest = _object(_read(folder, MANIFEST), folder / MANIFEST)
     if manifest.get("format") != FORMAT:
         raise AdapterError(
             f"{folder / MANIFEST} has format {manifest.get('format')!r}, this version reads {FORMAT!r}: export it "
@@ -91,22 +91,34 @@ def read_adapter(folder: str | Path) -> Adapter:
         raise AdapterError(
             f"{folder / MANIFEST} is damaged: it does not match its own digest; download or export it again"
         )
-    for name, entry in manifest["files"].items():
-        if _sha256(_read(folder, name)) != entry["sha256"]:
-            raise AdapterError(
-                f"{folder / name} is damaged: its sha256 is not that of {MANIFEST}; download or export it again"
-            )
-    config = _read_json(folder, CONFIG)
+    weights, config = _contents(folder, manifest.get("files"))
     try:
         return Adapter(
             config=MoAConfig.model_validate(config["moa"]),
             geometry=config["geometry"],
             provenance=config["provenance"],
-            tensors=load(_read(folder, WEIGHTS)),
+            tensors=load(weights),
             digest=manifest["digest"],
         )
     except (KeyError, ValidationError, SafetensorError) as error:
         raise AdapterError(f"{folder} is not a usable adapter ({error}); export it again") from error
+
+
+def _contents(folder: Path, listed: Any) -> tuple[bytes, dict[str, Any]]:
+    """Bytes of the weights and the configuration, which are those that the manifest lists: it must list just these two,
+    so that none is read unverified and no other file is opened."""
+    if not isinstance(listed, dict) or listed.keys() != {WEIGHTS, CONFIG}:
+        raise AdapterError(
+            f"{folder / MANIFEST} does not list {CONFIG} and {WEIGHTS} alone, which an adapter consists of: export it "
+            "again with save_adapter"
+        )
+    contents = {name: _read(folder, name) for name in (WEIGHTS, CONFIG)}
+    for name, data in contents.items():
+        if not isinstance(listed[name], dict) or listed[name].get("sha256") != _sha256(data):
+            raise AdapterError(
+                f"{folder / name} is damaged: its sha256 is not that of {MANIFEST}; download or export it again"
+            )
+    return contents[WEIGHTS], _object(contents[CONFIG], folder / CONFIG)
 
 
 def attach(base: UNet2DConditionModel, adapter: Adapter) -> MoAUNet2DConditionModel:
@@ -178,9 +190,8 @@ def _read(folder: Path, name: str) -> bytes:
         raise AdapterError(f"{folder / name} cannot be read ({error.strerror}): is this an adapter folder?") from error
 
 
-def _read_json(folder: Path, name: str) -> dict[str, Any]:
-    data = _read(folder, name)
+def _object(data: bytes, path: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(data))
     except (ValueError, TypeError) as error:
-        raise AdapterError(f"{folder / name} is no JSON object ({error}); download or export it again") from error
+        raise AdapterError(f"{path} is no JSON object ({error}); download or export it again") from error

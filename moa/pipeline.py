@@ -32,7 +32,7 @@ from moa.conditioning import MoAInput
 from moa.errors import PipelineOptionError, SubjectError
 from moa.expert_cache import ExpertCache
 from moa.pipeline_components import SubjectComponents
-from moa.preparation import PortraitPreparer, SubjectPreparer, is_photograph
+from moa.preparation import PortraitPreparer, SubjectPreparer, framed, is_photograph
 from moa.recorder import Recorder
 from moa.subject_rows import find_tokens, given_tokens, group_subjects, input_rows
 from moa.subjects import Subject, check_features, check_image, encoder_pixels, image_features, upright
@@ -72,7 +72,8 @@ class SubjectsMixin(SubjectComponents):
 
         subjects    for one prompt its subjects, for a list of prompts one list each. A subject's word must occur in its
                     prompt; the n-th subject of a word takes its n-th occurrence. None or empty: the base model's image.
-                    People are cut out of photographs by `preparer`; cut-outs (RGBA) are taken as they are.
+                    People are cut out of photographs by `preparer`; a cut-out (RGBA) is cropped to what can be seen
+                    of it, with the margin of the training's crops, unless it is such a crop.
         recorder    collects router and attention maps (`Recorder(history=True)` for all steps)
         expert_interval     the personalization expert is computed on every n-th step and its last output mixed in on
                     the others; 1: on every step, as in the paper
@@ -154,7 +155,8 @@ class SubjectsMixin(SubjectComponents):
     def encode_subjects(self, images: Sequence[Image.Image], *, prepare: bool = True) -> Tensor:
         """Image features [n, image_dim] of n subjects, fp32, CPU: to keep, mix, or give as `Subject(features=)`.
 
-        With `prepare`, people are cut out of photographs first. Raises `SubjectError` and `PersonNotFoundError`.
+        With `prepare`, people are cut out of photographs first, and cut-outs cropped as in `__call__`. Raises
+        `SubjectError` and `PersonNotFoundError`.
         """
         if not isinstance(images, Sized) or not len(images):
             raise SubjectError("encode_subjects takes a list of at least one image, e.g. [image]")
@@ -183,7 +185,7 @@ class SubjectsMixin(SubjectComponents):
 
     def _prepared(self, image: Image.Image, name: str) -> Image.Image:
         check_image(image, name)
-        return self.preparer.prepare(image, name) if is_photograph(image) else image
+        return self.preparer.prepare(image, name) if is_photograph(image) else framed(image)
 
     def _features(self, subjects: list[Subject]) -> Tensor:
         """[n, image_dim], fp32; all images are encoded in one batch."""

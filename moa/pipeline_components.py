@@ -7,6 +7,7 @@ they are in diffusers: an IP-Adapter's encoder, and the processor it shares with
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
@@ -43,10 +44,14 @@ class SubjectComponents:
 
     def __init_subclass__(cls, **options: Any) -> None:
         """diffusers reads what a pipeline is made of from the signature of `__init__`, and moves the parts in the order
-        of `model_cpu_offload_seq`."""
+        of `model_cpu_offload_seq`; editors and user interfaces read the signature of `__call__`."""
         super().__init_subclass__(**options)
         stock: Any = next((base for base in cls.__mro__[1:] if not issubclass(base, SubjectComponents)), object)
-        if "__init__" in vars(cls) or not issubclass(stock, DiffusionPipeline):
+        if not issubclass(stock, DiffusionPipeline):
+            return
+        if "__call__" not in vars(cls):
+            cls.__call__ = _naming_options(cls.__call__, stock.__call__)  # type: ignore[method-assign]
+        if "__init__" in vars(cls):
             return
 
         def __init__(self: Any, *parts: Any, subject_encoder: Any = None, subject_processor: Any = None, **more: Any):
@@ -171,6 +176,22 @@ class SubjectComponents:
                 f"{cls.__name__} needs controlnet=, a ControlNetModel: pipeline folders have none"
             )
         return {name: value for name, value in components.items() if name in names}
+
+
+def _naming_options(call: Any, stock: Any) -> Any:
+    """`call`, which passes the options it does not know on to `stock`, with a signature that names these too."""
+
+    @functools.wraps(call)
+    def named(*arguments: Any, **options: Any) -> Any:
+        return call(*arguments, **options)
+
+    own, theirs = inspect.signature(call).parameters, inspect.signature(stock).parameters
+    passed_on = inspect.Parameter.VAR_KEYWORD
+    kept = [parameter for parameter in own.values() if parameter.kind is not passed_on]
+    more = [parameter for name, parameter in theirs.items() if name not in own or parameter.kind is passed_on]
+    by_name = [p if p.kind is passed_on else p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in more]
+    named.__signature__ = inspect.Signature([*kept, *by_name])  # type: ignore[attr-defined]
+    return named
 
 
 def _refuse_unless_idle(name: str, value: Any, idle: Mapping[str, tuple[Any, str]], where: str) -> None:

@@ -2,11 +2,13 @@
 
     pipe("a man on a beach", [Subject("man", Image.open("me.jpg"))])      prepared by `PortraitPreparer`
     pipe.preparer = SegmentationPreparer("models/mask2former")            a real segmentation model instead
+    Subject("man", Image.open("cut-out.png"))                             a cut-out is brought into the same square
     Subject("man", image, prepare=False)                                  the image as it is
 
 The cut-out is made as `preprocessing` makes a sample's `subject<i>.webp` (datasets/FORMAT.md, section 2): a square
 around the person's mask with a margin, everything that is not the person transparent black. Of several people the
 largest is taken: the largest face, or the largest mask. Give a crop of the photograph, or a cut-out, to choose another.
+Cut-outs of other programs mostly keep the whole frame of the photograph, where the person is small: `framed`.
 
 Arrays: images uint8 [h, w, 3] RGB, masks bool [h, w]; boxes are (x0, y0, x1, y1) in pixels, end exclusive.
 """
@@ -28,6 +30,8 @@ from moa.subjects import upright
 
 CROP_SIZE = 224  # pixels of a cut-out's side, and
 CROP_MARGIN = 0.1  # space on each side, as a share of the mask's longer side: as in the training data
+TOLERANCE = 0.05  # of the side, in size and place; training varies its crops by twice as much
+FAINT = 16  # alpha up to a sixteenth of the largest is not seen: haze of matting models, ringing of a resized edge
 WORKING_SIDE = 1024  # larger photographs are reduced before anybody looks for people
 
 
@@ -52,7 +56,7 @@ class PortraitPreparer:
         self.min_probability = min_probability
 
     def prepare(self, photograph: Image.Image, name: str) -> Image.Image:
-        image = _rgb(photograph)
+        image = _upright(photograph)
         faces = self._faces(image)
         if not faces:
             raise PersonNotFoundError(
@@ -103,7 +107,7 @@ class SegmentationPreparer:
 
     @torch.no_grad()
     def prepare(self, photograph: Image.Image, name: str) -> Image.Image:
-        image = _rgb(photograph)
+        image = _upright(photograph)
         inputs = self._processor(images=[Image.fromarray(image)], return_tensors="pt").to(self._model.device)
         (found,) = self._processor.post_process_panoptic_segmentation(
             self._model(**inputs), threshold=self._threshold, label_ids_to_fuse=set(), target_sizes=[image.shape[:2]]
@@ -147,19 +151,49 @@ def head_and_shoulders(face: tuple[float, float, float, float], size: tuple[int,
 
 def cut_out(image: np.ndarray, mask: np.ndarray) -> Image.Image:
     """The pixels of a mask, which is not empty: RGBA, `CROP_SIZE` square, the mask's box and `CROP_MARGIN` about it."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    top, bottom, left, right = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
-    side = round(max(bottom - top, right - left) * (1 + 2 * CROP_MARGIN))
-    y, x = top - (top + bottom - side) // 2, left - (left + right - side) // 2
-    square = np.zeros((side, side, 4), np.uint8)
     person = np.dstack([image, np.full(mask.shape, 255, np.uint8)]) * mask[..., None]
-    square[y : y + bottom - top, x : x + right - left] = person[top:bottom, left:right]
-    small = np.asarray(Image.fromarray(square).resize((CROP_SIZE, CROP_SIZE), Image.Resampling.LANCZOS))
+    return _square(person, _box(mask))
+
+
+def framed(image: Image.Image) -> Image.Image:
+    """A cut-out as large in its square as `cut_out` makes people, RGBA; its edges stay as soft as they are.
+
+    One that is so already, within `TOLERANCE`, is returned itself: a sample's `subject<i>.webp` stays as training saw
+    it. So is one of which nothing can be seen.
+    """
+    cut = _upright(image, "RGBA")
+    seen = cut[..., 3] > cut[..., 3].max() // FAINT
+    if not seen.any() or _is_framed(seen):
+        return image
+    return _square(cut, _box(seen))
+
+
+def _is_framed(seen: np.ndarray) -> bool:
+    rows, columns = seen.shape
+    left, top, right, bottom = _box(seen)
+    share = max(right - left, bottom - top) / columns
+    off_centre = max(abs(left + right - columns), abs(top + bottom - rows)) / 2 / columns
+    return rows == columns and abs(share - 1 / (1 + 2 * CROP_MARGIN)) <= TOLERANCE and off_centre <= TOLERANCE
+
+
+def _box(mask: np.ndarray) -> tuple[int, int, int, int]:
+    """The smallest box around a mask that is not empty."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def _square(cut: np.ndarray, box: tuple[int, int, int, int]) -> Image.Image:
+    """A box of uint8 [h, w, 4] and `CROP_MARGIN` about it, which may reach beyond the image: `CROP_SIZE` square."""
+    x0, y0, x1, y1 = box
+    side = round(max(x1 - x0, y1 - y0) * (1 + 2 * CROP_MARGIN))
+    left, top = (x0 + x1 - side) // 2, (y0 + y1 - side) // 2
+    square = Image.fromarray(cut).crop((left, top, left + side, top + side))
+    small = np.asarray(square.resize((CROP_SIZE, CROP_SIZE), Image.Resampling.LANCZOS))
     return Image.fromarray(small * (small[..., 3:] > 0))
 
 
-def _rgb(photograph: Image.Image) -> np.ndarray:
-    """Upright, at most `WORKING_SIDE` pixels long."""
-    image = upright(photograph)
+def _upright(photograph: Image.Image, mode: str = "RGB") -> np.ndarray:
+    """Upright in `mode`, at most `WORKING_SIDE` pixels long."""
+    image = upright(photograph, mode)
     image.thumbnail((WORKING_SIDE, WORKING_SIDE), Image.Resampling.LANCZOS)
     return np.asarray(image)

@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
+from moa.colours import in_srgb
 from moa.errors import SubjectError
 
 MODES = (
@@ -41,8 +42,8 @@ class Subject:
     image      a photograph, or a cut-out (RGBA: what is transparent is not the subject)
     features   [image_dim] instead of an image, e.g. `torch.lerp` of two people's features (subject morphing)
     position   token index in the prompt (start token 0), instead of looking the word up
-    prepare    cut the largest person out of a photograph (an image without any transparency); False: show the image
-               encoder all of it, e.g. for a thing or an animal
+    prepare    cut the largest person out of a photograph (an image without any transparency), crop a cut-out to what
+               is there; False: show the image encoder all of it, e.g. for a thing or an animal
 
     Give exactly one of image and features; `MoAPipeline.encode_subjects` makes features from images. Raises
     `SubjectError` otherwise, and for a word that is no text or a position that is no whole number.
@@ -134,12 +135,13 @@ def check_features(features: Tensor, image_dim: int, word: str) -> Tensor:
 
 
 def upright(image: Image.Image, mode: str = "RGB") -> Image.Image:
-    """The image in `mode`, turned as its EXIF data say, and without them; as it is stored where they are junk."""
+    """The image in `mode`, turned as its EXIF data say, in the colours of sRGB, and without either's data; as it is
+    stored where they are junk."""
     try:
         turned = ImageOps.exif_transpose(image)
     except Exception:  # SyntaxError, struct.error, ...: what a parser meets in junk
         turned = image
-    plain = turned.convert(mode)
+    plain = in_srgb(turned).convert(mode)
     plain.info.clear()
     return plain
 

@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageOps
 
+from preprocessing.colours import in_srgb
 from preprocessing.errors import Rejection
 from preprocessing.frame import Box
 
@@ -28,7 +29,7 @@ PAPER = (255, 255, 255, 255)  # what shows through transparent pixels
 
 
 def decode_image(data: bytes, *, max_pixels: int) -> Image.Image:
-    """An upright RGB image of any JPEG, PNG or WebP bytes; transparent pixels become white.
+    """An upright sRGB image of any JPEG, PNG or WebP bytes; transparent pixels become white.
 
     Raises Rejection: `too_large` before decoding more than `max_pixels`, `unreadable` for whatever a decoder dislikes.
     Raises MemoryError, which says nothing about the image.
@@ -41,7 +42,7 @@ def decode_image(data: bytes, *, max_pixels: int) -> Image.Image:
             if image.width * image.height > max_pixels:
                 raise Rejection("too_large", f"{image.width}x{image.height} is more than {max_pixels} pixels")
             image.load()
-            return _rgb(_upright(image))
+            return _rgb(in_srgb(_upright(image)))
     except (Rejection, MemoryError):
         raise
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, ... on hostile bytes

@@ -18,7 +18,9 @@ from preprocessing.frame import Item
 from preprocessing.quality import summarize
 
 FORMAT = "moa-shards/1"
-RECIPE = 1  # raised when a change of this package changes what is written from the same inputs
+# Raised when a change of this package changes what is written from the same inputs: then every folder is made anew. Not
+# raised when photographs with colour profiles began to be brought to sRGB, which most folders have none of.
+RECIPE = 1
 _TOOLS = {"blip2": ("torch", "transformers"), "mask2former": ("torch", "transformers"), "mtcnn": ("facenet-pytorch",)}
 
 

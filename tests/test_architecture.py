@@ -78,11 +78,13 @@ def test_prefect_stays_in_flows() -> None:
 
 
 def test_nothing_unpickles() -> None:
-    """Weights are safetensors, records are JSON: a downloaded file never runs code."""
+    """Weights are safetensors, records are JSON: a downloaded file never runs code, and no pickle is written."""
     picklers = {"pickle", "dill", "joblib", "shelve"}
     wrong = [f"{name_of(path)}:{line}" for path in SOURCES for name, line in imports(path) if name in picklers]
     for path in SOURCES:
         for node in ast.walk(parse(path)):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.save":
+                wrong.append(f"{name_of(path)}:{node.lineno}")
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
                 options = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
                 wrong += [] if options.get("weights_only") == "True" else [f"{name_of(path)}:{node.lineno}"]

@@ -47,8 +47,8 @@ class Method:
 
     `adapter` is None for the pipeline's own; `lora` is a community LoRA merged into the prior, which makes it another
     base. `compared_with` is the name of the prior on the same base, None for priors. `role` says which part of the
-    architecture an ablation lacks: the mixture ("no_moa": a single personal branch) or the time and layer input of its
-    router ("no_spacetime").
+    architecture an ablation lacks: the mixture ("no_moa": a single personal branch) or the encoding of timestep and
+    layer in the multimodal prompt ("no_spacetime", eq. 8).
     """
 
     name: str

@@ -21,6 +21,7 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
+from moa import checkpoint
 from moa.data import read_manifest
 from moa.errors import MissingInputError
 from moa.zoo import base, clip, community, following, train_identity, vae
@@ -211,7 +212,7 @@ def _card(job: Job, folder: Path, recipes: list[str], data: dict[str, Path], qua
     """The card of a model made by one to three fits (those of `recipes` that were run), whose states are then removed:
     a model whose folder is deleted is trained again. The face models are always trained from the start."""
     digests = {name: read_manifest(path)["digest"] for name, path in data.items()}
-    trained = [recipe for recipe in recipes if (job.work / recipe / "fit.pt").is_file()]
+    trained = [recipe for recipe in recipes if checkpoint.steps(job.work / recipe)]
     continued = job.start is not None and folder.name in ("clip", "base")
     write_card(
         folder,

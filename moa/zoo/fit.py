@@ -1,7 +1,7 @@
 """The training loop all recipes of the zoo share: AdamW, cosine decay, averaged (EMA) weights, a resumable checkpoint.
 
-Progress goes to the terminal; `<folder>/fit.pt` holds the state between calls. What a state depends on (steps, seed,
-data) is `state_folder`'s to know.
+Progress goes to the terminal; a checkpoint in `<folder>` (`moa.checkpoint`) holds the state between calls. What a state
+depends on (steps, seed, data) is `state_folder`'s to know.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from moa import checkpoint
 from moa.zoo.hardware import device
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -107,31 +108,29 @@ def _save(
     average: nn.Module,
     optimizer: torch.optim.Optimizer,
 ) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    state = {
-        "step": step,
-        "seconds": seconds,
-        "model": model.state_dict(),
-        "average": average.state_dict(),
-        "optimizer": optimizer.state_dict(),
-    }
-    torch.save(state, folder / "fit.tmp")
-    (folder / "fit.tmp").replace(folder / "fit.pt")
+    kept = optimizer.state_dict()["state"]
+    moments = {f"{number}.{name}": value for number, values in kept.items() for name, value in values.items()}
+    groups = {"model": model.state_dict(), "average": average.state_dict(), "optimizer": moments}
+    checkpoint.save(folder, step, groups, {"seconds": seconds}, keep=1)
 
 
 def _resume(folder: Path, model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, float]:
     """The step to go on with and the seconds spent so far."""
-    path = folder / "fit.pt"
-    if not path.exists():
+    found = checkpoint.latest(folder)
+    if found is None:
         return 0, 0.0
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    model.load_state_dict(state["model"])
-    average.load_state_dict(state["average"])
-    optimizer.load_state_dict(state["optimizer"])
-    print(f"{folder.name}: resumed at step {state['step']}", flush=True)
-    return int(state["step"]), float(state["seconds"])
+    model.load_state_dict(found.tensors("model"))
+    average.load_state_dict(found.tensors("average"))
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, value in found.tensors("optimizer").items():
+        number, _, key = name.partition(".")
+        moments.setdefault(int(number), {})[key] = value.clone()  # it outlives the file
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
+    print(f"{folder.name}: resumed at step {found.step}", flush=True)
+    return found.step, float(found.state["seconds"])
 
 
 def fit_seconds(folder: Path) -> float:
-    """Wall-clock seconds of training that the state in `folder` took."""
-    return float(torch.load(folder / "fit.pt", weights_only=True, mmap=True)["seconds"])
+    """Wall-clock seconds of training that the state in `folder` took; 0 when there is none."""
+    found = checkpoint.latest(folder)
+    return float(found.state["seconds"]) if found else 0.0

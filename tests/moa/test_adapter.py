@@ -102,15 +102,51 @@ def test_other_formats_are_refused(folder):
         load_adapter(tiny_unet(), folder)
 
 
-def rewrite(folder, name, data):
-    """Put other bytes into an adapter and vouch for them in its manifest, as a wrong writer would."""
-    (folder / name).write_bytes(data)
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["files"][name]["sha256"] = f"sha256:{hashlib.sha256(data).hexdigest()}"
+def vouch(folder, files):
+    """Let the manifest list other files, as a wrong writer would: it matches its own digest."""
+    manifest = json.loads((folder / "manifest.json").read_text()) | {"files": files}
     kept = {key: value for key, value in manifest.items() if key not in ("commit", "digest")}
     canonical = json.dumps(kept, sort_keys=True, separators=(",", ":")).encode()
     manifest["digest"] = f"sha256:{hashlib.sha256(canonical).hexdigest()}"
     (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def listed(folder):
+    return json.loads((folder / "manifest.json").read_text())["files"]
+
+
+def rewrite(folder, name, data):
+    """Put other bytes into an adapter and vouch for them."""
+    (folder / name).write_bytes(data)
+    entry = {"sha256": f"sha256:{hashlib.sha256(data).hexdigest()}", "bytes": len(data)}
+    vouch(folder, listed(folder) | {name: entry})
+
+
+@pytest.mark.parametrize("unlisted", ["moa.safetensors", "config.json"])
+def test_a_file_that_the_manifest_does_not_list_is_not_read(folder, unlisted):
+    """Its bytes would be anybody's."""
+    (folder / unlisted).write_bytes((folder / unlisted).read_bytes()[:-100] + bytes(100))
+    vouch(folder, {name: entry for name, entry in listed(folder).items() if name != unlisted})
+    with pytest.raises(AdapterError, match=r"manifest\.json does not list config\.json and moa\.safetensors alone"):
+        read_adapter(folder)
+
+
+@pytest.mark.parametrize("name", ["../secret", "other.safetensors", "/proc/self/environ"])
+def test_a_manifest_opens_no_other_file(folder, name, monkeypatch):
+    (folder.parent / "secret").write_text("secret")
+    opened = []
+    monkeypatch.setattr("moa.adapter._read", lambda where, name: opened.append(name) or (where / name).read_bytes())
+    vouch(folder, listed(folder) | {name: {"sha256": "sha256:0", "bytes": 6}})
+    with pytest.raises(AdapterError, match=r"does not list config\.json and moa\.safetensors alone"):
+        read_adapter(folder)
+    assert opened == ["manifest.json"]
+
+
+@pytest.mark.parametrize("files", [None, [], "config.json", {"config.json": {}, "moa.safetensors": []}])
+def test_a_list_of_files_that_is_none_is_refused(folder, files):
+    vouch(folder, files)
+    with pytest.raises(AdapterError, match="alone|is damaged"):
+        read_adapter(folder)
 
 
 @pytest.mark.parametrize("wrong", ["lost", "added", "reshaped"])

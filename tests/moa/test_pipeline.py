@@ -19,6 +19,7 @@ from moa.errors import (
     WordTruncatedError,
 )
 from moa.pipeline import MoAImg2ImgPipeline, MoAPipeline, Subject
+from moa.preparation import framed
 from moa.recorder import Recorder
 from tests.moa.pictures import draw, man, person, quiet, stock, tiny_pipeline
 from tests.tiny_models import IMAGE_DIM, IMAGE_SIZE, LATENT_SIZE, MAX_TOKENS, TEXT_DIM, tiny_moa_unet, tiny_unet
@@ -115,18 +116,42 @@ class Cutter:
         return cut
 
 
-def test_photographs_are_prepared_and_nothing_else(pipe):
+def test_photographs_are_prepared_and_cut_outs_framed(pipe):
     pipe.preparer = Cutter()
     photograph = person(1).convert("RGB")
     cut = Cutter().prepare(photograph, "")
     subjects = [Subject("man", photograph), Subject("man", person(2)), Subject("boy", photograph, prepare=False)]
     moa = pipe.moa_input(f"{PROMPT} with a boy", subjects, guided=False)
-    expected = pipe.encode_subjects([cut, person(2), photograph], prepare=False)
+    expected = pipe.encode_subjects([cut, framed(person(2)), photograph], prepare=False)
     torch.testing.assert_close(moa.features[0], expected)
     assert not torch.allclose(expected[0], expected[2])
     assert pipe.preparer.names == ["subject 'man'"]
-    assert torch.equal(pipe.encode_subjects([photograph]), pipe.encode_subjects([cut]))
+    assert torch.equal(pipe.encode_subjects([photograph]), pipe.encode_subjects([cut], prepare=False))
     assert MoAImg2ImgPipeline.from_pipe(pipe).preparer is pipe.preparer
+
+
+def test_a_person_is_the_same_on_a_canvas_of_any_size(pipe):
+    """Programs that cut people out leave the frame of the photograph around them."""
+    frame, wide = Image.new("RGBA", (60, 40)), Image.new("RGBA", (200, 100))
+    frame.paste(person(1), (30, 5))
+    wide.paste(person(1), (7, 60))
+    tight = framed(frame)
+    expected = pipe.encode_subjects([tight], prepare=False)
+    for image in (tight, frame, wide):
+        assert torch.equal(pipe.encode_subjects([image]), expected)
+        assert torch.equal(pipe.moa_input("a man", [Subject("man", image)], guided=False).features[0], expected)
+    moa = pipe.moa_input("a man", [Subject("man", wide, prepare=False)], guided=False)
+    assert torch.equal(moa.features[0], pipe.encode_subjects([wide], prepare=False))
+    assert not torch.allclose(moa.features[0], expected)
+
+
+@pytest.mark.parametrize("prepare", [True, False])
+def test_a_cut_out_of_nothing_is_refused(pipe, prepare):
+    nothing = Image.new("RGBA", (8, 8), (9, 200, 9, 0))
+    with pytest.raises(SubjectError, match="fully transparent"):
+        pipe.encode_subjects([nothing], prepare=prepare)
+    with pytest.raises(SubjectError, match="fully transparent"):
+        draw(pipe, "a man", [Subject("man", nothing, prepare=prepare)])
 
 
 def test_a_photograph_without_a_person_says_what_to_do(pipe):

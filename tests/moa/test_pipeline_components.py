@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -205,3 +206,49 @@ def test_a_subclass_may_have_its_own_constructor(pipe):
 
     assert Titled(title="x", **pipe.components, requires_safety_checker=False).title == "x"
     assert issubclass(MoAPipeline, StableDiffusionPipeline)
+
+
+def stock_of(kind: type) -> type:
+    """The pipeline of diffusers that a kind extends."""
+    return kind.__bases__[1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_call_shows_every_option_of_diffusers(made, kind):
+    """Editors and user interfaces read them in the signature."""
+    options = inspect.signature(kind.__call__).parameters
+    assert list(options)[:3] == ["self", "prompt", "subjects"]
+    stock = inspect.signature(stock_of(kind).__call__).parameters
+    assert {"recorder", "expert_interval", *stock} == options.keys() - {"subjects"}
+    assert {"num_inference_steps", "negative_prompt", "clip_skip", "generator", "kwargs"} <= options.keys()
+    bound = inspect.signature(kind.from_pipe(made, **of_kind(kind, made.unet)[0]).__call__).parameters
+    assert list(bound) == list(options)[1:]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_defaults_that_a_call_shows_are_those_it_has(made, kind, monkeypatch):
+    stock, seen = stock_of(kind), {}
+    shown = {name: option.default for name, option in inspect.signature(kind.__call__).parameters.items()}
+    real = {name: option.default for name, option in inspect.signature(stock.__call__).parameters.items()}
+    pipe = kind.from_pipe(made, **of_kind(kind, made.unet)[0])
+    monkeypatch.setattr(
+        kind, "moa_input", lambda self, prompt, subjects, **given: seen.update(given, subjects=subjects)
+    )
+    monkeypatch.setattr(stock, "__call__", lambda self, **given: seen.update(given))
+    pipe()
+    assert {name: {**real, **seen}[name] for name in shown} == shown
+    with pytest.raises(TypeError, match="positional"):
+        pipe("a man", None, 64)
+
+
+def test_a_subclass_shows_its_own_call_or_the_one_it_has(pipe):
+    class Same(MoAPipeline):
+        pass
+
+    class Short(MoAPipeline):
+        def __call__(self, prompt: str) -> Any:
+            return super().__call__(prompt, num_inference_steps=1, output_type="latent")
+
+    assert inspect.signature(Same.__call__) == inspect.signature(MoAPipeline.__call__)
+    assert list(inspect.signature(Short.__call__).parameters) == ["self", "prompt"]
+    assert torch.isfinite(quiet(Short.from_pipe(pipe))("a man").images).all()

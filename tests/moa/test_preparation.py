@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 
 import numpy as np
@@ -15,12 +16,14 @@ from moa.preparation import (
     PortraitPreparer,
     SegmentationPreparer,
     cut_out,
+    framed,
     head_and_shoulders,
     is_photograph,
 )
 from preprocessing.frame import Box
 from preprocessing.segmentation import silhouette
 from preprocessing.subjects import subject_crop
+from preprocessing.world import World
 from tests.moa.photographs import DATA, needs_photographs
 
 
@@ -74,6 +77,93 @@ def test_a_palette_with_a_transparent_entry_is_a_cut_out():
     assert not is_photograph(image)
 
 
+def on_a_canvas(image: np.ndarray, mask: np.ndarray, scale: int = 1) -> Image.Image:
+    """What a matting program makes of a photograph: its frame, or a larger one, transparent but for the person."""
+    height, width = mask.shape
+    canvas = Image.new("RGBA", (scale * width, scale * height))
+    canvas.paste(
+        Image.fromarray(np.dstack([image, np.uint8(255) * mask])), (width * (scale - 1), height // 3 * (scale - 1))
+    )
+    return canvas
+
+
+def bust() -> np.ndarray:
+    """A mask bool [96, 100] with smooth edges."""
+    return head_and_shoulders((35.0, 20.0, 55.0, 44.0), (96, 100))
+
+
+@pytest.mark.parametrize("scale", [1, 3])
+@pytest.mark.parametrize("box", [(5, 3, 40, 90), (0, 0, 100, 96), (40, 30, 60, 45)], ids=["tall", "all", "small"])
+def test_a_cut_out_of_another_program_becomes_the_crop_of_the_training_data(box, scale):
+    image, mask = noise(96, 100), blob(96, 100, box)
+    found = framed(on_a_canvas(image, mask, scale))
+    assert np.array_equal(np.asarray(found), np.asarray(subject_crop(image, mask, size=CROP_SIZE, margin=0.1)))
+    assert framed(found) is found
+
+
+@pytest.mark.parametrize("framing", ["photos", "scenes"])
+def test_crops_of_the_training_data_stay_as_they_are(framing):
+    """Resized to whole pixels, with ringing edges, and through both kinds of WebP, as in shards."""
+    world, crops = World(torch.initial_seed() % 1000, framing={"heldout": framing}), 0
+    for number in range(16):
+        scene = world.scene(number, "heldout")
+        for mask in (np.asarray(scene.mask) == label for label in range(1, len(scene.people) + 1)):
+            for size, lossless in ((64, True), (224, False)) if mask.any() else ():
+                data = io.BytesIO()
+                crop = subject_crop(np.asarray(scene.image), mask, size=size, margin=0.1)
+                crop.save(data, "WEBP", lossless=lossless, exact=True, quality=90)
+                stored = Image.open(data).convert("RGBA")
+                assert framed(stored) is stored, (number, size)
+                crops += 1
+    assert crops >= 30
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda crop: crop.crop((0, 0, 224, 200)), lambda crop: crop.crop((20, 20, 204, 204)),
+     lambda crop: crop.crop((-30, -30, 254, 254)), lambda crop: crop.crop((-20, 0, 204, 224))],
+    ids=["not square", "without margin", "with a wide margin", "out of the middle"],
+)  # fmt: skip
+def test_a_crop_that_is_framed_otherwise_is_framed_anew(change):
+    crop = subject_crop(noise(96, 100), bust(), size=CROP_SIZE, margin=0.1)
+    again = framed(change(crop))
+    assert again is not crop and again.size == (CROP_SIZE, CROP_SIZE)
+    assert framed(again) is again
+    assert np.abs(np.asarray(again, int) - np.asarray(crop))[..., 3].mean() < 8, "the same person at the same place"
+
+
+def test_soft_edges_stay_soft_and_haze_is_not_what_is_there():
+    image = np.full((90, 90, 4), (200, 90, 40, 4), np.uint8)  # a breath of the background everywhere
+    image[30:60, 30:60, 3] = 120
+    image[35:55, 35:55, 3] = 255
+    found = np.asarray(framed(Image.fromarray(image)))
+    start, inner = round(CROP_SIZE * 3 / 36), round(CROP_SIZE * 8 / 36)  # 30 pixels and 3 of margin on each side
+    assert np.abs(found[start + 8 : inner - 8, CROP_SIZE // 2, 3].astype(int) - 120).max() <= 8
+    assert (found[inner + 20 : -inner - 20, CROP_SIZE // 2] == (200, 90, 40, 255)).all()
+    faint = image.copy()
+    faint[..., 3] //= 12  # 10 and 21 at most: who is faint all over is there all the same
+    assert np.asarray(framed(Image.fromarray(faint)))[CROP_SIZE // 2, start + 12, 3] == pytest.approx(10, abs=2)
+
+
+def test_a_cut_out_is_turned_upright_first():
+    upright = on_a_canvas(noise(60, 80), blob(60, 80, (10, 5, 30, 50)))
+    turned = upright.rotate(90, expand=True)
+    turned.getexif()[0x0112] = 6  # "rotate by 90 degrees clockwise to display"
+    assert np.array_equal(np.asarray(framed(turned)), np.asarray(framed(upright)))
+
+
+def test_a_large_cut_out_is_reduced_first():
+    image, mask = noise(96, 100), bust()
+    large = on_a_canvas(image, mask).resize((3000, 2880), Image.Resampling.NEAREST)
+    difference = np.abs(np.asarray(framed(large), int) - np.asarray(cut_out(image, mask)))
+    assert difference[..., 3].mean() < 8
+
+
+def test_a_cut_out_of_nothing_is_left_to_who_refuses_it():
+    nothing = Image.new("RGBA", (8, 9), (9, 200, 9, 0))
+    assert framed(nothing) is nothing
+
+
 class GivenFaces(PortraitPreparer):
     """Knows where the faces are, and what it was shown."""
 
@@ -122,6 +212,7 @@ def test_real_photographs_give_their_people():
         (x0, y0, x1, y1), *others = preparer._faces(np.asarray(found.convert("RGB")))
         assert not others and 0.2 < (y1 - y0) / CROP_SIZE < 0.6 and (y0 + y1) / 2 < 0.6 * CROP_SIZE, name
         assert abs((x0 + x1) / 2 - CROP_SIZE / 2) < 0.2 * CROP_SIZE, name
+        assert framed(found) is found, name
 
 
 def test_of_the_segments_the_largest_person_is_taken(mask2former, monkeypatch):

@@ -63,19 +63,21 @@ def test_an_interrupted_fit_ends_with_the_same_weights(tmp_path, capsys):
         tiny_fit(tmp_path / "parts", 12, killed_at=7)
     parts = tiny_fit(tmp_path / "parts", 12)
     assert "resumed at step 5" in capsys.readouterr().out
+    kinds = {path.name for path in (tmp_path / "parts").rglob("*") if path.is_file()}
+    assert kinds == {"COMPLETE", "state.json", *(f"{name}.safetensors" for name in ("average", "model", "optimizer"))}
     assert torch.equal(whole.weight, parts.weight)
     assert (whole.weight - 1).abs().mean() < (untrained.weight - 1).abs().mean(), "it learned nothing"
 
 
 def test_the_state_of_other_inputs_is_removed(tmp_path, capsys):
     folder = state_folder(tmp_path / "work/base", {"data": "sha256:0"})
-    (folder / "fit.pt").touch()
-    assert (state_folder(folder, {"data": "sha256:0"}) / "fit.pt").exists() and not capsys.readouterr().out
-    assert not (state_folder(folder, {"data": "sha256:1"}) / "fit.pt").exists()
+    (folder / "state").touch()
+    assert (state_folder(folder, {"data": "sha256:0"}) / "state").exists() and not capsys.readouterr().out
+    assert not (state_folder(folder, {"data": "sha256:1"}) / "state").exists()
     assert f"{folder}: the state there was made from other inputs" in capsys.readouterr().out
-    (folder / "fit.pt").touch()
+    (folder / "state").touch()
     (folder / "made_from.json").unlink()
-    assert not (state_folder(folder, {"data": "sha256:1"}) / "fit.pt").exists(), "nobody knows what made it"
+    assert not (state_folder(folder, {"data": "sha256:1"}) / "state").exists(), "nobody knows what made it"
 
 
 def test_learning_rate_warms_up_and_ends_low():
