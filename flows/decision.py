@@ -95,7 +95,7 @@ def _rule(label: str, prior: str, above: float, bounds: dict[str, float], given_
     asked = f"The low end of the 95 % interval of MoA - {prior} has to lie above {_plain(above)} in IP"
     if parts:
         asked += f", and that of MoA - {label} {' and '.join(parts)}"
-    spent = [f"{_plain(amount)} in {score.upper()}" for score, amount in given_up.items() if amount]
+    spent = [f"{_plain(amount)} in {score.upper()}" for score, amount in given_up.items() if round(amount, 4)]
     return f"{asked} (the promotions before gave up {' and '.join(spent)})." if spent else f"{asked}."
 
 
@@ -110,8 +110,8 @@ def _why_not(what: str, difference: dict[str, float | None] | None, bound: float
 
 
 def _plain(value: float) -> str:
-    """Without the noise of sums: -0.008."""
-    return f"{round(value, 6):g}"
+    """To four decimals, as scores are told: -0.008."""
+    return f"{round(value, 4):g}"
 
 
 def _with(given_up: float, difference: dict[str, float | None] | None) -> float:

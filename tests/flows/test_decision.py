@@ -110,6 +110,11 @@ def test_a_gain_pays_back_what_was_given_up_and_no_more() -> None:
     assert judged(summary(better, worse), given_up=(0.004, 0.0)).given_up == {"ip": 0.0, "pc": 0.002}
 
 
+def test_the_rule_is_told_to_four_decimals() -> None:
+    rule = judged(summary(difference(0, 0, 0), difference(0, 0, 0)), given_up=(0.00004, 0.000057)).rule
+    assert rule.endswith("above -0.02 in IP and above -0.0099 in PC (the promotions before gave up 0.0001 in PC).")
+
+
 def test_a_first_model_has_given_up_nothing() -> None:
     first = summary(difference(0.2, 0.1, 0.3), difference(-0.1, -0.2, 0), champion=False)
     assert judged(first, champion=False).given_up == {"ip": 0.0, "pc": 0.0}
