@@ -139,8 +139,9 @@ def test_one_file_is_a_part_too(hub, published, tmp_path):
     folder = download(REPO, published.commit, hub.endpoint, tmp_path, part="README.md")
     assert files(folder) == {"README.md"} and hub.seen.count("resolve") == 2
     assert download(REPO, published.commit, "https://hub.example", tmp_path, part="README.md") == folder
-    with pytest.raises(RepositoryMissingError, match="has no gate.json"):
-        download(REPO, published.commit, hub.endpoint, tmp_path, part="gate.json")
+    for part in ("gate.json", "READ"):
+        with pytest.raises(RepositoryMissingError, match=f"has no {part}"):
+            download(REPO, published.commit, hub.endpoint, tmp_path, part=part)
 
 
 def test_a_revision_without_the_part_is_named(hub, published, tmp_path):
