@@ -47,8 +47,8 @@ def decide(
     champion: bool,
     tolerance_ip: float,
     tolerance_pc: float,
-    above_prior_ip: float = 0.0,
-    given_up: dict[str, float] = NOTHING,
+    above_prior_ip: float,
+    given_up: dict[str, float],
 ) -> Decision:
     """The decision on the MoA of an evaluation (datasets/FORMAT.md, section 6).
 

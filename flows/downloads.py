@@ -9,6 +9,8 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+from preprocessing.models import fetch_command
+
 STABLE_DIFFUSION = "stable-diffusion-v1-5"
 STABLE_DIFFUSION_ID = "stable-diffusion-v1-5/stable-diffusion-v1-5"  # on the Hub
 CLIP = "clip-vit-large-patch14"
@@ -20,7 +22,6 @@ _PARTS = ("unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model", "text_e
 _FROM_THE_HUB = {
     STABLE_DIFFUSION: (STABLE_DIFFUSION_ID, *(f"{part}.safetensors" for part in _PARTS)),
     CLIP: ("openai/clip-vit-large-patch14", "model.safetensors"),
-    MASK2FORMER: (f"facebook/{MASK2FORMER}", "*.model", "*.safetensors"),  # as preprocessing/models.py fetches it
 }
 
 
@@ -28,6 +29,8 @@ def command(place: Path) -> str | None:
     """The command that puts a model where a preset looks for it; None for a place with another name."""
     if place.name == FACENET:
         return f"curl --location --create-dirs --output {shlex.quote(str(place))} {_FACENET_ADDRESS}"
+    if place.name == MASK2FORMER:
+        return fetch_command(f"facebook/{MASK2FORMER}", place)
     if place.name not in _FROM_THE_HUB:
         return None
     repository, *weights = _FROM_THE_HUB[place.name]

@@ -62,8 +62,9 @@ def tiny_base(folder: str | Path, seed: int = 0) -> Path:
     return folder
 
 
-def tiny_mask2former(folder: Path) -> Path:
-    """Write a Mask2Former with the classes sky and person, to which every segment is a person; returns `folder`."""
+def tiny_mask2former(folder: Path, *, certain: bool) -> Path:
+    """Write a random Mask2Former of the classes sky, person and tree; returns `folder`. To one that is `certain` every
+    segment is a person."""
     backbone = SwinConfig(
         image_size=32, embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 1, 1], window_size=2,
         out_features=["stage1", "stage2", "stage3", "stage4"],
@@ -71,17 +72,23 @@ def tiny_mask2former(folder: Path) -> Path:
     config = Mask2FormerConfig(
         backbone_config=backbone, feature_size=32, mask_feature_size=32, hidden_dim=32, encoder_feedforward_dim=16,
         encoder_layers=1, decoder_layers=2, num_attention_heads=2, dim_feedforward=16, num_queries=6,
-        id2label={0: "sky", 1: "person"}, label2id={"sky": 0, "person": 1},
+        id2label={0: "sky", 1: "person", 2: "tree"}, label2id={"sky": 0, "person": 1, "tree": 2},
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = Mask2FormerForUniversalSegmentation(config)
-    with torch.no_grad():
-        model.class_predictor.weight.zero_()
-        model.class_predictor.bias.copy_(torch.tensor([0.0, 9.0, 0.0]))  # sky, person, nothing
+    if certain:
+        say_person(model)
     model.save_pretrained(folder)
     Mask2FormerImageProcessor(size={"height": 64, "width": 64}).save_pretrained(folder)
     return folder
+
+
+@torch.no_grad()
+def say_person(model: Mask2FormerForUniversalSegmentation) -> None:
+    """Make every segment of a `tiny_mask2former` a person."""
+    model.class_predictor.weight.zero_()
+    model.class_predictor.bias.copy_(torch.tensor([0.0, 9.0, 0.0, 0.0]))  # sky, person, tree, nothing
 
 
 def tiny_unet(**overrides: object) -> UNet2DConditionModel:

@@ -38,9 +38,16 @@ def summary(
     return {"methods": methods, "comparisons": lines[::-1]}
 
 
-def judged(values: dict[str, Any], *, champion: bool = True, given_up: tuple[float, float] = (0.0, 0.0)) -> Decision:
+def judged(
+    values: dict[str, Any],
+    *,
+    champion: bool = True,
+    given_up: tuple[float, float] = (0.0, 0.0),
+    above_prior: float = 0.0,
+) -> Decision:
     before = dict(zip(("ip", "pc"), given_up, strict=True))
-    return decide(values, champion=champion, tolerance_ip=0.02, tolerance_pc=0.01, given_up=before)
+    limits = {"tolerance_ip": 0.02, "tolerance_pc": 0.01, "above_prior_ip": above_prior}
+    return decide(values, champion=champion, given_up=before, **limits)
 
 
 @pytest.mark.parametrize(
@@ -84,10 +91,9 @@ def test_a_model_that_does_not_personalize_is_no_successor(mean: float, promoted
 
 def test_how_far_above_the_prior_is_a_setting() -> None:
     same = difference(0.0, 0.0, 0.0)
-    limits: dict[str, Any] = {"champion": True, "tolerance_ip": 0.02, "tolerance_pc": 0.01}
-    asked = decide(summary(same, same, above_prior=0.3), above_prior_ip=0.25, **limits)
+    asked = judged(summary(same, same, above_prior=0.3), above_prior=0.25)
     assert not asked.promote and "above 0.25 in IP, and" in asked.rule
-    assert decide(summary(same, same, above_prior=0.3), above_prior_ip=0.15, **limits).promote
+    assert judged(summary(same, same, above_prior=0.3), above_prior=0.15).promote
 
 
 def test_the_promotions_of_a_chain_share_one_tolerance() -> None:

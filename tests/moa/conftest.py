@@ -43,7 +43,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def mask2former(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny segmentation model to which everything is a person. Read only."""
-    return tiny_mask2former(tmp_path_factory.mktemp("mask2former"))
+    return tiny_mask2former(tmp_path_factory.mktemp("mask2former"), certain=True)
 
 
 @pytest.fixture

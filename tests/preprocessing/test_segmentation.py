@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, Mask2FormerImageProcessor, SwinConfig
 
 from preprocessing.config import Mask2FormerSegmentation
 from preprocessing.errors import MissingWeightsError, PreprocessingError
@@ -16,25 +15,13 @@ from preprocessing.frame import Annotation, Box, Face, Frame, Item, Person
 from preprocessing.segmentation import Mask2FormerSegmenter, SidecarSegmenter, load_segmenter, silhouette
 from tests.moa.absent_gpu import AbsentGPU
 from tests.preprocessing.folders import picture
+from tests.tiny_models import say_person, tiny_mask2former
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A random Mask2Former with the classes sky, person, tree."""
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("mask2former")
-    backbone = SwinConfig(
-        image_size=32, embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 1, 1], window_size=2,
-        out_features=["stage1", "stage2", "stage3", "stage4"],
-    )  # fmt: skip
-    config = Mask2FormerConfig(
-        backbone_config=backbone, feature_size=32, mask_feature_size=32, hidden_dim=32, encoder_feedforward_dim=16,
-        encoder_layers=1, decoder_layers=2, num_attention_heads=2, dim_feedforward=16, num_queries=6,
-        id2label={0: "sky", 1: "person", 2: "tree"}, label2id={"sky": 0, "person": 1, "tree": 2},
-    )  # fmt: skip
-    Mask2FormerForUniversalSegmentation(config).save_pretrained(folder)
-    Mask2FormerImageProcessor(size={"height": 64, "width": 64}).save_pretrained(folder)
-    return str(folder)
+    return str(tiny_mask2former(tmp_path_factory.mktemp("mask2former"), certain=False))
 
 
 def frame(side: int = 64, shade: int = 0, labels: np.ndarray | None = None, people: tuple[Person, ...] = ()) -> Frame:
@@ -53,9 +40,7 @@ def segmenter(
 
 
 def all_say_person(found: Mask2FormerSegmenter) -> Mask2FormerSegmenter:
-    with torch.no_grad():
-        found._model.class_predictor.weight.zero_()
-        found._model.class_predictor.bias.copy_(torch.tensor([0.0, 9.0, 0.0, 0.0]))
+    say_person(found._model)
     return found
 
 
