@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
 from moa.errors import EvaluatorWeightsError
 from moa.evaluation.processor import for_processor, processor_name
@@ -72,9 +74,12 @@ class TransformersTowers:
         )
 
     def to(self, device: torch.device) -> None:
-        self.model.to(device)
+        vision = self.model.to(device).vision_model
+        if isinstance(vision.encoder.layers[-1], CLIPEncoderLayer):
+            vision.encoder.layers[-1] = LastLayer(vision.encoder.layers[-1])
         if device.type == "cpu":
-            self.model.vision_model = for_processor(self.model.vision_model, processor_name())
+            vectors = torch.backends.cpu.get_cpu_capability()
+            self.model.vision_model = for_processor(vision, processor_name(), vectors)
 
     def token_count(self, text: str) -> int:
         return len(self.tokenizer(text).input_ids)
@@ -86,6 +91,31 @@ class TransformersTowers:
         tokens = self.tokenizer(list(texts), padding="max_length", max_length=self.limit, return_tensors="pt")
         tokens = tokens.to(self.model.device)
         return self.model.text_projection(self.model.text_model(**tokens).pooler_output)
+
+
+class LastLayer(nn.Module):
+    """The last layer of a vision tower for its class token alone, from which the embedding is made: all tokens give
+    keys and values, one asks. 3 % of the work of ViT-L/14 is left out."""
+
+    def __init__(self, layer: CLIPEncoderLayer) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, states: Tensor, attention_mask: None = None, **_: Any) -> Tensor:
+        """`[B, tokens, d]` to `[B, 1, d]`, what transformers' layer has in its first row."""
+        layer, attention = self.layer, self.layer.self_attn
+        first, normed = states[:, :1], layer.layer_norm1(states)
+        query, key, value = (
+            project(tokens).unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
+            for project, tokens in (
+                (attention.q_proj, normed[:, :1]),
+                (attention.k_proj, normed),
+                (attention.v_proj, normed),
+            )
+        )
+        attended = scaled_dot_product_attention(query, key, value, scale=attention.scale)
+        first = first + attention.out_proj(attended.transpose(1, 2).flatten(2))
+        return first + layer.mlp(layer.layer_norm2(first))
 
 
 class OpenClipTowers:

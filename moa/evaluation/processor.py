@@ -18,17 +18,19 @@ def processor_name() -> str:
     return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
 
 
-def for_processor(model: nn.Module, processor: str) -> nn.Module:
+def for_processor(model: nn.Module, processor: str, vectors: str) -> nn.Module:
     """The model, changed in place, for forward passes without gradients on a processor of this name.
 
-    oneDNN's linear layers pack their weights once: the same sums in another order, on an AMD processor with AVX-512 in
-    two thirds of MKL's time, without it in as much. On Intel's MKL is the faster by a tenth to a fifth (LOG.md).
+    vectors: its widest vector unit as PyTorch names it, `torch.backends.cpu.get_cpu_capability()`. oneDNN's linear
+    layers pack their weights once: the same sums in another order, on an AMD processor with AVX-512 in two thirds of
+    MKL's time. On Intel's MKL is the faster by a tenth to a fifth, with AVX2 alone by a quarter (LOG.md).
     """
     for parent in list(model.modules()):
         for name, child in parent.named_children():
             if isinstance(child, QuickGELUActivation):
                 setattr(parent, name, OverwritingQuickGELU())
-    return _packed(model) if torch.backends.mkldnn.is_available() and "Intel" not in processor else model
+    packs = torch.backends.mkldnn.is_available() and vectors == "AVX512" and "Intel" not in processor
+    return _packed(model) if packs else model
 
 
 class OverwritingQuickGELU(nn.Module):

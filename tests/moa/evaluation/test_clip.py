@@ -20,7 +20,7 @@ from flows.files import write_json
 from moa.data import file_digest
 from moa.errors import EvaluationError, EvaluatorWeightsError
 from moa.evaluation.clip import ClipScorer, load_clip
-from moa.evaluation.clip_towers import OpenClipTowers, TransformersTowers
+from moa.evaluation.clip_towers import LastLayer, OpenClipTowers, TransformersTowers
 from moa.evaluation.processor import OverwritingQuickGELU, for_processor
 from moa.evaluation.suite import ClipModel
 from tests.moa.absent_gpu import AbsentGPU
@@ -139,16 +139,34 @@ def test_the_batch_size_changes_nothing(folder, images):
     assert one.encode_images([]).shape == (0, 24) and one.encode_texts([]).shape == (0, 24)
 
 
-@pytest.mark.parametrize("processor", ["Intel(R) Xeon(R)", "AMD EPYC"])
-def test_each_processor_computes_the_same_in_its_own_way(folder, processor):
+@pytest.mark.parametrize(
+    "processor, vectors, packed",
+    [("Intel(R) Xeon(R)", "AVX512", False), ("AMD EPYC", "AVX512", True), ("AMD EPYC", "AVX2", False)],
+)
+def test_each_processor_computes_the_same_in_its_own_way(folder, processor, vectors, packed):
     tower, pixels = CLIPModel.from_pretrained(folder).eval().vision_model, torch.randn(3, 3, 32, 32)
     usual = [layer.mlp.activation_fn for layer in tower.encoder.layers]
     with torch.no_grad():
         expected = tower(pixel_values=pixels).pooler_output
-        found = for_processor(tower, processor)(pixel_values=pixels).pooler_output
+        found = for_processor(tower, processor, vectors)(pixel_values=pixels).pooler_output
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
     assert not any(layer.mlp.activation_fn is one for layer, one in zip(tower.encoder.layers, usual, strict=True))
-    assert isinstance(tower.encoder.layers[0].mlp.fc1, torch.nn.Linear) == processor.startswith("Intel")
+    assert isinstance(tower.encoder.layers[0].mlp.fc1, torch.nn.Linear) != packed
+
+
+def test_the_last_layer_is_computed_for_the_class_token_alone(folder):
+    """In float64 it is transformers' own layer, with several heads; one layer, however often the towers move."""
+    layer = CLIPModel.from_pretrained(folder, dtype=torch.float64).eval().vision_model.encoder.layers[-1]
+    states = torch.randn(3, 17, layer.embed_dim, dtype=torch.float64)
+    with torch.no_grad():
+        expected, found = layer(states, attention_mask=None), LastLayer(layer)(states)
+    assert layer.self_attn.num_heads > 1
+    torch.testing.assert_close(found, expected[:, :1], atol=1e-12, rtol=0)
+    towers = TransformersTowers.from_folder(folder)
+    for _ in range(2):
+        towers.to(torch.device("cpu"))
+    assert [isinstance(one, LastLayer) for one in towers.model.vision_model.encoder.layers] == [False, True]
+    assert not isinstance(towers.model.vision_model.encoder.layers[-1].layer, LastLayer)
 
 
 def test_an_activation_that_overwrites_its_input_has_the_same_bits():
