@@ -32,7 +32,7 @@ from moa.conditioning import MoAInput
 from moa.errors import PipelineOptionError, SubjectError
 from moa.expert_cache import ExpertCache
 from moa.pipeline_components import SubjectComponents
-from moa.preparation import PortraitPreparer, SubjectPreparer, framed, is_photograph
+from moa.preparation import PortraitPreparer, SubjectPreparer, prepared
 from moa.recorder import Recorder
 from moa.subject_rows import find_tokens, given_tokens, group_subjects, input_rows
 from moa.subjects import Subject, check_features, check_image, encoder_pixels, image_features, upright
@@ -185,7 +185,7 @@ class SubjectsMixin(SubjectComponents):
 
     def _prepared(self, image: Image.Image, name: str) -> Image.Image:
         check_image(image, name)
-        return self.preparer.prepare(image, name) if is_photograph(image) else framed(image)
+        return prepared(image, self.preparer, name)
 
     def _features(self, subjects: list[Subject]) -> Tensor:
         """[n, image_dim], fp32; all images are encoded in one batch."""

@@ -31,6 +31,7 @@ from moa.subjects import upright
 CROP_SIZE = 224  # pixels of a cut-out's side, and
 CROP_MARGIN = 0.1  # space on each side, as a share of the mask's longer side: as in the training data
 TOLERANCE = 0.05  # of the side, in size and place; training varies its crops by twice as much
+CLEAR = 0.05  # of its area is transparent in a cut-out; less are a photograph's round corners, or its soft edge
 FAINT = 16  # alpha up to a sixteenth of the largest is not seen: haze of matting models, ringing of a resized edge
 WORKING_SIDE = 1024  # larger photographs are reduced before anybody looks for people
 
@@ -123,9 +124,19 @@ class SegmentationPreparer:
         return cut_out(image, max(masks, key=np.count_nonzero))
 
 
+def prepared(image: Image.Image, preparer: SubjectPreparer, name: str) -> Image.Image:
+    """The main person of a photograph, cut out by `preparer`, or of a cut-out, `framed`; `name` is how errors call it.
+
+    Raises `PersonNotFoundError`.
+    """
+    return preparer.prepare(image, name) if is_photograph(image) else framed(image)
+
+
 def is_photograph(image: Image.Image) -> bool:
-    """True for an image none of whose pixels is transparent: its background is still there."""
-    return not image.has_transparency_data or bool(np.asarray(image.convert("RGBA"))[..., 3].min() == 255)
+    """True for an image whose background is still there: less than `CLEAR` of it is more transparent than not."""
+    if not image.has_transparency_data:
+        return True
+    return bool((np.asarray(image.convert("RGBA"))[..., 3] < 128).mean() < CLEAR)
 
 
 def head_and_shoulders(face: tuple[float, float, float, float], size: tuple[int, ...]) -> np.ndarray:

@@ -26,13 +26,14 @@ from moa.evaluation.files import file_name
 from moa.evaluation.metrics import identity_preservation
 from moa.evaluation.preparer import load_preparer
 from moa.evaluation.suite import ShardSubjects, SubjectItem, Suite
-from moa.preparation import SubjectPreparer
+from moa.preparation import SubjectPreparer, is_photograph, prepared
 from moa.subjects import upright
 
 logger = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 IMAGES = "--images FOLDER (in a flow: --set evaluate.images=FOLDER)"
+BEHIND = (128, 128, 128)  # what a face finder and a reader see where a cut-out is transparent
 MAX_PIXELS = 64_000_000  # larger photographs are taken for decompression bombs
 
 
@@ -167,16 +168,24 @@ def _from_folder(item: SubjectItem, root: Path, preparer: SubjectPreparer) -> Su
     if isinstance(opened[0], str):
         problem = f"subjects.items.{item.id}.image: {source} {opened[0]}"
         return SuiteSubject(item.id, item.word, None, None, source, problem=problem)
-    other = next((photo for photo in opened[1:] if not isinstance(photo, str)), None)
-    return SuiteSubject(item.id, item.word, _cut_out(opened[0], item.id, preparer), opened[0], source, other)
+    other = next((_opaque(photo) for photo in opened[1:] if not isinstance(photo, str)), None)
+    reference = _cut_out(opened[0], item.id, preparer)
+    return SuiteSubject(item.id, item.word, reference, _opaque(opened[0]), source, other)
 
 
 def _cut_out(photo: Image.Image, subject: str, preparer: SubjectPreparer) -> Image.Image:
     """What the model is given of a photograph; all of it when nobody is found, and then the scores say so."""
     try:
-        return preparer.prepare(photo, subject)
+        return prepared(photo, preparer, subject)
     except PersonNotFoundError:
         return photo
+
+
+def _opaque(photo: Image.Image) -> Image.Image:
+    """As RGB, a cut-out before `BEHIND`."""
+    if photo.mode == "RGB":
+        return photo
+    return Image.alpha_composite(Image.new("RGBA", photo.size, BEHIND), photo).convert("RGB")
 
 
 def choose_pairs(suite: Suite, subjects: Sequence[SuiteSubject]) -> list[tuple[SuiteSubject, SuiteSubject]]:
@@ -235,12 +244,12 @@ def find_photos(path: Path) -> list[Path]:
 
 
 def open_photo(path: Path) -> Image.Image | str:
-    """The photograph as RGB, upright, in its own size; or what is wrong with it: it cannot be decoded, or is far too
-    large."""
+    """The photograph as RGB, or a cut-out as RGBA, upright, in its own size; or what is wrong with it: it cannot be
+    decoded, or is far too large."""
     try:
         with Image.open(path) as image:
             if image.width * image.height > MAX_PIXELS:
                 return f"has {image.width}x{image.height} pixels; scale it down first"
-            return upright(image)
+            return upright(image, "RGB" if is_photograph(image) else "RGBA")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         return f"cannot be read as an image ({type(error).__name__})"

@@ -19,6 +19,7 @@ from moa.preparation import (
     framed,
     head_and_shoulders,
     is_photograph,
+    prepared,
 )
 from preprocessing.frame import Box
 from preprocessing.segmentation import silhouette
@@ -60,13 +61,30 @@ def test_head_and_shoulders_are_those_of_the_training_data(face):
         (Image.new("RGB", (4, 4)), True),
         (Image.new("CMYK", (4, 4)), True),
         (Image.new("RGBA", (4, 4), (1, 2, 3, 255)), True),
-        (Image.new("RGBA", (4, 4), (1, 2, 3, 254)), False),
+        (Image.new("RGBA", (4, 4), (1, 2, 3, 254)), True),
+        (Image.new("RGBA", (4, 4), (1, 2, 3, 127)), False),
         (Image.new("LA", (4, 4), (1, 0)), False),
     ],
-    ids=["RGB", "CMYK", "opaque RGBA", "RGBA", "LA"],
+    ids=["RGB", "CMYK", "opaque RGBA", "soft RGBA", "RGBA", "LA"],
 )
 def test_an_image_with_nothing_transparent_is_a_photograph(image, expected):
     assert is_photograph(image) is expected
+
+
+@pytest.mark.parametrize("clear, expected", [(0, True), (4, True), (5, False), (60, False)])
+def test_a_photograph_may_have_a_few_transparent_pixels(clear, expected):
+    """Round corners of a screenshot, the edge of an image that was turned by a degree."""
+    alpha = np.full((10, 10), 255, np.uint8)
+    alpha.flat[:clear] = 0
+    image = Image.fromarray(np.dstack([noise(10, 10), alpha]))
+    assert is_photograph(image) is expected
+
+    class Preparer:
+        def prepare(self, photograph, name):
+            return (photograph, name)
+
+    found = prepared(image, Preparer(), "me")
+    assert (found == (image, "me")) is expected and (expected or found.size == (CROP_SIZE, CROP_SIZE))
 
 
 def test_a_palette_with_a_transparent_entry_is_a_cut_out():
