@@ -42,8 +42,8 @@ class Subject:
     image      a photograph, or a cut-out (RGBA: what is transparent is not the subject)
     features   [image_dim] instead of an image, e.g. `torch.lerp` of two people's features (subject morphing)
     position   token index in the prompt (start token 0), instead of looking the word up
-    prepare    cut the largest person out of a photograph (less than a twentieth of it is transparent), crop a cut-out to
-               what is there; False: show the image encoder all of it, e.g. for a thing or an animal
+    prepare    cut the largest person out of a photograph (less than a twentieth is transparent), crop a cut-out to what
+               is there; False: show the image encoder all of it, e.g. for a thing or an animal
 
     Give exactly one of image and features; `MoAPipeline.encode_subjects` makes features from images. Raises
     `SubjectError` otherwise, and for a word that is no text or a position that is no whole number.
