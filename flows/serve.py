@@ -4,7 +4,8 @@ Starts the server on 127.0.0.1, and on the next port the reports that run pages 
 missing, deploys everything in prefect.yaml and starts one worker per pool, one run at a time each. What people set in
 the UI stays: pools, their limits, and of schedules whether they are on, their times and their parameters. Ctrl-C ends
 all of it, running flows included; the runs of these workers, and those of commands that were killed, are marked as
-crashed, and a new run of the same name goes on from its files. Workers on other machines and their runs are left alone.
+crashed, and a new run of the same name goes on from its files. Workers on other machines and their runs are left alone;
+runs of a machine that is gone are marked by an automation (flows/heartbeats.py).
 Logs: .prefect/server.log, .prefect/reports.log, .prefect/worker-<pool>.log.
 """
 
@@ -49,7 +50,8 @@ def serve(port: int, pools: Sequence[str]) -> None:
             raise ServeError(f"Port {wanted} is in use: another server? Stop it, or choose others: make ui PORT=4300")
     url, reports = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{port + 1}"
     os.environ.update(_environment(url, reports))
-    from flows.server_state import mark_interrupted, missing_pools, schedules_kept  # Prefect reads the environment now
+    from flows.heartbeats import watch_runs  # Prefect reads the environment now
+    from flows.server_state import mark_interrupted, missing_pools, schedules_kept
 
     with ExitStack() as stack:
         arguments = ["--root", str(runs_root()), "--port", str(port + 1)]
@@ -62,6 +64,7 @@ def serve(port: int, pools: Sequence[str]) -> None:
         names = {pool: f"{socket.gethostname()}-{pool}" for pool in pools}
         stack.callback(mark_interrupted, names.values())
         mark_interrupted(names.values())
+        watch_runs()
         print("Creating work pools and deployments ...", flush=True)
         for pool in missing_pools(POOLS):
             _prefect("work-pool", "create", pool, "--type", "process")

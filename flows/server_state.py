@@ -24,7 +24,8 @@ from prefect.states import Crashed
 
 SETTINGS = ("active", "schedule", "parameters")  # of a schedule: what can be changed in the UI
 UNFINISHED = {"type": {"any_": ["RUNNING", "CANCELLING", "PENDING"]}}
-INTERRUPTED = "Its process is gone. A new run of the same name goes on from the files."
+GOES_ON = "A new run of the same name goes on from the files."
+INTERRUPTED = f"Its process is gone. {GOES_ON}"
 RUN_OF_PROCESS = "PREFECT__FLOW_RUN_ID"  # environment variable of the process that a worker starts for a run
 WORKER = "prefect.worker.name"  # label that a worker puts on its runs
 PROCESS = "moa.process"  # label that a run gets as it begins: `<host> <process> <sign of life, a file>`
