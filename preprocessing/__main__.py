@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
             source_root=options.source_root,
             progress=ProgressLine(quiet=options.quiet),
             workers=options.workers,
-            device=options.device,
+            devices=options.device,
             models=options.models,
             max_bad=options.max_bad,
             force=options.force,
@@ -77,7 +77,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=_path, required=True, help="folder of the dataset, such as data/miniature")
     parser.add_argument("--source-root", type=_path, help="folder of the images, instead of source.root")
     parser.add_argument("--workers", type=_positive, help="processes (default: one for each CPU)")
-    parser.add_argument("--device", default="auto", help="for models: auto, cpu, cuda, cuda:1 (default: auto)")
+    parser.add_argument(
+        "--device",
+        action="append",
+        help="for models, such as cuda:0; given several times they share the work (default: every GPU, else the CPU)",
+    )
     parser.add_argument("--models", type=_path, help=f"folder of models (default: ${MODELS_VARIABLE}, else models/)")
     parser.add_argument("--max-bad", type=_share, default=0.5, help="largest share of dropped images (default: 0.5)")
     parser.add_argument("--force", action="store_true", help="start over, whatever is in the folder")

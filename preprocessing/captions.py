@@ -48,9 +48,9 @@ class Blip2Captioner:
         import torch
         from transformers import Blip2ForConditionalGeneration, Blip2Processor
 
-        from preprocessing.weights import choose_device, load_pretrained
+        from preprocessing.weights import load_pretrained
 
-        self._config, self._device = config, choose_device(device)
+        self._config, self._device = config, torch.device(device)
         dtype = torch.bfloat16 if self._device.type == "cuda" else torch.float32
         self._processor = load_pretrained(Blip2Processor.from_pretrained, config.model, backend="pil")
         model: Any = load_pretrained(

@@ -55,13 +55,9 @@ class MtcnnFaceFinder:
     def __init__(self, config: MtcnnFaces, device: str) -> None:
         from facenet_pytorch import MTCNN
 
-        from preprocessing.weights import choose_device
-
         self._config = config
         try:
-            self._detector = MTCNN(
-                keep_all=True, min_face_size=config.min_face, post_process=False, device=choose_device(device)
-            )
+            self._detector = MTCNN(keep_all=True, min_face_size=config.min_face, post_process=False, device=device)
         except FileNotFoundError as error:
             raise MissingWeightsError(
                 f"{error.filename}: facenet-pytorch was installed without its weights; reinstall facenet-pytorch==2.5.3"

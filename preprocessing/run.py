@@ -1,27 +1,27 @@
 """Preprocess a dataset: `preprocess(load_dataset("datasets/miniature.yaml"), Path("data/miniature"))`.
 
-Shard by shard: load (workers) -> caption, find faces, segment (here, on the device) -> bind, cut, encode (workers) ->
-write. A shard that is done stays done: the same call after a crash, a kill or a full disk goes on where it stopped and
-ends with the same bytes; with nothing to do it says "up to date". manifest.json is written last.
+One stream of batches: load (workers) -> caption, find faces, segment (devices) -> bind, cut, encode (workers) -> write
+shard by shard. A shard that is done stays done: the same call after a crash, a kill or a full disk goes on where it
+stopped and ends with the same bytes; with nothing to do it says "up to date". manifest.json is written last.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from preprocessing.atomic import remove_half_written
-from preprocessing.captions import Captioner, load_captioner
 from preprocessing.config import DatasetConfig
+from preprocessing.crew import Annotate, annotating
 from preprocessing.disk import ANOTHER, disk_trouble_told
 from preprocessing.errors import OutputError, TooManyRejectedError
-from preprocessing.faces import FaceFinder, load_face_finder
 from preprocessing.finished import dataset_of, find_finished, settle
-from preprocessing.frame import Frame, Item, Rejected
+from preprocessing.frame import Item, Rejected
 from preprocessing.lock import shared
 from preprocessing.manifest import (
     inputs_digest,
@@ -34,49 +34,15 @@ from preprocessing.manifest import (
 )
 from preprocessing.models import located, models_folder
 from preprocessing.samples import Annotated, Sample, build_sample
-from preprocessing.segmentation import Segmenter, load_segmenter
 from preprocessing.shards import ShardPlan, chunk_items, write_shard
 from preprocessing.sources import Source, load_frame, open_source
 from preprocessing.workers import Workers, worker_pool
 
 logger = logging.getLogger(__name__)
 
-BATCH = 32  # images in memory at a time, in each stage
+BATCH = 32  # images that go from stage to stage together; each stage holds two batches, the devices two each
 
 Progress = Callable[[int, int, str], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Annotators:
-    """The models of a declaration, ready to work."""
-
-    captioner: Captioner
-    face_finder: FaceFinder
-    segmenter: Segmenter
-
-    @classmethod
-    def load(cls, declaration: DatasetConfig, device: str, models: Path) -> Annotators:
-        """Load them all before the first image. Raises MissingWeightsError, MissingDependencyError."""
-        config = located(declaration, models)
-        return cls(
-            captioner=load_captioner(config.captions, device),
-            face_finder=load_face_finder(config.faces, device),
-            segmenter=load_segmenter(config.segmentation, device),
-        )
-
-    def annotate(self, loaded: list[Frame | Rejected]) -> list[Annotated | Rejected]:
-        """Annotate the frames among `loaded`; what was dropped passes through."""
-        frames = [frame for frame in loaded if isinstance(frame, Frame)]
-        if not frames:
-            return [result for result in loaded if isinstance(result, Rejected)]
-        captions = self.captioner.caption(frames)
-        faces = self.face_finder.find(frames)
-        masks = self.segmenter.segment(frames, faces)
-        annotated = iter(
-            Annotated(frame=frame, caption=caption, faces=found, masks=people)
-            for frame, caption, found, people in zip(frames, captions, faces, masks, strict=True)
-        )
-        return [result if isinstance(result, Rejected) else next(annotated) for result in loaded]
 
 
 def preprocess(
@@ -86,7 +52,7 @@ def preprocess(
     source_root: Path | None = None,
     progress: Progress | None = None,
     workers: int | None = None,
-    device: str = "auto",
+    devices: Sequence[str] | None = None,
     models: Path | None = None,
     max_bad: float = 0.5,
     force: bool = False,
@@ -94,10 +60,11 @@ def preprocess(
     """Make `out` the dataset that the declaration describes; returns the path of its manifest.
 
     source_root: overrides the root of a folder source. progress: called with (images done, images, message).
-    workers: processes, default one for each CPU; the output does not depend on it. device: `auto`, `cpu`, `cuda:1`.
-    models: folder of the annotators' models, default `models_folder()`. max_bad: share of dropped images above which no
-    manifest is written; a finished folder with more is refused, too, and stays as it is. force: forget what is there
-    and start over.
+    workers: processes that load and encode, default one for each CPU. devices: for annotators that compute, such as
+    `("cuda:0", "cuda:1")`; several share the images, each in a process of its own; default every GPU, else the CPU. The
+    output does not depend on how many there are of either. models: folder of the annotators' models, default
+    `models_folder()`. max_bad: share of dropped images above which no manifest is written; a finished folder with more
+    is refused, too, and stays as it is. force: forget what is there and start over.
 
     Raises a PreprocessingError, also when a training or another preprocessing uses `out` and there is something to do
     (preprocessing/lock.py), and for a disk that is full or may not be written (preprocessing/disk.py). Whatever was
@@ -118,14 +85,14 @@ def preprocess(
         take_alone()
         plans = _plans(declaration, source, items)
         finished = {} if force else find_finished(out / "shards", plans)
-        pending = len(finished) < len(plans)
-        annotators = Annotators.load(declaration, device, models or models_folder()) if pending else None
-        # Only now is anything removed: where a model is missing, a good dataset stays what it was.
-        (out / "manifest.json").unlink(missing_ok=True)
-        for folder in (out, out / "shards"):
-            remove_half_written(folder)
-        settle(out / "shards", finished)
-        _make_shards(declaration, source, plans, finished, annotators, out / "shards", report, workers)
+        pending = [plan for plan in plans if plan.name not in finished]
+        with _annotating(declaration, devices, models, pending) as annotate:
+            # Only now is anything removed: where a model is missing, a good dataset stays what it was.
+            (out / "manifest.json").unlink(missing_ok=True)
+            for folder in (out, out / "shards"):
+                remove_half_written(folder)
+            settle(out / "shards", finished)
+            _make_shards(declaration, source, plans, finished, annotate, out / "shards", report, workers)
         shards = [finished[plan.name] for plan in plans]
         quality = write_reports(out, shards)
         _judge(out, quality, max_bad)
@@ -141,19 +108,33 @@ def _plans(config: DatasetConfig, source: Source, items: list[Item]) -> list[Sha
     ]
 
 
+def _batches(plan: ShardPlan) -> list[list[Item]]:
+    """A shard's items in batches of its own, in order: what is in a batch may change a model's last digits."""
+    return [plan.items[start : start + BATCH] for start in range(0, len(plan.items), BATCH)]
+
+
+def _annotating(
+    config: DatasetConfig, devices: Sequence[str] | None, models: Path | None, pending: list[ShardPlan]
+) -> AbstractContextManager[Annotate | None]:
+    """The annotators, loaded, for shards to be made; None without any. Raises what `annotating` and `located` do."""
+    if not pending:
+        return nullcontext()
+    return annotating(located(config, models or models_folder()), devices, sum(len(_batches(plan)) for plan in pending))
+
+
 def _make_shards(
     config: DatasetConfig,
     source: Source,
     plans: list[ShardPlan],
     finished: dict[str, dict[str, Any]],
-    annotators: Annotators | None,
+    annotate: Annotate | None,
     folder: Path,
     report: Progress,
     workers: int | None,
 ) -> None:
     """Make the planned shards that are not in `finished`, in their order, and add their records to it.
 
-    annotators: None where all are finished.
+    annotate: None where all are finished.
     """
     pending = [plan for plan in plans if plan.name not in finished]
     total = sum(len(plan.items) for plan in plans)
@@ -161,25 +142,23 @@ def _make_shards(
     done = total - to_do
     if done:
         report(done, total, f"{len(finished)} finished shards kept")
-    if annotators is None:
+    if annotate is None:
         return
     made = {"dataset": config.name, "tools": tool_versions(config)}
     with worker_pool(workers, to_do) as pool:
+        results = _results(config, source, annotate, pool, (batch for plan in pending for batch in _batches(plan)))
         for plan in pending:
-            results = _results(config, source, annotators, pool, plan.items)
-            counted = _counted(results, report, done, total, plan.name)
-            finished[plan.name] = write_shard(folder, plan, made, counted)
+            own = islice(results, len(_batches(plan)))
+            finished[plan.name] = write_shard(folder, plan, made, _counted(own, report, done, total, plan.name))
             done += len(plan.items)
 
 
 def _results(
-    config: DatasetConfig, source: Source, annotators: Annotators, pool: Workers, items: list[Item]
+    config: DatasetConfig, source: Source, annotate: Annotate, pool: Workers, batches: Iterable[list[Item]]
 ) -> Iterator[list[Sample | Rejected]]:
-    """The three stages as one stream of batches; stages overlap because each map is one batch ahead."""
-    batches = (items[start : start + BATCH] for start in range(0, len(items), BATCH))
+    """The three stages as one stream over all shards; they overlap because each is ahead of the next one."""
     loaded = pool.map(partial(load_frame, source, config), batches)
-    annotated = (annotators.annotate(batch) for batch in loaded)
-    yield from pool.map(partial(_build_or_pass, config), annotated)
+    return pool.map(partial(_build_or_pass, config), annotate(loaded))
 
 
 def _build_or_pass(config: DatasetConfig, result: Annotated | Rejected) -> Sample | Rejected:

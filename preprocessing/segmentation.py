@@ -42,11 +42,12 @@ class Mask2FormerSegmenter:
     """Mask2Former's panoptic segments of the class named "person". float32; image processing by Pillow."""
 
     def __init__(self, config: Mask2FormerSegmentation, device: str) -> None:
+        import torch
         from transformers import AutoImageProcessor, Mask2FormerForUniversalSegmentation
 
-        from preprocessing.weights import choose_device, load_pretrained
+        from preprocessing.weights import load_pretrained
 
-        self._config, self._device = config, choose_device(device)
+        self._config, self._device = config, torch.device(device)
         self._processor = load_pretrained(AutoImageProcessor.from_pretrained, config.model, backend="pil")
         model: Any = load_pretrained(
             Mask2FormerForUniversalSegmentation.from_pretrained, config.model, use_safetensors=True

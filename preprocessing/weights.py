@@ -1,4 +1,4 @@
-"""Pretrained models for annotators: loads them, chooses the device, says what to do when they are missing."""
+"""Pretrained models for annotators: loads them, says what to do when they are missing, gives them as much as fits."""
 
 from __future__ import annotations
 
@@ -8,22 +8,10 @@ from typing import Any, TypeVar
 
 import torch
 
-from preprocessing.errors import MissingWeightsError, PreprocessingError
+from preprocessing.errors import MissingWeightsError
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-
-def choose_device(device: str) -> torch.device:
-    """`auto` is the first GPU when there is one. Raises PreprocessingError for an unknown or absent device."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError) as error:
-        raise PreprocessingError(f"device {device!r} cannot be used here: {error}".splitlines()[0]) from error
-    return chosen
 
 
 def load_pretrained(load: Callable[..., T], folder: str, **options: Any) -> T:

@@ -283,20 +283,21 @@ def test_sigkill_leaves_no_half_shard_and_no_orphan(tmp_path: Path) -> None:
     assert verify(tmp_path / "clean")["images"] == 80
 
 
-@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize(("force", "devices"), [(False, ["cpu", "cpu"]), (True, ["cpu"])])
 def test_a_missing_model_leaves_the_dataset_as_it_was(
-    photos: Path, whole: dict[str, bytes], tmp_path: Path, force: bool
+    photos: Path, whole: dict[str, bytes], tmp_path: Path, force: bool, devices: list[str]
 ) -> None:
     """A new declaration would make every shard again, and fewer of them; its captioner is not on this machine."""
     preprocess(declaration(), tmp_path / "out", source_root=photos)
     asked = declaration(captions={"kind": "blip2"}, shard_size=5)
+    options = {"source_root": photos, "models": tmp_path / "models", "force": force, "devices": devices}
     with pytest.raises(MissingWeightsError, match="models are missing"):
-        preprocess(asked, tmp_path / "out", source_root=photos, models=tmp_path / "models", force=force)
+        preprocess(asked, tmp_path / "out", **options)
     assert files_of(tmp_path / "out") == whole
     (tmp_path / "models/blip2-flan-t5-xl").mkdir(parents=True)
     (tmp_path / "models/blip2-flan-t5-xl/config.json").write_text("{}")  # there, but it cannot be loaded
     with pytest.raises(MissingWeightsError, match="cannot be loaded"):
-        preprocess(asked, tmp_path / "out", source_root=photos, models=tmp_path / "models", force=force)
+        preprocess(asked, tmp_path / "out", **options)
     assert files_of(tmp_path / "out") == whole
 
 

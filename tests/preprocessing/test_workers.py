@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import pytest
 
-from preprocessing.errors import PreprocessingError
+from preprocessing.errors import PreprocessingError, SourceError
 from preprocessing.workers import ITEMS_PER_WORKER, worker_pool
 
 
@@ -24,6 +25,22 @@ def test_results_keep_the_order_and_input_is_taken_one_batch_ahead(workers: int)
         assert next(results) == [0, 1, 2]
         assert len(taken) <= 2
         assert list(results) == [[10 * n, 10 * n + 1, 10 * n + 2] for n in range(1, 5)]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_error_of_the_input_costs_no_result_that_came_before_it(workers: int) -> None:
+    """Images of one shard are read while the last ones of another are encoded, which is to be finished."""
+
+    def batches() -> Iterator[list[str]]:
+        yield ["1"]
+        yield ["2"]
+        raise SourceError("the third cannot be read")
+
+    with worker_pool(workers, 2 * ITEMS_PER_WORKER) as pool:
+        results = pool.map(int, batches())
+        assert [next(results), next(results)] == [[1], [2]]
+        with pytest.raises(SourceError):
+            next(results)
 
 
 def test_small_jobs_start_no_process() -> None:
