@@ -1,7 +1,9 @@
 """Annotators at work: on one device in this process, on several in a process for each, with models of its own.
 
 A process is given a batch of frames when it is free, and answers with what its annotators say of them; the frames stay
-here. Batches come in their order, so the output does not depend on how many devices share the work.
+here. Batches come in their order, so the output does not depend on how many devices share the work. There is a pipe to
+each process, and no executor: that of Python before 3.11.5 hangs where a process dies to which a batch is being written
+(CPython's issue 94777), and none can be ended before it has done what it was given.
 """
 
 from __future__ import annotations
