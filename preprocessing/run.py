@@ -40,7 +40,7 @@ from preprocessing.workers import Workers, worker_pool
 
 logger = logging.getLogger(__name__)
 
-BATCH = 32  # images that go from stage to stage together; each stage holds two batches, the devices two each
+BATCH = 32  # images that go from stage to stage together; two such batches are in each stage at a time, or two a device
 
 Progress = Callable[[int, int, str], None]
 
@@ -62,9 +62,9 @@ def preprocess(
     source_root: overrides the root of a folder source. progress: called with (images done, images, message).
     workers: processes that load and encode, default one for each CPU. devices: for annotators that compute, such as
     `("cuda:0", "cuda:1")`; several share the images, each in a process of its own; default every GPU, else the CPU. The
-    output does not depend on how many there are of either. models: folder of the annotators' models, default
-    `models_folder()`. max_bad: share of dropped images above which no manifest is written; a finished folder with more
-    is refused, too, and stays as it is. force: forget what is there and start over.
+    output depends neither on the number of workers nor on that of devices of one kind. models: folder of the
+    annotators' models, default `models_folder()`. max_bad: share of dropped images above which no manifest is written;
+    a finished folder with more is refused, too, and stays as it is. force: forget what is there and start over.
 
     Raises a PreprocessingError, also when a training or another preprocessing uses `out` and there is something to do
     (preprocessing/lock.py), and for a disk that is full or may not be written (preprocessing/disk.py). Whatever was
