@@ -7,16 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import (
-    Blip2Config,
-    Blip2ForConditionalGeneration,
-    Blip2Processor,
-    BlipImageProcessor,
-    OPTConfig,
-    PreTrainedTokenizerFast,
-    T5Config,
-)
 
 from preprocessing.captions import Blip2Captioner, load_captioner
 from preprocessing.config import Blip2Captions
@@ -26,43 +16,7 @@ from preprocessing.run import preprocess
 from preprocessing.weights import in_batches
 from tests.moa.absent_gpu import AbsentGPU
 from tests.preprocessing.folders import add_photo, declaration, metadata_of, picture
-
-SPECIAL = ["<pad>", "<s>", "</s>", "<unk>"]
-PROMPT = ["a", "photo", "of"]
-ANSWERS = ["man", "woman", "beach", "hat", "red", "dog", "tree", "on"]
-QUERIES = 4
-
-
-def checkpoint(folder: Path, kind: str, *, old: bool = False) -> str:
-    """A random checkpoint; `old` ones know nothing of image tokens, as those saved before transformers 4.46."""
-    torch.manual_seed(0)
-    words = [*SPECIAL, *PROMPT, *ANSWERS]
-    table = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>"))
-    table.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=table, pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>"
-    )
-    images = BlipImageProcessor(size={"height": 16, "width": 16})
-    Blip2Processor(images, tokenizer, num_query_tokens=None if old else QUERIES).save_pretrained(folder)
-    size = len(words) + (not old)
-    ids = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-    text = (
-        OPTConfig(vocab_size=size, hidden_size=16, num_hidden_layers=1, ffn_dim=16, num_attention_heads=2,
-                  word_embed_proj_dim=16, max_position_embeddings=64, **ids)
-        if kind == "opt"
-        else T5Config(vocab_size=size, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2,
-                      decoder_start_token_id=0, **ids)
-    )  # fmt: skip
-    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    config = Blip2Config(
-        vision_config=vision | {"image_size": 16, "patch_size": 8},
-        qformer_config=vision | {"encoder_hidden_size": 16, "vocab_size": 8},
-        text_config=text.to_dict(),
-        num_query_tokens=QUERIES,
-        image_token_index=None if old else len(words),
-    )
-    Blip2ForConditionalGeneration(config).save_pretrained(folder)
-    return str(folder)
+from tests.preprocessing.tiny_blip2 import ANSWERS, QUERIES, tiny_blip2
 
 
 def frames(count: int) -> list[Frame]:
@@ -76,7 +30,7 @@ def frames(count: int) -> list[Frame]:
 @pytest.mark.parametrize("kind", ["opt", "t5"])
 @pytest.mark.parametrize("old", [False, True])
 def test_the_prompt_and_the_image_tokens_are_stripped(tmp_path: Path, kind: str, old: bool) -> None:
-    config = Blip2Captions(kind="blip2", model=checkpoint(tmp_path, kind, old=old), max_new_tokens=5)
+    config = Blip2Captions(kind="blip2", model=tiny_blip2(tmp_path, kind, old=old), max_new_tokens=5)
     captioner = Blip2Captioner(config, "cpu")
     silence(captioner)
     caption = captioner.caption(frames(1))[0]
@@ -85,7 +39,7 @@ def test_the_prompt_and_the_image_tokens_are_stripped(tmp_path: Path, kind: str,
 
 
 def test_captions_do_not_depend_on_the_batch_and_do_on_the_options(tmp_path: Path) -> None:
-    model = checkpoint(tmp_path, "t5")
+    model = tiny_blip2(tmp_path, "t5")
 
     def captions(**options: object) -> list[str]:
         captioner = Blip2Captioner(Blip2Captions(kind="blip2", model=model, **options), "cpu")
@@ -98,7 +52,7 @@ def test_captions_do_not_depend_on_the_batch_and_do_on_the_options(tmp_path: Pat
 
 
 def test_the_prompt_reaches_the_model(tmp_path: Path) -> None:
-    config = Blip2Captions(kind="blip2", model=checkpoint(tmp_path, "opt"), prompt="red hat of")
+    config = Blip2Captions(kind="blip2", model=tiny_blip2(tmp_path, "opt"), prompt="red hat of")
     captioner = Blip2Captioner(config, "cpu")
     seen: list[list[int]] = []
     original = captioner._model.generate
@@ -116,7 +70,7 @@ def test_the_prompt_reaches_the_model(tmp_path: Path) -> None:
 def test_the_whole_way_into_shards(tmp_path: Path) -> None:
     add_photo(tmp_path / "photos", "a.png")
     config = declaration(
-        captions={"kind": "blip2", "model": checkpoint(tmp_path / "model", "t5"), "max_new_tokens": 4}, caption_words=60
+        captions={"kind": "blip2", "model": tiny_blip2(tmp_path / "model", "t5"), "max_new_tokens": 4}, caption_words=60
     )
     preprocess(config, tmp_path / "out", source_root=tmp_path / "photos")
     metadata = metadata_of(tmp_path / "out")["a.png"]
@@ -133,7 +87,7 @@ def test_missing_weights_stop_the_run_before_the_first_image(tmp_path: Path) -> 
 
 
 def test_pickled_weights_are_not_opened(tmp_path: Path) -> None:
-    model = checkpoint(tmp_path, "opt")
+    model = tiny_blip2(tmp_path, "opt")
     (tmp_path / "model.safetensors").unlink()
     (tmp_path / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
     with pytest.raises(MissingWeightsError, match=r"safetensors"):
@@ -143,7 +97,7 @@ def test_pickled_weights_are_not_opened(tmp_path: Path) -> None:
 def test_captions_on_a_gpu(tmp_path: Path) -> None:
     """One that is not there: tensors on two devices are an error. In bfloat16, so the words are others."""
     with AbsentGPU():
-        config = Blip2Captions(kind="blip2", model=checkpoint(tmp_path, "opt"), max_new_tokens=3)
+        config = Blip2Captions(kind="blip2", model=tiny_blip2(tmp_path, "opt"), max_new_tokens=3)
         captioner = Blip2Captioner(config, "cuda")
         silence(captioner)
         assert {len(caption.split()) for caption in captioner.caption(frames(2))} == {3}

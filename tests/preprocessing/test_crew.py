@@ -21,7 +21,7 @@ from preprocessing.frame import Annotation, Frame, Item, Rejected
 from preprocessing.run import preprocess
 from preprocessing.samples import Annotated
 from tests.preprocessing.folders import add_photo, declaration, files_of, photo_names, picture, rejected_of
-from tests.preprocessing.test_blip2 import checkpoint
+from tests.preprocessing.tiny_blip2 import tiny_blip2
 from tests.tiny_models import tiny_mask2former
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -43,7 +43,7 @@ def test_two_devices_make_the_shards_of_one(tmp_path: Path) -> None:
         Image.fromarray(picture((48, 48), 7 * number)).save(root / name)
     (root / bad).write_text("this is no image")
     config = declaration(
-        captions={"kind": "blip2", "model": checkpoint(tmp_path / "blip2", "t5"), "max_new_tokens": 4},
+        captions={"kind": "blip2", "model": tiny_blip2(tmp_path / "blip2", "t5"), "max_new_tokens": 4},
         segmentation={"kind": "mask2former", "model": str(tiny_mask2former(tmp_path / "masks", certain=True))},
         faces=FACES,
         caption_words=60,

@@ -283,7 +283,9 @@ def test_sigkill_leaves_no_half_shard_and_no_orphan(tmp_path: Path) -> None:
     assert verify(tmp_path / "clean")["images"] == 80
 
 
-@pytest.mark.parametrize(("force", "devices"), [(False, ["cpu", "cpu"]), (True, ["cpu"])])
+@pytest.mark.parametrize(
+    ("force", "devices"), [pytest.param(False, ["cpu", "cpu"], marks=pytest.mark.slow), (True, ["cpu"])]
+)
 def test_a_missing_model_leaves_the_dataset_as_it_was(
     photos: Path, whole: dict[str, bytes], tmp_path: Path, force: bool, devices: list[str]
 ) -> None:
