@@ -323,6 +323,8 @@ def test_a_photograph_that_is_bad_costs_its_own_subject(pipeline, photographs, t
 
 def test_who_cut_people_out_is_in_the_summary_and_decides_what_compares(pipeline, photographs, mask2former, tmp_path):
     """The same folder again with another preparer: other references, other images, another yardstick."""
+    noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(photographs / "ann/1.png")
     suite, out = FOLDER.model_copy(update={"prompts": FOLDER.prompts[:1], "seeds": (0,)}), tmp_path / "out"
     found, made = [], []
     for segmenter in (None, mask2former, mask2former):

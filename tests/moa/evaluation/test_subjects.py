@@ -178,8 +178,7 @@ def test_a_cut_out_among_the_photographs_keeps_its_transparency(photographs):
 
 
 def test_a_segmentation_model_cuts_people_out_of_photographs_where_one_is_named(photographs, mask2former):
-    """In noise there is no face, so the default gives all of it. (Of a plain picture a normalised layer sees rounding
-    alone, which differs from processor to processor.)"""
+    """In noise there is no face, so the default gives all of it."""
     noise = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     Image.fromarray(noise).save(photographs / "one/a.png")
     whole, cut = (
