@@ -51,7 +51,8 @@ def test_a_full_disk_of_the_hub_is_told_at_the_first_answer(hub, pipeline, endpo
         "run this again",
     ):
         assert part in str(failure.value)
-    assert hub.seen.count(endpoint) == (2 if endpoint == "lfs_upload" else 1)  # the second is the other large file's
+    asked = hub.seen.count(endpoint)
+    assert asked == 1 or (asked, endpoint) == (2, "lfs_upload")  # of the other large file, where it was under way
     assert send(hub, pipeline).commit, "once there is room, the same call goes on"
 
 
