@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from multiprocessing.connection import Connection
+from multiprocessing.reduction import ForkingPickler
 from queue import SimpleQueue
 
 from preprocessing.annotators import Annotators, Describe, Described, annotated, computes
@@ -130,8 +131,17 @@ def _serve(parent: Connection, config: DatasetConfig, device: str, threads: int)
                 annotators = annotators or _load(config, device, threads)
                 described = annotators.describe(frames)
             except Exception as raised:
-                error, trace = raised, traceback.format_exc()
+                error, trace = _able_to_travel(raised), traceback.format_exc()
             parent.send((described, error, trace))
+
+
+def _able_to_travel(error: Exception) -> Exception:
+    """The error, or its name and words where it cannot be made again in another process."""
+    try:
+        ForkingPickler.loads(ForkingPickler.dumps(error))  # as the pipe does
+    except Exception:
+        return PreprocessingError(f"{type(error).__name__}: {error}")
+    return error
 
 
 def _load(config: DatasetConfig, device: str, threads: int) -> Annotators:

@@ -14,9 +14,9 @@ from PIL import Image
 
 from preprocessing.annotators import computes
 from preprocessing.config import load_dataset
-from preprocessing.crew import Annotate, annotating
+from preprocessing.crew import Annotate, _able_to_travel, annotating
 from preprocessing.devices import check_devices, devices_here, keep_to, share_of_threads
-from preprocessing.errors import PreprocessingError
+from preprocessing.errors import MissingWeightsError, PreprocessingError
 from preprocessing.frame import Annotation, Frame, Item, Rejected
 from preprocessing.run import preprocess
 from preprocessing.samples import Annotated
@@ -109,6 +109,19 @@ def test_an_error_comes_in_its_turn_with_its_traceback(crew: Annotate) -> None:
         next(results)
     assert "faces.py" in str(raised.value.__cause__)
     assert len(annotators()) == 2
+
+
+class TwoReasonsError(Exception):
+    """Cannot be unpickled: exceptions are made again from their message alone."""
+
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(f"{first} and {second}")
+
+
+def test_an_error_that_cannot_travel_is_told_in_words() -> None:
+    told = _able_to_travel(TwoReasonsError("this", "that"))
+    assert (type(told), str(told)) == (PreprocessingError, "TwoReasonsError: this and that")
+    assert _able_to_travel(plain := MissingWeightsError("fetch it")) is plain
 
 
 def test_an_error_before_the_annotators_costs_no_batch_that_came_before_it(crew: Annotate) -> None:
